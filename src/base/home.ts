@@ -1,0 +1,44 @@
+import { join } from "node:path";
+import { shortHash } from "./id.ts";
+
+/**
+ * Where one daemon keeps its things, and the prefix that everything of it on the host carries.
+ *
+ * The default home is `/var/lib/croft`, `/run/croft`, `/etc/croft` with the prefix `croft`. Any other root directory
+ * gets a prefix derived from its path, so that several daemons (tests) on one machine never meet.
+ */
+export interface Home {
+  /** Durable state: database, images, volumes, writable layers. */
+  readonly libDir: string;
+  /** State that goes with a reboot, on tmpfs where it is the default: sockets, mounts, network namespaces, secrets. */
+  readonly runDir: string;
+  /** Configuration a person writes. */
+  readonly etcDir: string;
+  /** `croft`, or `cr-` and four characters. Starts every link, table, cgroup and namespace name; at most 7 characters. */
+  readonly prefix: string;
+  /** The daemon's unix socket. */
+  readonly socketPath: string;
+}
+
+export function defaultHome(): Home {
+  return home("/var/lib/croft", "/run/croft", "/etc/croft", "croft");
+}
+
+/** The home beneath `rootDir`, an absolute path: `lib/`, `run/` and `etc/` in it. */
+export function homeBeneath(rootDir: string): Home {
+  return home(join(rootDir, "lib"), join(rootDir, "run"), join(rootDir, "etc"), `cr-${shortHash(rootDir, 4)}`);
+}
+
+function home(libDir: string, runDir: string, etcDir: string, prefix: string): Home {
+  return { libDir, runDir, etcDir, prefix, socketPath: join(runDir, "croft.sock") };
+}
+
+/** A network link's name: prefix, dash, seven hex digits. The kernel allows 15 characters. */
+export function linkName(home: Home, seed: string): string {
+  return `${home.prefix}-${shortHash(seed, 7)}`;
+}
+
+/** The one nftables table of this home (`inet` family); nftables identifiers take no dash. */
+export function tableName(home: Home): string {
+  return home.prefix.replace("-", "_");
+}
