@@ -1,0 +1,217 @@
+import type { Call } from "../base/call.ts";
+import type { Driver } from "../base/driver.ts";
+import type { InstanceId } from "../base/id.ts";
+import type { Attachment } from "../network/contract.ts";
+import type { Root } from "../storage/contract.ts";
+
+/**
+ * Runs instances. `reconcile` calls it; nobody else does. An engine never calls storage or network: it is handed a root
+ * and an attachment. What it starts does not depend on the daemon's life, and `list` finds all of it after a crash.
+ */
+export interface Engine extends Driver {
+  readonly takes: { readonly root: Root["kind"]; readonly nic: Attachment["kind"] };
+
+  /**
+   * Prepares the instance on disk so that `start` can follow, also after a reboot. Repeating it with the same launch
+   * changes nothing; with another launch of a stopped instance it replaces the preparation (fields changed in place).
+   * Throws `hostile` when a path inside the image would lead out of it.
+   */
+  create(launch: Launch, call: Call): Promise<void>;
+  /** Runs it: first start, or again after it exited. Running already is success. `precondition` when not created. */
+  start(id: InstanceId, call: Call): Promise<void>;
+  /** Sends a signal (`SIGHUP`) to the main process. `precondition` when it is not running. */
+  signal(id: InstanceId, signal: string, call: Call): Promise<void>;
+  /** Stop signal, grace, then SIGKILL to everything in it; returns when nothing of it runs. Stopped already is success. */
+  stop(id: InstanceId, policy: StopPolicy, call: Call): Promise<void>;
+  /** Kills and forgets it: processes, cgroups, preparation, logs. Idempotent. */
+  remove(id: InstanceId, call: Call): Promise<void>;
+  /** All it owns, also half-made. */
+  list(call: Call): Promise<readonly InstanceFacts[]>;
+  /** State changes of its instances, from now on, until the call is cancelled: started, exited, OOM kills. */
+  watch(call: Call): AsyncIterable<InstanceEvent>;
+  /** Output recorded so far and, with `follow`, as it comes until the instance is gone. Works for exited instances. */
+  logs(id: InstanceId, range: LogRange, call: Call): AsyncIterable<LogLine>;
+
+  readonly exec?: ExecFacet;
+  readonly attach?: AttachFacet;
+  readonly freeze?: FreezeFacet;
+  readonly resize?: ResizeFacet;
+  readonly stats?: StatsFacet;
+  readonly processes?: ProcessesFacet;
+}
+
+/** Everything an engine needs, resolved: plain data, safe to write to disk but for `env` and `files`. */
+export interface Launch {
+  readonly id: InstanceId;
+  readonly root: Root;
+  readonly attachment: Attachment;
+  readonly hostname: string;
+  /** Entrypoint and command joined. Never empty. */
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  /** `postgres`, `1000`, `1000:1000`, `postgres:ssl`; resolved in the image's own files, beneath its root. */
+  readonly user: string;
+  readonly workdir: string;
+  readonly terminal: boolean;
+  /** Keep the main process's stdin open for `attach`. */
+  readonly stdin: boolean;
+  readonly readOnlyRoot: boolean;
+  readonly mounts: readonly LaunchMount[];
+  /** Capabilities beyond, and taken from, the usual reduced set: `add: ["NET_ADMIN"]`. Names without `CAP_`. */
+  readonly capabilities: { readonly add: readonly string[]; readonly drop: readonly string[] };
+  readonly limits: Limits;
+  readonly stopSignal: string;
+  readonly log: { readonly maxBytes: number };
+  /** Shown by `inspect`; no meaning to the engine. */
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export type LaunchMount =
+  | {
+      readonly kind: "bind";
+      readonly source: string;
+      readonly destination: string;
+      readonly readOnly: boolean;
+    }
+  | { readonly kind: "tmpfs"; readonly destination: string; readonly sizeBytes?: number; readonly mode?: number }
+  /** A single file whose content is handed over: injected files and secrets. The engine keeps it in memory-backed files. */
+  | {
+      readonly kind: "file";
+      readonly destination: string;
+      readonly content: Uint8Array;
+      readonly mode: number;
+      readonly secret: boolean;
+    };
+
+export interface Limits {
+  /** In cores: 1.5. */
+  readonly cpus?: number;
+  readonly memoryBytes?: number;
+  readonly pids?: number;
+}
+
+export interface StopPolicy {
+  readonly signal: string;
+  readonly graceMs: number;
+}
+
+export type InstanceStatus = "created" | "running" | "frozen" | "exited";
+
+export interface InstanceFacts {
+  readonly id: InstanceId;
+  /** `created`: prepared, never started or not since a reboot. */
+  readonly status: InstanceStatus;
+  /** The main process on the host, while running. */
+  readonly pid?: number;
+  readonly startedMs?: number;
+  readonly exit?: Exit;
+  /** False when something of it is broken or half-made (its monitor died, files are missing): remove and create again. */
+  readonly intact: boolean;
+  readonly limits: Limits;
+}
+
+export interface Exit {
+  /** As a shell shows it: 128 + n when killed by signal n. */
+  readonly code: number;
+  readonly signal?: string;
+  readonly oomKilled: boolean;
+  readonly finishedMs: number;
+}
+
+export type InstanceEvent =
+  | { readonly kind: "started"; readonly id: InstanceId; readonly pid: number }
+  | { readonly kind: "exited"; readonly id: InstanceId; readonly exit: Exit }
+  | { readonly kind: "oom"; readonly id: InstanceId };
+
+export interface LogRange {
+  readonly follow: boolean;
+  /** Only lines at or after this time. */
+  readonly sinceMs?: number;
+  /** Only the last so many lines of what is recorded; absent: all. */
+  readonly tail?: number;
+}
+
+export interface LogLine {
+  readonly timeMs: number;
+  readonly stream: "stdout" | "stderr";
+  /** Without its line end. A line without one yet (a prompt) is marked partial. */
+  readonly bytes: Uint8Array;
+  readonly partial: boolean;
+}
+
+/** Bytes to and from a process. */
+export interface Session {
+  /** Output in order of arrival; ends when the process ends. */
+  readonly output: AsyncIterable<{ readonly stream: "stdout" | "stderr"; readonly bytes: Uint8Array }>;
+  /** Resolves when the process can take more. */
+  write(bytes: Uint8Array): Promise<void>;
+  endInput(): void;
+  resize(columns: number, rows: number): Promise<void>;
+  signal(signal: string): Promise<void>;
+  /** Exit code; 128 + n when killed by signal n. For `attach` that of the main process. */
+  readonly exited: Promise<number>;
+  /** Ends the session; a process started by `exec` is killed, one attached to goes on. */
+  close(): Promise<void>;
+}
+
+export interface ExecSpec {
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly user?: string;
+  readonly workdir?: string;
+  readonly terminal?: { readonly columns: number; readonly rows: number };
+  readonly stdin: boolean;
+}
+
+export interface ExecFacet {
+  /** `precondition` when not running; `not-found` when the program is not in the image. */
+  exec(id: InstanceId, spec: ExecSpec, call: Call): Promise<Session>;
+}
+
+export interface AttachFacet {
+  /** To the main process's terminal or stdio. Attach before `start` to see the first byte. */
+  attach(id: InstanceId, call: Call): Promise<Session>;
+}
+
+export interface FreezeFacet {
+  freeze(id: InstanceId, call: Call): Promise<void>;
+  thaw(id: InstanceId, call: Call): Promise<void>;
+}
+
+export interface ResizeFacet {
+  /** Changes limits of a running instance in place. */
+  resize(id: InstanceId, limits: Limits, call: Call): Promise<void>;
+}
+
+export interface StatsFacet {
+  /** One reading of counters. `precondition` when not running. */
+  stats(id: InstanceId, call: Call): Promise<Stats>;
+}
+
+export interface Stats {
+  readonly timeMs: number;
+  readonly cpuNs: bigint;
+  readonly memoryBytes: number;
+  readonly memoryLimitBytes?: number;
+  readonly pids: number;
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+  readonly oomKills: number;
+}
+
+export interface ProcessesFacet {
+  /** As `ps` shows them. */
+  processes(id: InstanceId, call: Call): Promise<readonly ProcessFacts[]>;
+}
+
+export interface ProcessFacts {
+  readonly pid: number;
+  readonly parentPid: number;
+  readonly user: string;
+  readonly cpuMs: number;
+  readonly memoryBytes: number;
+  readonly startedMs: number;
+  readonly command: string;
+}
