@@ -136,7 +136,10 @@ export async function run(argv: readonly string[], options: RunOptions, call: Ca
   });
 }
 
-/** Starts a program whose input and output are followed while it runs. Cancelling the call kills it and all it started. */
+/**
+ * Starts a program whose input and output are followed while it runs. Cancelling the call kills it and all it started;
+ * so does `timeoutMs`, which has no default here: an interactive session may last for days.
+ */
 export function stream(argv: readonly string[], options: Omit<RunOptions, "input">, call: Call): Streams {
   const attempted = options.attempted ?? programName(argv);
   throwIfCancelled(call);
@@ -145,13 +148,13 @@ export function stream(argv: readonly string[], options: Omit<RunOptions, "input
   if (pid === undefined || stdin === null || stdout === null || stderr === null) {
     throw missing(child, argv, options.cwd, attempted);
   }
-  const deadline = withDeadline(call, options.timeoutMs ?? 60_000, attempted);
   const onAbort = (): void => killGroup(child, "SIGKILL");
-  deadline.signal.addEventListener("abort", onAbort, { once: true });
-  const exited = exitOf(child);
-  void exited.then(() => {
-    deadline.signal.removeEventListener("abort", onAbort);
-    deadline[Symbol.dispose]();
+  const cancelTimer = options.timeoutMs === undefined ? undefined : call.clock.after(options.timeoutMs, onAbort);
+  call.signal.addEventListener("abort", onAbort, { once: true });
+  const exited = exitOf(child).then((exit) => {
+    call.signal.removeEventListener("abort", onAbort);
+    cancelTimer?.();
+    return exit;
   });
   stdin.on("error", () => {});
   return { pid, stdin, stdout, stderr, exited, kill: (signal) => killGroup(child, signal) };
