@@ -9,8 +9,13 @@ import { Fault, type Reason } from "../base/fault.ts";
  * reading a message.
  */
 
+/** Two numbers have two names; these are the ones that Node's own errors do not use. */
+const aliases: ReadonlySet<string> = new Set(["EWOULDBLOCK", "EOPNOTSUPP"]);
+
 const namesByNumber: ReadonlyMap<number, string> = new Map(
-  Object.entries(constants.errno).map(([name, number]) => [number, name]),
+  Object.entries(constants.errno)
+    .filter(([name]) => !aliases.has(name))
+    .map(([name, number]) => [number, name]),
 );
 
 /** Errnos whose meaning does not depend on what was attempted; every other one is `failed`. */
@@ -27,7 +32,7 @@ const reasons: Readonly<Record<string, Reason>> = {
   ENFILE: "exhausted",
   EAGAIN: "exhausted",
   ENOSYS: "unsupported",
-  EOPNOTSUPP: "unsupported",
+  ENOTSUP: "unsupported",
   ENODEV: "unsupported",
   ECONNREFUSED: "unavailable",
   ETIMEDOUT: "timeout",
@@ -46,7 +51,7 @@ const sentences: Readonly<Record<string, string>> = {
   ENFILE: "too many open files on this machine",
   EAGAIN: "a limit on processes or locks is reached",
   ENOSYS: "this kernel does not have the call",
-  EOPNOTSUPP: "not supported here",
+  ENOTSUP: "not supported here",
   ENODEV: "this kernel does not have that file system or device",
   ECONNREFUSED: "nobody listens there",
   ETIMEDOUT: "timed out",

@@ -1,0 +1,203 @@
+import { closeSync, writeSync } from "node:fs";
+import { Worker } from "node:worker_threads";
+import { type Call, throwIfCancelled } from "../base/call.ts";
+import { Fault } from "../base/fault.ts";
+import { createEventfd } from "./kernel-socket.ts";
+import type { FaultData, Order, Report, ThreadData } from "./seqpacket-thread.ts";
+
+/**
+ * Unix sockets of type SOCK_SEQPACKET: conmon's attach socket. Node has no such socket, so one thread waits for all of
+ * them. It starts with the first connection and ends with the last.
+ */
+export interface PacketConnection {
+  /** What the peer sends, packet by packet, until it closes; for one reader. Not reading slows the peer down. */
+  readonly packets: AsyncIterable<Uint8Array>;
+  /** Sends one packet; resolves when the kernel has it. conmon takes at most 32 KiB at once. */
+  send(packet: Uint8Array): Promise<void>;
+  /** No more is sent; what was sent before still arrives, and the peer may go on sending. */
+  end(): void;
+  /** Ends both directions at once. Safe to call again. */
+  close(): void;
+}
+
+/** Connects to the socket at `path`, of any length. Cancelling the call closes the connection, also later. */
+export async function connectSeqpacket(path: string, call: Call): Promise<PacketConnection> {
+  throwIfCancelled(call);
+  const connection = new Connection(call);
+  await connection.open(path);
+  return connection;
+}
+
+class Connection implements PacketConnection {
+  readonly #call: Call;
+  readonly #thread: Thread;
+  readonly #id: number;
+  readonly #received: Uint8Array[] = [];
+  readonly #tickets = new Map<number, { resolve: () => void; reject: (fault: Fault) => void }>();
+  readonly #onAbort = (): void => this.close();
+  #lastTicket = 0;
+  #opened: { resolve: () => void; reject: (fault: Fault) => void } | undefined;
+  #wakeReader: (() => void) | undefined;
+  #ended = false;
+  #fault: Fault | undefined;
+
+  constructor(call: Call) {
+    this.#call = call;
+    this.#thread = Thread.current();
+    this.#id = this.#thread.add((report) => this.#take(report));
+  }
+
+  open(path: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#opened = { resolve, reject };
+      this.#call.signal.addEventListener("abort", this.#onAbort, { once: true });
+      this.#thread.order({ kind: "connect", id: this.#id, path });
+    });
+  }
+
+  get packets(): AsyncIterable<Uint8Array> {
+    return { [Symbol.asyncIterator]: () => this.#read() };
+  }
+
+  async *#read(): AsyncGenerator<Uint8Array> {
+    for (;;) {
+      const packet = this.#received.shift();
+      if (packet !== undefined) {
+        if (!this.#ended) this.#thread.order({ kind: "taken", id: this.#id, sizeBytes: packet.length });
+        yield packet;
+        continue;
+      }
+      if (this.#fault !== undefined) throw this.#fault;
+      if (this.#ended) return;
+      await new Promise<void>((resolve) => (this.#wakeReader = resolve));
+    }
+  }
+
+  send(packet: Uint8Array): Promise<void> {
+    if (this.#ended) return Promise.reject(this.#fault ?? new Fault("unavailable", "the connection has ended"));
+    const ticket = (this.#lastTicket += 1);
+    return new Promise((resolve, reject) => {
+      this.#tickets.set(ticket, { resolve, reject });
+      this.#thread.order({ kind: "send", id: this.#id, packet, ticket });
+    });
+  }
+
+  end(): void {
+    if (!this.#ended) this.#thread.order({ kind: "end", id: this.#id });
+  }
+
+  close(): void {
+    if (this.#ended) return;
+    this.#thread.order({ kind: "close", id: this.#id });
+    const cancelled = this.#call.signal.aborted ? new Fault("cancelled", "the connection was cancelled") : undefined;
+    this.#finish(cancelled);
+  }
+
+  #take(report: Report): void {
+    if (report.kind === "connected") {
+      this.#opened?.resolve();
+      this.#opened = undefined;
+    } else if (report.kind === "packet") {
+      this.#received.push(report.packet);
+      this.#wake();
+    } else if (report.kind === "sent") {
+      this.#tickets.get(report.ticket)?.resolve();
+      this.#tickets.delete(report.ticket);
+    } else {
+      this.#finish(report.fault && faultOf(report.fault));
+    }
+  }
+
+  #finish(fault: Fault | undefined): void {
+    this.#ended = true;
+    this.#fault = fault;
+    this.#thread.remove(this.#id);
+    this.#call.signal.removeEventListener("abort", this.#onAbort);
+    const end = fault ?? new Fault("unavailable", "the connection has ended");
+    this.#opened?.reject(end);
+    this.#opened = undefined;
+    for (const { reject } of this.#tickets.values()) reject(end);
+    this.#tickets.clear();
+    this.#wake();
+  }
+
+  #wake(): void {
+    this.#wakeReader?.();
+    this.#wakeReader = undefined;
+  }
+}
+
+/** This side of the thread: who is connected by it, and the eventfd that wakes it. */
+class Thread {
+  static #current: Thread | undefined;
+  static #lastId = 0;
+
+  readonly #wakeFd = createEventfd();
+  readonly #exiting = new Int32Array(new SharedArrayBuffer(4));
+  readonly #takers = new Map<number, (report: Report) => void>();
+  readonly #worker: Worker;
+  #gone = false;
+  /** The process waits for its threads when it exits, and this one sleeps in the kernel. */
+  readonly #onExit = (): void => {
+    Atomics.store(this.#exiting, 0, 1);
+    this.#wake();
+  };
+
+  constructor() {
+    const workerData: ThreadData = { wakeFd: this.#wakeFd, exiting: this.#exiting };
+    // Node warns about descriptors that it did not open itself, as those of `kernel-socket.ts` are.
+    const options = { workerData, trackUnmanagedFds: false };
+    this.#worker = new Worker(new URL("./seqpacket-thread.ts", import.meta.url), options);
+    this.#worker.on("message", (report: Report) => this.#takers.get(report.id)?.(report));
+    this.#worker.on("error", (error) => this.#fail(error));
+    this.#worker.on("exit", () => {
+      this.#gone = true;
+      process.off("exit", this.#onExit);
+      closeSync(this.#wakeFd);
+    });
+    process.on("exit", this.#onExit);
+  }
+
+  static current(): Thread {
+    Thread.#current ??= new Thread();
+    return Thread.#current;
+  }
+
+  add(take: (report: Report) => void): number {
+    Thread.#lastId += 1;
+    this.#takers.set(Thread.#lastId, take);
+    return Thread.#lastId;
+  }
+
+  remove(id: number): void {
+    this.#takers.delete(id);
+    if (this.#takers.size > 0 || Thread.#current !== this) return;
+    Thread.#current = undefined;
+    this.order({ kind: "quit" });
+  }
+
+  order(order: Order): void {
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- that is for windows of a browser
+    this.#worker.postMessage(order);
+    this.#wake();
+  }
+
+  #wake(): void {
+    // Its number may already mean another file.
+    if (this.#gone) return;
+    writeSync(this.#wakeFd, one);
+  }
+
+  #fail(error: unknown): void {
+    const { reason, message, detail } = Fault.from(error, "packet sockets");
+    if (Thread.#current === this) Thread.#current = undefined;
+    for (const [id, take] of this.#takers) take({ kind: "ended", id, fault: { reason, message, detail } });
+  }
+}
+
+/** What an eventfd takes: a 64-bit count in the machine's byte order. */
+const one = new Uint8Array(new BigUint64Array([1n]).buffer);
+
+function faultOf({ reason, message, detail }: FaultData): Fault {
+  return new Fault(reason, message, { detail });
+}
