@@ -33,11 +33,16 @@ export interface Observed {
 
 export interface ObservedInstance {
   readonly id: InstanceId;
+  /** `exited`: it ended by itself and its restart policy decides. One that we stopped, or that a reboot ended, is `created`. */
   readonly status: "created" | "running" | "frozen" | "exited";
   /** `none`: no health check; counts as healthy while running. */
   readonly health: "none" | "starting" | "healthy" | "unhealthy";
   /** What it was last asked to be, for the fields that change in place. Absent when unknown: then it is brought up to date. */
   readonly section?: InstanceSection;
+  /** What it was made from, as in `DesiredInstance`, where known: only so that `why` can name what changed. */
+  readonly image?: Digest;
+  readonly secrets?: Readonly<Record<string, string>>;
+  readonly files?: Readonly<Record<string, Digest>>;
   /** False: half-made or broken beyond restart; it is removed and made again. */
   readonly intact: boolean;
   /** False: its links, root or volumes are gone from the host; they are attached again. */
@@ -62,8 +67,12 @@ export type Action =
   | { readonly kind: "start-instance"; readonly instance: InstanceId }
   /** Nothing to do but wait: done when it is observed healthy. */
   | { readonly kind: "await-healthy"; readonly instance: InstanceId }
-  /** Change fields in place. */
-  | { readonly kind: "update-instance"; readonly instance: InstanceId; readonly fields: readonly string[] }
+  /** Change these members of its section in place. */
+  | {
+      readonly kind: "update-instance";
+      readonly instance: InstanceId;
+      readonly fields: readonly (keyof InstanceSection)[];
+    }
   /** Attach again what went missing. */
   | { readonly kind: "repair-instance"; readonly instance: InstanceId }
   | { readonly kind: "stop-instance"; readonly instance: InstanceId }

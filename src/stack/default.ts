@@ -1,0 +1,29 @@
+import type { HealthSection, InstanceSection } from "./model.ts";
+
+/** What a section is when it says nothing but its image. `croft run` starts from the same. */
+export const instanceDefaults: Omit<InstanceSection, "image"> = {
+  kind: "container",
+  env: {},
+  terminal: false,
+  stdin: false,
+  mounts: [],
+  networks: ["default"],
+  publish: [],
+  restart: "always",
+  needs: [],
+  replicas: 1,
+  stopGraceMs: 10_000,
+  readOnly: false,
+  capabilities: { add: [], drop: [] },
+  labels: {},
+  protect: false,
+  log: { maxBytes: 16 * 2 ** 20 },
+  update: { order: "stop-first", healthyWithinMs: 60_000 },
+};
+
+export const healthDefaults: Omit<HealthSection, "check"> = {
+  intervalMs: 5000,
+  timeoutMs: 3000,
+  retries: 3,
+  startPeriodMs: 0,
+};

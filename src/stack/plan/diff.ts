@@ -1,0 +1,247 @@
+import { canonicalJson } from "../../base/id.ts";
+import type { Digest } from "../../base/id.ts";
+import { formatSize } from "../../base/unit.ts";
+import { instanceFields } from "../field.ts";
+import type { EnvValue, Generation, InstanceSection, MountSection, PublishSection } from "../model.ts";
+
+/** One thing that differs, in the words of the language. Never the value of a secret: those are not in a generation. */
+export interface Change {
+  /** `memory`, `env POSTGRES_DB`, `volume db at /data`, `replicas`. */
+  readonly field: string;
+  /** Absent: it was not there, or it is not known what was. */
+  readonly from?: string;
+  /** Absent: it is no longer there. */
+  readonly to?: string;
+}
+
+/** What changed in one section of the file. `added` and `removed` ones carry no changes. */
+export interface SectionDiff {
+  /** As in the file: `container.web`, `volume.db`. */
+  readonly subject: string;
+  readonly kind: "added" | "removed" | "changed";
+  readonly changes: readonly Change[];
+}
+
+/** What an instance is made of: its section, and what the generation pinned for it. */
+export interface Made {
+  readonly section: InstanceSection;
+  readonly image?: Digest | undefined;
+  readonly secrets?: Readonly<Record<string, string>> | undefined;
+  readonly files?: Readonly<Record<string, Digest>> | undefined;
+}
+
+/** What differs from `older` to `newer`, section by section, in the order of the file. Empty when nothing does. */
+export function diffGenerations(older: Generation, newer: Generation): readonly SectionDiff[] {
+  return [
+    ...sections("network", older.spec.networks, newer.spec.networks, diffPlain),
+    ...sections("volume", older.spec.volumes, newer.spec.volumes, diffPlain),
+    ...sections("secret", older.spec.secrets, newer.spec.secrets, diffPlain),
+    ...sections("image", older.spec.images, newer.spec.images, diffPlain),
+    ...instanceSections(older, newer),
+  ];
+}
+
+/** `memory 256 MiB → 512 MiB`, `env DEBUG added`: one change for people. */
+export function describeChange(change: Change): string {
+  if (change.from !== undefined && change.to !== undefined) return `${change.field} ${change.from} → ${change.to}`;
+  if (change.to !== undefined) return `${change.field} added (${change.to})`;
+  if (change.from !== undefined) return `${change.field} removed (${change.from})`;
+  return `${change.field} changed`;
+}
+
+/** What differs between two makings of an instance. What is unknown on one side is taken as equal. */
+export function diffInstance(older: Made, newer: Made): readonly Change[] {
+  const before = older.section;
+  const after = newer.section;
+  return [
+    ...diffImage(older, newer),
+    ...diffEnv(before.env, after.env),
+    ...diffMounts(before.mounts, after.mounts),
+    ...diffPublish(before.publish, after.publish),
+    ...diffRecord("label", before.labels, after.labels, (value) => value),
+    ...plainMembers.flatMap(({ field, member }) => diffValue(field, member, before[member], after[member])),
+    ...diffPins("secret", older.secrets, newer.secrets),
+    ...diffPins("file", older.files, newer.files),
+  ];
+}
+
+const specialMembers: ReadonlySet<keyof InstanceSection> = new Set(["image", "env", "mounts", "publish", "labels"]);
+
+/** Members compared whole, with the name the language gives them. */
+const plainMembers: readonly { readonly field: string; readonly member: keyof InstanceSection }[] = [
+  ...Object.entries(instanceFields)
+    .filter(([, row]) => !specialMembers.has(row.member))
+    .map(([field, row]) => ({ field, member: row.member })),
+  { field: "terminal", member: "terminal" },
+  { field: "stdin", member: "stdin" },
+];
+
+function sections<Section>(
+  noun: string,
+  older: Readonly<Record<string, Section>>,
+  newer: Readonly<Record<string, Section>>,
+  compare: (before: Section, after: Section) => readonly Change[],
+): SectionDiff[] {
+  const before = new Map(Object.entries(older));
+  const after = new Map(Object.entries(newer));
+  const diffs: SectionDiff[] = [];
+  for (const [name, section] of after) {
+    const was = before.get(name);
+    if (was === undefined) diffs.push({ subject: `${noun}.${name}`, kind: "added", changes: [] });
+    else {
+      const changes = compare(was, section);
+      if (changes.length > 0) diffs.push({ subject: `${noun}.${name}`, kind: "changed", changes });
+    }
+  }
+  for (const name of before.keys()) {
+    if (!after.has(name)) diffs.push({ subject: `${noun}.${name}`, kind: "removed", changes: [] });
+  }
+  return diffs;
+}
+
+function instanceSections(older: Generation, newer: Generation): SectionDiff[] {
+  return sections("container", older.spec.instances, newer.spec.instances, (before, after) =>
+    diffInstance(made(older, before), made(newer, after)),
+  );
+}
+
+function made(generation: Generation, section: InstanceSection): Made {
+  return {
+    section,
+    image: generation.images[section.image],
+    secrets: usedSecrets(generation.secrets, section),
+    files: usedFiles(generation.files, section),
+  };
+}
+
+function usedSecrets(versions: Readonly<Record<string, string>>, section: InstanceSection): Record<string, string> {
+  const names = new Set<string>();
+  for (const value of Object.values(section.env)) if ("secret" in value) names.add(value.secret);
+  for (const mount of section.mounts) if (mount.kind === "secret") names.add(mount.secret);
+  return Object.fromEntries(Object.entries(versions).filter(([name]) => names.has(name)));
+}
+
+function usedFiles(digests: Readonly<Record<string, Digest>>, section: InstanceSection): Record<string, Digest> {
+  const paths = new Set(section.mounts.flatMap((mount) => (mount.kind === "file" ? [mount.path] : [])));
+  return Object.fromEntries(Object.entries(digests).filter(([path]) => paths.has(path)));
+}
+
+function diffImage(older: Made, newer: Made): Change[] {
+  if (older.section.image !== newer.section.image) {
+    return [{ field: "image", from: older.section.image, to: newer.section.image }];
+  }
+  if (older.image === undefined || newer.image === undefined || older.image === newer.image) return [];
+  return [{ field: `image ${newer.section.image}`, from: shortDigest(older.image), to: shortDigest(newer.image) }];
+}
+
+function diffEnv(before: Readonly<Record<string, EnvValue>>, after: Readonly<Record<string, EnvValue>>): Change[] {
+  return diffRecord("env", before, after, (value) =>
+    "secret" in value ? `secret ${value.secret}` : JSON.stringify(value.value),
+  );
+}
+
+function diffMounts(before: readonly MountSection[], after: readonly MountSection[]): Change[] {
+  return diffRecord(
+    "mount",
+    byKey(before, (mount) => mount.destination),
+    byKey(after, (mount) => mount.destination),
+    describeMount,
+  );
+}
+
+function diffPublish(before: readonly PublishSection[], after: readonly PublishSection[]): Change[] {
+  return diffRecord("publish", byKey(before, hostSide), byKey(after, hostSide), (port) => `port ${port.port}`);
+}
+
+function hostSide(port: PublishSection): string {
+  return `${port.hostAddress}:${port.hostPort}/${port.protocol}`;
+}
+
+function byKey<Item>(items: readonly Item[], key: (item: Item) => string): Record<string, Item> {
+  return Object.fromEntries(items.map((item) => [key(item), item]));
+}
+
+function diffRecord<Value>(
+  field: string,
+  before: Readonly<Record<string, Value>>,
+  after: Readonly<Record<string, Value>>,
+  describe: (value: Value) => string,
+): Change[] {
+  const changes: Change[] = [];
+  for (const key of new Set([...Object.keys(before), ...Object.keys(after)])) {
+    const was = Object.hasOwn(before, key) ? before[key] : undefined;
+    const is = Object.hasOwn(after, key) ? after[key] : undefined;
+    if (same(was, is)) continue;
+    changes.push({
+      field: `${field} ${key}`,
+      ...(was === undefined ? {} : { from: describe(was) }),
+      ...(is === undefined ? {} : { to: describe(is) }),
+    });
+  }
+  return changes;
+}
+
+/** Versions of secrets say nothing to a person, digests little: that they changed is what counts. */
+function diffPins(
+  field: string,
+  before: Readonly<Record<string, string>> | undefined,
+  after: Readonly<Record<string, string>> | undefined,
+): Change[] {
+  if (before === undefined || after === undefined) return [];
+  return Object.keys(after)
+    .filter((key) => Object.hasOwn(before, key) && before[key] !== after[key])
+    .map((key) => ({ field: field === "file" ? `content of ${key}` : `value of secret ${key}` }));
+}
+
+function diffValue(field: string, member: string, before: unknown, after: unknown): Change[] {
+  if (same(before, after)) return [];
+  return [
+    {
+      field,
+      ...(before === undefined ? {} : { from: describeValue(member, before) }),
+      ...(after === undefined ? {} : { to: describeValue(member, after) }),
+    },
+  ];
+}
+
+function diffPlain(before: object, after: object): Change[] {
+  const was = new Map<string, unknown>(Object.entries(before));
+  const is = new Map<string, unknown>(Object.entries(after));
+  return [...new Set([...was.keys(), ...is.keys()])].flatMap((member) =>
+    diffValue(member.replace(/Bytes$/, ""), member, was.get(member), is.get(member)),
+  );
+}
+
+function describeValue(member: string, value: unknown): string {
+  if (typeof value === "number") {
+    if (member.endsWith("Bytes")) return formatSize(value);
+    if (member.endsWith("Ms")) return `${value} ms`;
+  }
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+function describeMount(mount: MountSection): string {
+  switch (mount.kind) {
+    case "volume":
+      return `volume ${mount.volume}${mount.readOnly ? " (read-only)" : ""}`;
+    case "bind":
+      return `bind ${mount.source}${mount.readOnly ? " (read-only)" : ""}`;
+    case "tmpfs":
+      return `tmpfs${mount.sizeBytes === undefined ? "" : ` of ${formatSize(mount.sizeBytes)}`}`;
+    case "file":
+      return `file ${mount.path}${mount.mode === undefined ? "" : ` (mode ${mount.mode.toString(8)})`}`;
+    default:
+      return `secret ${mount.secret} (mode ${mount.mode.toString(8)})`;
+  }
+}
+
+/** Equal as JSON. The quick test first: on a no-op plan nearly every pair is the same value. */
+export function same(left: unknown, right: unknown): boolean {
+  if (left === right) return true;
+  if (left === null || right === null || typeof left !== "object" || typeof right !== "object") return false;
+  return canonicalJson(left) === canonicalJson(right);
+}
+
+function shortDigest(digest: Digest): string {
+  return digest.slice(7, 19);
+}

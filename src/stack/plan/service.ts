@@ -1,0 +1,257 @@
+import { hotMembers } from "../field.ts";
+import type { InstanceSection } from "../model.ts";
+import { describeChange, diffInstance, same } from "./diff.ts";
+import type { Draft } from "./draft.ts";
+import type { Ground } from "./ground.ts";
+import { isHealthy, isUp, staysEnded } from "./slot.ts";
+import type { Slot } from "./slot.ts";
+import type { Cost, DesiredInstance, ObservedInstance } from "./step.ts";
+import type { Teardown } from "./teardown.ts";
+
+/**
+ * Plans the slots of one section that should be there. Slots that already hold the right instance are mended at once;
+ * the others are replaced one after the other, each when the one before it is healthy; new ones are made at once.
+ *
+ * Decided from what is there alone, so a plan made after an interruption goes on where the last one was: a new instance
+ * that is not healthy yet holds back the next replacement, and one that is healthy lets the old one beside it go.
+ */
+export class ServicePlanner {
+  readonly #draft: Draft;
+  readonly #ground: Ground;
+  readonly #teardown: Teardown;
+  /** Section name → stops that somebody asked for. */
+  readonly #requestedStops = new Map<string, string[]>();
+
+  constructor(draft: Draft, ground: Ground, teardown: Teardown) {
+    this.#draft = draft;
+    this.#ground = ground;
+    this.#teardown = teardown;
+  }
+
+  /**
+   * `gate`: what must be done before an instance of the section is started. Returns what must be done before the
+   * section can be said to be ready; empty when it is ready now.
+   */
+  plan(slots: readonly Slot[], gate: readonly string[]): readonly string[] {
+    const ready: string[] = [];
+    const surplus: Slot[] = [];
+    const replaced: Slot[] = [];
+    for (const slot of slots) {
+      if (slot.desired === undefined) surplus.push(slot);
+      else if (slot.current === undefined && slot.others.length > 0) replaced.push(slot);
+      else push(ready, this.#settle(slot, slot.desired, gate));
+    }
+    // Replacing one that does not work costs nothing; one that works may have to wait for it.
+    replaced.sort((left, right) => works(left) - works(right) || left.ordinal - right.ordinal);
+    let before: readonly string[] = [...gate, ...ready];
+    for (const slot of replaced) {
+      if (slot.desired === undefined) continue;
+      const done = this.#replace(slot, slot.desired, before);
+      ready.push(done);
+      before = [done];
+    }
+    const first = slots.find((slot) => slot.desired !== undefined)?.desired;
+    for (const slot of surplus) {
+      // Where no capacity may be missing, what is too many goes only when what stays is healthy.
+      const waits = first?.section.update.order === "start-first" && !slot.others.some((old) => this.#movesAway(old));
+      this.#teardown.remove(slot.others, waits ? ready : [], "none", "fewer replicas");
+    }
+    return ready;
+  }
+
+  /** What is stopped by request is stopped after what needs it and is stopped by request too. */
+  orderStops(sections: Iterable<DesiredInstance>): void {
+    if (this.#requestedStops.size === 0) return;
+    for (const { name, section } of sections) {
+      const dependents = this.#requestedStops.get(name);
+      if (dependents === undefined) continue;
+      for (const needed of section.needs) {
+        for (const stop of this.#requestedStops.get(needed) ?? []) this.#draft.delay(stop, dependents);
+      }
+    }
+  }
+
+  /**
+   * An instance that failed and stays so by its policy is not waited for by the loop, but what needs it is not started
+   * either: it waits, visibly, until somebody acts.
+   */
+  awaitFailed(slots: readonly Slot[]): readonly string[] {
+    const keys: string[] = [];
+    for (const { current, desired } of slots) {
+      if (current === undefined || desired === undefined || !desired.running) continue;
+      if (!staysEnded(current, desired) || current.exitCode === 0) continue;
+      const code = current.exitCode === undefined ? "" : ` with code ${current.exitCode}`;
+      const why = `exited${code}, and restart = "${desired.section.restart}" leaves it so`;
+      keys.push(this.#draft.addIfAwaited({ kind: "await-healthy", instance: desired.id }, "none", why));
+    }
+    return keys;
+  }
+
+  /** A slot that holds nothing, or the right instance (perhaps beside old ones). Returns when it is ready, if it is not. */
+  #settle(slot: Slot, desired: DesiredInstance, gate: readonly string[]): string | undefined {
+    const { current, broken, others } = slot;
+    if (current === undefined) {
+      if (broken === undefined) return this.#build(desired, gate, "none", "not there yet");
+      const why = "half-made or broken beyond repair";
+      const gone = this.#teardown.remove([broken, ...others], gate, "recreate", why);
+      return this.#build(desired, [...gate, ...gone], "recreate", why);
+    }
+    const why = "its replacement is there";
+    if (desired.section.update.order === "start-first" && desired.running && !this.#moves(slot, desired)) {
+      const ready = this.#mend(current, desired, gate);
+      this.#teardown.remove(others, ready === undefined ? [] : [ready], "recreate", why);
+      return ready;
+    }
+    const gone = this.#teardown.remove(others, [], "recreate", why);
+    return this.#mend(current, desired, gone.length === 0 ? gate : [...gate, ...gone]);
+  }
+
+  /** A slot that holds only instances of another specification. Returns when it is ready. */
+  #replace(slot: Slot, desired: DesiredInstance, before: readonly string[]): string {
+    const old = slot.others.find(isUp) ?? slot.others[0];
+    const why = old === undefined ? "changed" : whyReplaced(old, desired);
+    const broken = slot.broken === undefined ? [] : [slot.broken];
+    const moves = this.#moves(slot, desired);
+    if (desired.section.update.order === "start-first" && desired.running && !moves) {
+      const cleared = this.#teardown.remove(broken, before, "recreate", why);
+      const done = this.#build(desired, [...before, ...cleared], "recreate", why);
+      this.#teardown.remove(slot.others, [done], "recreate", why);
+      return done;
+    }
+    const gone = this.#teardown.remove([...broken, ...slot.others], moves ? [] : before, "recreate", why);
+    return this.#build(desired, [...before, ...gone], "recreate", why);
+  }
+
+  /** Create, start and, when there is a check, await. Returns the last of them. */
+  #build(desired: DesiredInstance, after: readonly string[], cost: Cost, why: string): string {
+    const create = this.#draft.add({ kind: "create-instance", instance: desired.id }, cost, why, {
+      after: this.#onGround(desired.section, after),
+    });
+    if (!desired.running) return create;
+    const start = this.#draft.add({ kind: "start-instance", instance: desired.id }, cost, why, { after: [create] });
+    return desired.section.health === undefined ? start : this.#await(desired, [start]);
+  }
+
+  /** The right instance, whatever its state: fields, links, running or not. Returns when it is ready, if it is not. */
+  #mend(current: ObservedInstance, desired: DesiredInstance, gate: readonly string[]): string | undefined {
+    const updated = this.#update(current, desired);
+    if (!desired.running) {
+      if (isUp(current)) {
+        const stop = this.#draft.add({ kind: "stop-instance", instance: desired.id }, "none", "stopped by request");
+        const stops = this.#requestedStops.get(desired.name);
+        if (stops === undefined) this.#requestedStops.set(desired.name, [stop]);
+        else stops.push(stop);
+      }
+      return undefined;
+    }
+    if (staysEnded(current, desired)) return undefined;
+    const before = updated === undefined ? [] : [updated];
+    if (!current.attached) {
+      const why = "its links or volumes are gone from the host";
+      before.push(
+        this.#draft.add({ kind: "repair-instance", instance: desired.id }, isUp(current) ? "hot" : "none", why, {
+          after: this.#onGround(desired.section, []),
+        }),
+      );
+    }
+    if (current.status === "frozen" || isHealthy(current, desired)) return undefined;
+    if (current.status === "running") return this.#heal(current, desired, gate, before);
+
+    const exited = current.status === "exited";
+    const start = this.#draft.add(
+      { kind: "start-instance", instance: desired.id },
+      exited ? "restart" : "none",
+      exited ? `exited${current.exitCode === undefined ? "" : ` with code ${current.exitCode}`}` : "not running",
+      { after: this.#onGround(desired.section, [...gate, ...before]), notBeforeMs: current.restartAfterMs },
+    );
+    return desired.section.health === undefined ? start : this.#await(desired, [start]);
+  }
+
+  /** Running, and not healthy: wait while it may still become so, else start it again. */
+  #heal(
+    current: ObservedInstance,
+    desired: DesiredInstance,
+    gate: readonly string[],
+    before: readonly string[],
+  ): string {
+    if (current.health !== "unhealthy" || desired.section.restart === "never") return this.#await(desired, before);
+    const why = "its health check fails";
+    const stop = this.#draft.add({ kind: "stop-instance", instance: desired.id }, "restart", why, {
+      after: [...gate, ...before],
+      notBeforeMs: current.restartAfterMs,
+    });
+    const start = this.#draft.add({ kind: "start-instance", instance: desired.id }, "restart", why, { after: [stop] });
+    return this.#await(desired, [start]);
+  }
+
+  #await(desired: DesiredInstance, after: readonly string[]): string {
+    const within = desired.section.update.healthyWithinMs;
+    return this.#draft.add({ kind: "await-healthy", instance: desired.id }, "none", `within ${within} ms`, { after });
+  }
+
+  /** Brings the fields that change in place up to date. What only the planner reads is never a reason to touch one. */
+  #update(current: ObservedInstance, desired: DesiredInstance): string | undefined {
+    const was = current.section;
+    const fields = updatable.filter((member) => was === undefined || !same(was[member], desired.section[member]));
+    if (fields.length === 0) return undefined;
+    const changes = was === undefined ? [] : diffInstance({ section: was }, { section: desired.section });
+    const touched = changes.filter(
+      (change) => !change.field.startsWith("replicas") && !change.field.startsWith("update"),
+    );
+    const why =
+      was === undefined ? "what it was last asked to be is not known" : touched.map(describeChange).join(", ");
+    return this.#draft.add({ kind: "update-instance", instance: desired.id, fields }, "hot", why);
+  }
+
+  #onGround(section: InstanceSection, after: readonly string[]): readonly string[] {
+    const { networkSteps, volumeSteps } = this.#ground;
+    if (networkSteps.size === 0 && volumeSteps.size === 0) return after;
+    const keys = [...after];
+    for (const name of section.networks) push(keys, networkSteps.get(name));
+    for (const mount of section.mounts) if (mount.kind === "volume") push(keys, volumeSteps.get(mount.volume));
+    return keys;
+  }
+
+  /** Whether the old or the new instance is on a network that changes its addresses: then both cannot be there at once. */
+  #moves(slot: Slot, desired: DesiredInstance): boolean {
+    const { readdressed } = this.#ground;
+    if (readdressed.size === 0) return false;
+    return (
+      desired.section.networks.some((name) => readdressed.has(name)) || slot.others.some((old) => this.#movesAway(old))
+    );
+  }
+
+  #movesAway(old: ObservedInstance): boolean {
+    const { readdressed } = this.#ground;
+    if (readdressed.size === 0) return false;
+    return old.section === undefined || old.section.networks.some((name) => readdressed.has(name));
+  }
+}
+
+/** Fields an instance keeps for itself. How many replicas there are, and how they are updated, only the planner reads. */
+const updatable: readonly (keyof InstanceSection)[] = [
+  "image",
+  ...hotMembers.filter((member) => member !== "replicas" && member !== "update"),
+];
+
+function whyReplaced(old: ObservedInstance, desired: DesiredInstance): string {
+  if (old.section === undefined) return "its specification changed";
+  const { image, secrets, files } = old;
+  const changes = diffInstance({ section: old.section, image, secrets, files }, desired);
+  const hot: ReadonlySet<string> = new Set(["replicas", "update"]);
+  const named = changes.filter((change) => !hot.has(change.field));
+  if (named.length > 0) return named.map(describeChange).join(", ");
+  return desired.image === undefined
+    ? `image ${desired.section.image} is not here yet`
+    : "its image, a file, a secret or a network changed";
+}
+
+function works(slot: Slot): number {
+  return slot.others.some((old) => old.status === "running" && (old.health === "healthy" || old.health === "none"))
+    ? 1
+    : 0;
+}
+
+function push(list: string[], item: string | undefined): void {
+  if (item !== undefined) list.push(item);
+}
