@@ -1,5 +1,6 @@
 import type { Call } from "../base/call.ts";
 import type { Driver } from "../base/driver.ts";
+import type { Fault } from "../base/fault.ts";
 import type { InstanceId, NetworkId } from "../base/id.ts";
 
 /**
@@ -19,8 +20,9 @@ export interface NetworkDriver extends Driver {
   /**
    * Makes names resolve and published ports reach their targets: the whole desired state of this host at once, applied
    * atomically. Called whenever the set of running, ready instances changes; an equal state again costs nothing.
+   * A port that somebody else on the host holds is refused and named in the answer; all the others are published.
    */
-  publish(routing: Routing, call: Call): Promise<void>;
+  publish(routing: Routing, call: Call): Promise<{ readonly refused: readonly RefusedPort[] }>;
 
   list(call: Call): Promise<NetworkFacts>;
 }
@@ -79,6 +81,13 @@ export interface PublishedPort {
   readonly targets: readonly { readonly address: string; readonly port: number }[];
   /** Who holds it, for the error another claimant gets: `shop/web`. */
   readonly holder: string;
+}
+
+export interface RefusedPort {
+  readonly port: PublishedPort;
+  readonly holder: string;
+  /** `conflict`, saying which process or instance holds the port. */
+  readonly fault: Fault;
 }
 
 export interface NetworkFacts {

@@ -1,0 +1,103 @@
+import type { Call } from "../base/call.ts";
+import type { InstanceId, NetworkId } from "../base/id.ts";
+import type { Entry, Store } from "../store/contract.ts";
+import type { Generation, InstanceSection } from "../stack/model.ts";
+
+/**
+ * What the loop keeps in the store, and under which key. Everything else it knows it can observe.
+ *
+ *     stack/<name>                    StackRecord       the pointer; moved by compare-and-set
+ *     generation/<stack>/<number>     GenerationRecord  immutable but for how it went
+ *     network/<id>                    NetworkRecord     subnet and addresses, so that they stay stable
+ *     instance/<id>                   InstanceRecord    what an instance was last asked to be
+ */
+export interface StackRecord {
+  readonly name: string;
+  readonly origin: "file" | "run";
+  /** The current generation's number. Numbers grow and are never used again. */
+  readonly current: number;
+  /** The highest number ever used. */
+  readonly newest: number;
+  /**
+   * `applying`: the health gate is open. `live`: it became healthy. `failed`: it did not, and there was nothing to go
+   * back to. `removing`: going away, as `removal` says. `down`: gone but for volumes, secrets and history.
+   */
+  readonly status: "applying" | "live" | "failed" | "removing" | "down";
+  /** The generation to return to when the gate closes on `current`; absent: none was ever live. */
+  readonly fallback?: number;
+  /** Instances somebody stopped by hand: `web-1`. An apply starts them again. */
+  readonly stopped: readonly string[];
+  /** Volumes that are no longer in the file go as well. */
+  readonly pruneVolumes: boolean;
+  readonly removal?: { readonly volumes: boolean };
+  /** `croft run --rm`: remove the stack when its instance exited. */
+  readonly removeOnExit?: boolean;
+  readonly updatedMs: number;
+}
+
+export interface GenerationRecord {
+  readonly stack: string;
+  readonly number: number;
+  readonly digest: string;
+  readonly generation: Generation;
+  readonly createdMs: number;
+  readonly author: string;
+  readonly message: string;
+  readonly status: "applying" | "live" | "superseded" | "failed" | "rolled-back";
+  readonly changes: readonly string[];
+  readonly failure?: string;
+}
+
+export interface NetworkRecord {
+  readonly id: NetworkId;
+  readonly subnet: string;
+  /** By instance id. */
+  readonly addresses: Readonly<Record<string, string>>;
+  /** The last address of each slot (`shop.web.1`), so that a new version of an instance gets the old one's. */
+  readonly slots: Readonly<Record<string, string>>;
+}
+
+export interface InstanceRecord {
+  readonly id: InstanceId;
+  readonly section: InstanceSection;
+  readonly createdMs: number;
+  readonly restarts: number;
+  /** Somebody asked for a restart at this time: a run that began earlier is to end, an exit before it does not count. */
+  readonly restartAskedMs?: number;
+}
+
+export const keyOf = {
+  stack: (name: string): string => `stack/${name}`,
+  generation: (stack: string, number: number): string => `generation/${stack}/${String(number).padStart(8, "0")}`,
+  network: (id: NetworkId): string => `network/${id}`,
+  instance: (id: InstanceId): string => `instance/${id}`,
+};
+
+/** A record with the revision it was read or written at: the loop's copy of one key. The store is written first. */
+export class Cell<Value> {
+  readonly #store: Store;
+  readonly key: string;
+  #entry: Entry<Value> | undefined;
+
+  constructor(store: Store, key: string, entry: Entry<Value> | undefined) {
+    this.#store = store;
+    this.key = key;
+    this.#entry = entry;
+  }
+
+  get value(): Value | undefined {
+    return this.#entry?.value;
+  }
+
+  /** Compare-and-set. Throws `conflict` when the key changed since this cell saw it. */
+  async put(value: Value, call: Call): Promise<void> {
+    const revision = await this.#store.put(this.key, value, this.#entry?.revision ?? "absent", call);
+    this.#entry = { key: this.key, value, revision };
+  }
+
+  async remove(call: Call): Promise<void> {
+    if (this.#entry === undefined) return;
+    await this.#store.remove(this.key, this.#entry.revision, call);
+    this.#entry = undefined;
+  }
+}

@@ -1,0 +1,114 @@
+import type { Call } from "../base/call.ts";
+import { Fault } from "../base/fault.ts";
+import type { InstanceId, NetworkId } from "../base/id.ts";
+import type { NetworkDriver, PublishedPort, Routing } from "../network/contract.ts";
+
+/** What one ready instance adds to names and published ports. */
+export interface Route {
+  readonly id: InstanceId;
+  /** `shop/web`: who holds its ports. */
+  readonly holder: string;
+  readonly names: readonly { readonly network: NetworkId; readonly name: string; readonly address: string }[];
+  readonly ports: readonly {
+    readonly hostAddress: string;
+    readonly hostPort: number;
+    readonly protocol: "tcp" | "udp";
+    readonly address: string;
+    readonly port: number;
+  }[];
+}
+
+/**
+ * Names and published ports of all ready instances, handed to the network driver as one state. Changes made within one
+ * turn of the event loop, and all those made while the driver works, go to the host together.
+ */
+export class RoutingTable {
+  readonly #driver: NetworkDriver;
+  readonly #call: Call;
+  readonly #routes = new Map<InstanceId, Route>();
+  /** Why a holder's port is not published; empty when all are. */
+  #refused: readonly { readonly holder: string; readonly fault: Fault }[] = [];
+  #dirty = false;
+  #writing: Promise<void> | undefined;
+
+  constructor(driver: NetworkDriver, call: Call) {
+    this.#driver = driver;
+    this.#call = call;
+  }
+
+  /** Names and ports of an instance, from now on. */
+  set(route: Route): void {
+    const known = this.#routes.get(route.id);
+    if (known !== undefined && JSON.stringify(known) === JSON.stringify(route)) return;
+    this.#routes.set(route.id, route);
+    this.#dirty = true;
+  }
+
+  /** Nothing leads to the instance any more: before it stops, and when it is gone. */
+  drop(id: InstanceId): void {
+    if (this.#routes.delete(id)) this.#dirty = true;
+  }
+
+  /** Says that the host does not hold what was written: the next flush writes it again. */
+  invalidate(): void {
+    this.#dirty = true;
+  }
+
+  /** Who holds a host port other than `holder`, if anyone. */
+  holderOf(
+    port: { readonly hostAddress: string; readonly hostPort: number; readonly protocol: string },
+    holder: string,
+  ): string | undefined {
+    for (const route of this.#routes.values()) {
+      if (route.holder === holder) continue;
+      for (const held of route.ports) {
+        if (held.hostPort !== port.hostPort || held.protocol !== port.protocol) continue;
+        if (held.hostAddress === port.hostAddress || held.hostAddress === any || port.hostAddress === any)
+          return route.holder;
+      }
+    }
+    return undefined;
+  }
+
+  refusal(holder: string): Fault | undefined {
+    return this.#refused.find((refused) => refused.holder === holder)?.fault;
+  }
+
+  /** Resolves when the host has everything set or dropped so far. A port that is refused does not stop the others. */
+  async flush(): Promise<void> {
+    while (this.#writing !== undefined) await this.#writing;
+    if (!this.#dirty) return;
+    this.#dirty = false;
+    this.#writing = this.#write().finally(() => {
+      this.#writing = undefined;
+    });
+    await this.#writing;
+  }
+
+  async #write(): Promise<void> {
+    try {
+      const { refused } = await this.#driver.publish(this.#routing(), this.#call);
+      this.#refused = refused;
+    } catch (thrown) {
+      this.#dirty = true;
+      throw thrown;
+    }
+  }
+
+  #routing(): Routing {
+    const names: Routing["names"][number][] = [];
+    const ports = new Map<string, PublishedPort & { targets: { address: string; port: number }[] }>();
+    for (const route of this.#routes.values()) {
+      names.push(...route.names);
+      for (const { hostAddress, hostPort, protocol, address, port } of route.ports) {
+        const key = `${route.holder} ${protocol} ${hostAddress}:${hostPort}`;
+        const published = ports.get(key) ?? { hostAddress, hostPort, protocol, targets: [], holder: route.holder };
+        published.targets.push({ address, port });
+        ports.set(key, published);
+      }
+    }
+    return { names, published: [...ports.values()] };
+  }
+}
+
+const any = "0.0.0.0";
