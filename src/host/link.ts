@@ -234,11 +234,12 @@ export function removeLinkRequest(name: string): Request {
 
 /** Having it already is success. */
 export function addAddressRequest(index: number, address: string, prefixLength: number): Request {
-  const broadcast = (addressBytes(address).readUInt32BE(0) | (0xffff_ffff >>> prefixLength)) >>> 0;
+  const broadcast = addressBytes(address);
+  broadcast.writeUInt32BE((broadcast.readUInt32BE(0) | (0xffff_ffff >>> prefixLength)) >>> 0);
   const attributes = [
     { type: ifaLocal, value: addressBytes(address) },
     { type: ifaAddress, value: addressBytes(address) },
-    ...(prefixLength < 31 ? [{ type: ifaBroadcast, value: addressBytes(addressText(broadcast)) }] : []),
+    ...(prefixLength < 31 ? [{ type: ifaBroadcast, value: broadcast }] : []),
   ];
   const message = {
     type: rtmNewAddress,
@@ -373,10 +374,6 @@ function decodeRoute(received: Received): Route {
 function addressBytes(address: string): Buffer {
   if (!isIPv4(address)) throw new Fault("invalid", `"${address}" is not an IPv4 address`);
   return Buffer.from(address.split(".").map(Number));
-}
-
-function addressText(value: number): string {
-  return [value >>> 24, (value >>> 16) & 0xff, (value >>> 8) & 0xff, value & 0xff].join(".");
 }
 
 function macBytes(mac: string): Buffer {
