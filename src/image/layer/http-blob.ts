@@ -1,0 +1,132 @@
+import { request as requestHttp, type IncomingMessage } from "node:http";
+import { request as requestHttps } from "node:https";
+import { throwIfCancelled, type Call } from "../../base/call.ts";
+import { Fault, type Reason } from "../../base/fault.ts";
+import type { HttpSource } from "./blob-source.ts";
+
+/** Connections in a row that may fail without bringing a single byte. */
+const maxBarrenAttempts = 5;
+const firstPauseMs = 200;
+const maxRedirects = 5;
+/** A connection that stays silent for so long is taken for lost. */
+const silenceMs = 60_000;
+
+const statusReasons: Readonly<Record<number, Reason>> = {
+  401: "unauthenticated",
+  403: "forbidden",
+  404: "not-found",
+  416: "corrupt",
+};
+
+/** A server or a connection that may do better the next time. */
+class Dropped extends Error {}
+
+/**
+ * The bytes of a blob over HTTP. A connection that is lost in the middle goes on where it stopped, by a range request, or by
+ * skipping what is there already if the server does not know ranges.
+ *
+ * @throws Fault `unavailable` after five attempts in a row that brought nothing, or by the status: `unauthenticated`,
+ *   `forbidden`, `not-found`, otherwise `failed`.
+ */
+export async function* openHttpBlob(source: HttpSource, call: Call): AsyncGenerator<Uint8Array> {
+  let received = 0;
+  let barren = 0;
+  for (;;) {
+    const before = received;
+    try {
+      for await (const chunk of receiveFrom(source, received, call)) {
+        received += chunk.length;
+        yield chunk;
+      }
+      return;
+    } catch (thrown) {
+      throwIfCancelled(call);
+      if (!(thrown instanceof Dropped)) throw thrown;
+      barren = received > before ? 0 : barren + 1;
+      if (barren === maxBarrenAttempts) {
+        throw new Fault("unavailable", `download ${source.url}: ${thrown.message}, ${barren} times in a row`, {
+          cause: thrown,
+          hint: "see whether the registry can be reached from this machine, and try again",
+        });
+      }
+      await call.clock.sleep(firstPauseMs * 2 ** barren, call.signal);
+    }
+  }
+}
+
+/** What one connection brings, from byte `from` on. */
+async function* receiveFrom(source: HttpSource, from: number, call: Call): AsyncGenerator<Uint8Array> {
+  const headers: Record<string, string> = { "accept-encoding": "identity", ...(await source.headers()) };
+  if (from > 0) headers["range"] = `bytes=${from}-`;
+  const response = await respond(new URL(source.url), headers, call, maxRedirects);
+  let toSkip = skippedBytes(response, source.url, from);
+  try {
+    for await (const chunk of response as AsyncIterable<Buffer>) {
+      const rest = toSkip === 0 ? chunk : chunk.subarray(toSkip);
+      toSkip -= chunk.length - rest.length;
+      if (rest.length > 0) yield rest;
+    }
+  } catch (thrown) {
+    throw dropped(thrown);
+  } finally {
+    response.destroy();
+  }
+}
+
+/** How much of the response is there already; checks that it is the part which was asked for. */
+function skippedBytes(response: IncomingMessage, url: string, from: number): number {
+  if (response.statusCode !== 206) return from;
+  const range = response.headers["content-range"] ?? "";
+  if (!range.startsWith(`bytes ${from}-`)) {
+    response.destroy();
+    throw new Fault("corrupt", `download ${url}: asked for bytes from ${from} on, the server sent "${range}"`);
+  }
+  return 0;
+}
+
+/** The response that has the bytes, redirects followed. */
+async function respond(
+  url: URL,
+  headers: Readonly<Record<string, string>>,
+  call: Call,
+  redirects: number,
+): Promise<IncomingMessage> {
+  const response = await send(url, headers, call);
+  const status = response.statusCode ?? 0;
+  if (status === 200 || status === 206) return response;
+  response.destroy();
+  const { location } = response.headers;
+  if (status >= 300 && status < 400 && location !== undefined) {
+    if (redirects === 0) throw new Fault("failed", `download ${url.href}: redirected more than ${maxRedirects} times`);
+    const next = new URL(location, url);
+    return respond(next, next.origin === url.origin ? headers : withoutCredentials(headers), call, redirects - 1);
+  }
+  const message = `download ${url.origin}${url.pathname}: the server answered ${status}`;
+  if (status === 429 || status >= 500) throw new Dropped(message);
+  throw new Fault(statusReasons[status] ?? "failed", message);
+}
+
+function send(url: URL, headers: Readonly<Record<string, string>>, call: Call): Promise<IncomingMessage> {
+  if (url.protocol !== "http:" && url.protocol !== "https:") {
+    throw new Fault("invalid", `download ${url.href}: only http and https are known`);
+  }
+  const request = url.protocol === "https:" ? requestHttps : requestHttp;
+  return new Promise((resolve, reject) => {
+    const sent = request(url, { headers, signal: call.signal }, resolve);
+    sent.setTimeout(silenceMs, () => sent.destroy(new Error(`silent for ${silenceMs} ms`)));
+    sent.on("error", (error) => reject(dropped(error)));
+    sent.end();
+  });
+}
+
+/** A failed connection as something to try again; what is not about the connection stays as it is. */
+function dropped(thrown: unknown): unknown {
+  if (thrown instanceof Fault || thrown instanceof Dropped) return thrown;
+  return new Dropped(thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown });
+}
+
+function withoutCredentials(headers: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(headers).filter(([name]) => !["authorization", "cookie"].includes(name.toLowerCase())),
+  );
+}

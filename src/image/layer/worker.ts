@@ -1,0 +1,57 @@
+import { parentPort } from "node:worker_threads";
+import { systemClock, type Call } from "../../base/call.ts";
+import { Fault } from "../../base/fault.ts";
+import { openBlob, type BlobSource } from "./blob-source.ts";
+import { ingestLayer } from "./ingest.ts";
+import { faultFrom, plainFault, type FromWorker, type ToWorker } from "./worker-message.ts";
+
+/** The thread that unpacks layers, one after the other. Started by `LayerWorkers` only. */
+
+type Headers = Readonly<Record<string, string>>;
+
+let controller = new AbortController();
+let headersWanted: PromiseWithResolvers<Headers> | undefined;
+
+function post(message: FromWorker): void {
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
+  parentPort?.postMessage(message);
+}
+
+function requestHeaders(): Promise<Headers> {
+  headersWanted = Promise.withResolvers();
+  post({ kind: "need-headers" });
+  return headersWanted.promise;
+}
+
+async function ingest(job: Extract<ToWorker, { kind: "ingest" }>): Promise<void> {
+  controller = new AbortController();
+  const call: Call = {
+    signal: controller.signal,
+    clock: systemClock,
+    report: (progress) => post({ kind: "progress", progress }),
+  };
+  const source: BlobSource = job.source.kind === "http" ? { ...job.source, headers: requestHeaders } : job.source;
+  try {
+    const facts = await ingestLayer(openBlob(source, call), job.options, job.expected, job.limits, call);
+    post({ kind: "done", facts });
+  } catch (thrown) {
+    post({ kind: "failed", fault: plainFault(Fault.from(thrown, "unpack a layer")) });
+  }
+}
+
+parentPort?.on("message", (message: ToWorker) => {
+  switch (message.kind) {
+    case "ingest":
+      void ingest(message);
+      return;
+    case "cancel":
+      controller.abort(faultFrom(message.fault));
+      headersWanted?.reject(faultFrom(message.fault));
+      return;
+    case "headers":
+      headersWanted?.resolve(message.headers);
+      return;
+    case "no-headers":
+      headersWanted?.reject(faultFrom(message.fault));
+  }
+});
