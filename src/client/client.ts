@@ -1,0 +1,206 @@
+import type { ClientRequest, IncomingMessage } from "node:http";
+import { routes, type CallOptions, type Duplex, type Methods } from "../gen/client.ts";
+import { Exchanger, faultOf, type ErrorBody, type Exchange, type ExchangerOptions } from "./exchange.ts";
+import { readLines } from "./line.ts";
+import type { Target } from "./target.ts";
+
+/** The only door to the daemon for the command line and the dashboard. Every method throws `Fault`. */
+export type Client = Methods;
+
+/**
+ * A client of the daemon at `target`. Connects when a method is called, once for each call unless `keepAlive`.
+ *
+ * Methods come from the generated table of routes; this file knows how to speak, not what there is to say.
+ */
+export function connect(target: Target, options: ExchangerOptions = {}): Client {
+  const exchanger = new Exchanger(target, options);
+  const nouns = Object.entries<Record<string, Route>>(routes).map(([noun, methods]) => {
+    const bound = Object.entries(methods).map(([name, route]) => [name, method(`${noun}.${name}`, route, exchanger)]);
+    return [noun, Object.fromEntries(bound)];
+  });
+  return Object.fromEntries(nouns) as Client;
+}
+
+interface Route {
+  readonly kind: "unary" | "server_streaming" | "client_streaming" | "bidi_streaming";
+  readonly verb: string;
+  readonly path: string;
+  readonly body: boolean;
+  readonly bytes?: true;
+}
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** Longer than any line the daemon sends: its messages are at most 4 MiB. */
+const lineLimitBytes = 16 * 2 ** 20;
+
+function method(attempted: string, route: Route, exchanger: Exchanger): unknown {
+  switch (route.kind) {
+    case "unary":
+      return (request: Json = {}, options: CallOptions = {}) => unary(attempted, route, request, options, exchanger);
+    case "server_streaming":
+      return (request: Json = {}, options: CallOptions = {}) =>
+        serverStream(attempted, route, request, options, exchanger);
+    case "client_streaming":
+      return (chunks: AsyncIterable<Uint8Array>, options: CallOptions = {}) =>
+        upload(attempted, route, chunks, options, exchanger);
+    case "bidi_streaming":
+      return (options: CallOptions = {}) => duplex(attempted, route, options, exchanger);
+  }
+}
+
+async function unary(
+  attempted: string,
+  route: Route,
+  request: Json,
+  options: CallOptions,
+  exchanger: Exchanger,
+): Promise<Json> {
+  const exchange = open(attempted, route, request, options, exchanger);
+  return await wholeAnswer(exchange, attempted, exchanger);
+}
+
+async function* serverStream(
+  attempted: string,
+  route: Route,
+  request: Json,
+  options: CallOptions,
+  exchanger: Exchanger,
+): AsyncGenerator<unknown> {
+  const exchange = open(attempted, route, request, options, exchanger);
+  try {
+    const response = await exchange.answer;
+    yield* route.bytes === true ? received(response, attempted, exchanger) : results(response, attempted, exchanger);
+  } finally {
+    exchange.request.destroy();
+  }
+}
+
+async function upload(
+  attempted: string,
+  route: Route,
+  chunks: AsyncIterable<Uint8Array>,
+  options: CallOptions,
+  exchanger: Exchanger,
+): Promise<Json> {
+  const exchange = exchanger.begin({
+    verb: route.verb,
+    path: route.path,
+    contentType: "application/octet-stream",
+    attempted,
+    signal: options.signal,
+  });
+  let refused = false;
+  exchange.answer.catch(() => (refused = true));
+  try {
+    for await (const chunk of chunks) {
+      // The daemon may refuse before it has read everything: sending the rest would be for nothing.
+      if (refused) break;
+      await send(exchange.request, chunk);
+    }
+  } catch (error) {
+    exchange.request.destroy();
+    throw error;
+  }
+  exchange.request.end();
+  return await wholeAnswer(exchange, attempted, exchanger);
+}
+
+function duplex(attempted: string, route: Route, options: CallOptions, exchanger: Exchanger): Duplex<Json, unknown> {
+  const exchange = exchanger.begin({
+    verb: route.verb,
+    path: route.path,
+    contentType: "application/x-ndjson",
+    attempted,
+    signal: options.signal,
+  });
+  exchange.request.flushHeaders();
+  return {
+    async send(message) {
+      await send(exchange.request, `${JSON.stringify(message)}\n`);
+    },
+    end() {
+      exchange.request.end();
+    },
+    async *[Symbol.asyncIterator]() {
+      try {
+        yield* results(await exchange.answer, attempted, exchanger);
+      } finally {
+        exchange.request.destroy();
+      }
+    },
+  };
+}
+
+function open(attempted: string, route: Route, request: Json, options: CallOptions, exchanger: Exchanger): Exchange {
+  const left = { ...request };
+  const path = route.path.replace(/\{(\w+)\}/g, (_, field: string) => {
+    const value = String(left[field] ?? "");
+    delete left[field];
+    return encodeURIComponent(value);
+  });
+  const exchange = exchanger.begin({
+    verb: route.verb,
+    path: route.body ? path : path + query(left),
+    attempted,
+    signal: options.signal,
+    ...(route.body && { contentType: "application/json" }),
+    ...(route.bytes === true && { accept: "application/octet-stream" }),
+  });
+  exchange.request.end(route.body ? JSON.stringify(left) : undefined);
+  return exchange;
+}
+
+function query(request: Json): string {
+  const parameters = new URLSearchParams();
+  const add = (name: string, value: unknown): void => {
+    if (value === undefined || value === null) return;
+    if (Array.isArray(value)) value.forEach((item) => add(name, item));
+    else if (typeof value === "object") Object.entries(value).forEach(([key, member]) => add(`${name}.${key}`, member));
+    else parameters.append(name, String(value));
+  };
+  Object.entries(request).forEach(([name, value]) => add(name, value));
+  return parameters.size === 0 ? "" : `?${parameters.toString()}`;
+}
+
+async function wholeAnswer(exchange: Exchange, attempted: string, exchanger: Exchanger): Promise<Json> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of received(await exchange.answer, attempted, exchanger)) chunks.push(chunk);
+  return JSON.parse(Buffer.concat(chunks).toString("utf8")) as Json;
+}
+
+async function* received(
+  response: IncomingMessage,
+  attempted: string,
+  exchanger: Exchanger,
+): AsyncGenerator<Uint8Array> {
+  try {
+    for await (const chunk of response) yield chunk as Uint8Array;
+  } catch (error) {
+    throw exchanger.broken(error, attempted);
+  }
+  // Not every runtime that this is compiled for throws for an answer that was cut off.
+  if (!response.complete) throw exchanger.broken(undefined, attempted);
+}
+
+async function* results(response: IncomingMessage, attempted: string, exchanger: Exchanger): AsyncGenerator<unknown> {
+  for await (const line of readLines(received(response, attempted, exchanger), lineLimitBytes)) {
+    const message = JSON.parse(line) as { result: unknown } | { error: ErrorBody };
+    if ("error" in message) throw faultOf(message.error);
+    yield message.result;
+  }
+}
+
+/** Writes and waits until there is room for more. An error is left to whoever reads the answer, which tells more. */
+function send(request: ClientRequest, data: string | Uint8Array): Promise<void> {
+  return new Promise((resolve) => {
+    if (request.destroyed || request.writableEnded || request.write(data)) return resolve();
+    const proceed = (): void => {
+      request.off("drain", proceed);
+      request.off("close", proceed);
+      resolve();
+    };
+    request.once("drain", proceed);
+    request.once("close", proceed);
+  });
+}

@@ -1,0 +1,146 @@
+import { request, Agent, type ClientRequest, type IncomingMessage, type RequestOptions } from "node:http";
+import { Fault, type Reason } from "../base/fault.ts";
+import { describeTarget, type Target } from "./target.ts";
+
+/** One HTTP request to the daemon and the head of its answer. */
+export interface Exchange {
+  readonly request: ClientRequest;
+  /** Rejects with the Fault that the daemon answered, or with `unavailable` when it cannot be reached. */
+  readonly answer: Promise<IncomingMessage>;
+}
+
+export interface ExchangeInit {
+  readonly verb: string;
+  /** With the query. */
+  readonly path: string;
+  readonly contentType?: string;
+  readonly accept?: string;
+  /** What is attempted, for messages: `instances.list`. */
+  readonly attempted: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface ExchangerOptions {
+  /** Tells a daemon on a unix socket whom to name as author. */
+  readonly user?: string;
+  /** Suits programs that stay, such as a dashboard; one command needs one connection. */
+  readonly keepAlive?: boolean;
+}
+
+/** Opens exchanges with one daemon. */
+export class Exchanger {
+  readonly #target: Target;
+  readonly #user: string | undefined;
+  readonly #agent: Agent | undefined;
+
+  constructor(target: Target, options: ExchangerOptions) {
+    this.#target = target;
+    this.#user = options.user;
+    this.#agent = options.keepAlive === true ? new Agent({ keepAlive: true }) : undefined;
+  }
+
+  begin(init: ExchangeInit): Exchange {
+    if (init.signal?.aborted === true) throw cancelled(init.attempted, init.signal);
+    const request = this.#open(init);
+    const onAbort = (): void => void request.destroy(cancelled(init.attempted, init.signal));
+    init.signal?.addEventListener("abort", onAbort, { once: true });
+    request.once("close", () => init.signal?.removeEventListener("abort", onAbort));
+    const answer = new Promise<IncomingMessage>((resolve, reject) => {
+      request.once("response", resolve);
+      request.once("error", (error) => reject(this.#unreachable(error, init.attempted)));
+    }).then(async (response) => {
+      if (response.statusCode === 200) return response;
+      throw await this.#refusal(response, init.attempted);
+    });
+    // A caller that is still sending looks at the answer later: until then its failure is not an unhandled one.
+    answer.catch(() => {});
+    return { request, answer };
+  }
+
+  /** The end of a stream that broke, as a Fault. */
+  broken(error: unknown, attempted: string): Fault {
+    if (error instanceof Fault) return error;
+    return new Fault("unavailable", `${attempted}: the connection to the daemon was lost`, {
+      hint: "see whether it still runs with: croft doctor",
+      cause: error,
+    });
+  }
+
+  #open(init: ExchangeInit): ClientRequest {
+    const headers: Record<string, string> = { accept: init.accept ?? "application/json" };
+    if (init.contentType !== undefined) headers["content-type"] = init.contentType;
+    const options: RequestOptions = { method: init.verb, path: init.path, headers, agent: this.#agent ?? false };
+    if (this.#target.kind === "unix") {
+      if (this.#user !== undefined) headers["x-croft-user"] = encodeURIComponent(this.#user);
+      return request({ ...options, socketPath: this.#target.socketPath });
+    }
+    const { url, token } = this.#target;
+    headers["authorization"] = `Bearer ${token}`;
+    const place = { host: url.hostname.replace(/^\[|\]$/g, ""), port: url.port };
+    if (url.protocol === "http:") return request({ ...options, ...place });
+    // TLS costs milliseconds to load, and the usual target is a unix socket.
+    return process.getBuiltinModule("node:https").request({ ...options, ...place });
+  }
+
+  #unreachable(error: Error, attempted: string): Fault {
+    if (error instanceof Fault) return error;
+    const place = describeTarget(this.#target);
+    const code = "code" in error ? String(error.code) : "";
+    if (code === "EACCES" || code === "EPERM") {
+      return new Fault("forbidden", `${attempted}: ${place} may not be opened by this user`, {
+        hint: "run as root, or join the group croft and log in again",
+        cause: error,
+      });
+    }
+    if (code === "ECONNRESET" || code === "EPIPE") return this.broken(error, attempted);
+    return new Fault("unavailable", `${attempted}: the Croft daemon does not answer at ${place}`, {
+      hint:
+        this.#target.kind === "unix"
+          ? "start it with: croft daemon start, or npm start in the checkout"
+          : "see whether it runs there and listens on this address",
+      cause: error,
+    });
+  }
+
+  /** The Fault in an answer that is not 200. */
+  async #refusal(response: IncomingMessage, attempted: string): Promise<Fault> {
+    const chunks: Buffer[] = [];
+    try {
+      for await (const chunk of response) chunks.push(chunk as Buffer);
+    } catch (error) {
+      return this.broken(error, attempted);
+    }
+    try {
+      return faultOf((JSON.parse(Buffer.concat(chunks).toString("utf8")) as { error: ErrorBody }).error);
+    } catch (error) {
+      const place = describeTarget(this.#target);
+      return new Fault(
+        "unavailable",
+        `${attempted}: what answers at ${place} (HTTP ${response.statusCode}) is not Croft`,
+        {
+          cause: error,
+        },
+      );
+    }
+  }
+}
+
+/** As the daemon writes a Fault: the body of a refusal, or the last line of a stream. */
+export interface ErrorBody {
+  readonly reason: Reason;
+  readonly message: string;
+  readonly hint?: string;
+  readonly detail?: Readonly<Record<string, string>>;
+}
+
+export function faultOf({ reason, message, hint, detail }: ErrorBody): Fault {
+  return new Fault(reason, message, {
+    ...(hint !== undefined && hint !== "" && { hint }),
+    ...(detail !== undefined && { detail }),
+  });
+}
+
+function cancelled(attempted: string, signal: AbortSignal | undefined): Fault {
+  const reason: unknown = signal?.reason;
+  return reason instanceof Fault ? reason : new Fault("cancelled", `${attempted}: cancelled`, { cause: reason });
+}
