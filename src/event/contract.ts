@@ -5,10 +5,13 @@ export interface EventBus {
   /** Records the event and hands it to subscribers. Resolves when it would survive a crash of the daemon. */
   publish(event: NewEvent): Promise<Event>;
   /**
-   * Events with a sequence greater than `after`, then as they come. `kinds` are prefixes (`instance.` matches
-   * `instance.started`); none means all. Throws `exhausted` when `after` is older than what is kept.
+   * Events with a sequence greater than `after`, then as they come; `"now"` is the moment of this call. `kinds` are
+   * prefixes (`instance.` matches `instance.started`); none means all. Throws `exhausted` when events after `after` are
+   * no longer kept (`detail.oldest` is the first that is), also to a subscriber that fell so far behind; `invalid` when
+   * `after` has not happened yet; `cancelled` when the call is. Ends when the bus is closed.
    */
   subscribe(kinds: readonly string[], after: number | "now", call: Call): AsyncIterable<Event>;
+  /** Waits for the events under way and ends every subscription. */
   close(): Promise<void>;
 }
 
@@ -27,3 +30,11 @@ export interface Event extends NewEvent {
   readonly sequence: number;
   readonly timeMs: number;
 }
+
+/** How much of the past a bus keeps; what exceeds either is dropped, oldest first. The newest event always stays. */
+export interface Retention {
+  readonly count: number;
+  readonly ageMs: number;
+}
+
+export const defaultRetention: Retention = { count: 100_000, ageMs: 30 * 86_400_000 };
