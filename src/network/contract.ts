@@ -1,6 +1,7 @@
 import type { Call } from "../base/call.ts";
 import type { Driver } from "../base/driver.ts";
 import type { Fault } from "../base/fault.ts";
+import type { Fault } from "../base/fault.ts";
 import type { InstanceId, NetworkId } from "../base/id.ts";
 
 /**
@@ -10,9 +11,13 @@ import type { InstanceId, NetworkId } from "../base/id.ts";
 export interface NetworkDriver extends Driver {
   /** Makes the network as described, or changes it in place to be so. */
   converge(network: NetworkSpec, call: Call): Promise<void>;
+  /** Throws `precondition` while an instance is attached to it. */
   remove(id: NetworkId, call: Call): Promise<void>;
 
-  /** Gives an instance its interfaces, in one network namespace (`netns`) or as taps. All nics of the instance at once. */
+  /**
+   * Gives an instance its interfaces, in one network namespace (`netns`) or as taps. All nics of the instance at once.
+   * Throws `precondition` when a network of it was not converged.
+   */
   attach(port: PortSpec, call: Call): Promise<Attachment>;
   /** Takes them away, with the namespace. */
   detach(id: InstanceId, call: Call): Promise<void>;
@@ -39,6 +44,8 @@ export interface PortSpec {
   readonly id: InstanceId;
   readonly kind: "netns" | "tap";
   readonly hostname: string;
+  /** For `tap`: the user who may open the taps, as a number. Default: root. */
+  readonly tapOwnerUid?: number;
   /** The first one that is not internal carries the default route. */
   readonly nics: readonly NicSpec[];
 }
@@ -81,6 +88,15 @@ export interface PublishedPort {
   readonly targets: readonly { readonly address: string; readonly port: number }[];
   /** Who holds it, for the error another claimant gets: `shop/web`. */
   readonly holder: string;
+}
+
+export interface Refusal {
+  readonly port: PublishedPort;
+  /**
+   * `conflict` when someone holds the port, with `detail.port` and `detail.holder`: `shop/web`, or `nginx (pid 812)` for
+   * a process of the host. `invalid` when the address is none of this host's.
+   */
+  readonly fault: Fault;
 }
 
 export interface RefusedPort {
