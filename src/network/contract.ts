@@ -91,7 +91,8 @@ export interface PublishedPort {
 }
 
 export interface Refusal {
-  readonly port: PublishedPort;
+  /** Whose port was refused. */
+  readonly holder: string;
   /**
    * `conflict` when someone holds the port, with `detail.port` and `detail.holder`: `shop/web`, or `nginx (pid 812)` for
    * a process of the host. `invalid` when the address is none of this host's.
