@@ -12,11 +12,14 @@ import { Cell, keyOf, type NetworkRecord } from "./record.ts";
 export class AddressBook {
   readonly #store: Store;
   readonly #pool: string;
+  /** Subnets that the host itself uses. */
+  readonly #foreign: () => readonly string[];
   readonly #pages = new Map<NetworkId, Page>();
 
-  constructor(store: Store, subnetPool: string) {
+  constructor(store: Store, subnetPool: string, foreignSubnets: () => readonly string[]) {
     this.#store = store;
     this.#pool = subnetPool;
+    this.#foreign = foreignSubnets;
   }
 
   async load(call: Call): Promise<void> {
@@ -31,7 +34,7 @@ export class AddressBook {
     this.#pages.set(id, page);
     if (page.subnet !== "" && (wanted === undefined || wanted === page.subnet)) return page.subnet;
     // Addresses of another subnet mean nothing in this one.
-    page.reset(wanted ?? chooseSubnet(this.#pool, id, this.subnets()));
+    page.reset(wanted ?? chooseSubnet(this.#pool, id, [...this.subnets(), ...this.#foreign()]));
     await page.flush(call);
     return page.subnet;
   }
@@ -56,7 +59,7 @@ export class AddressBook {
     const subnet = await this.subnet(network, undefined, call);
     const page = this.#pages.get(network) as Page;
     const slot = slotOf(instance);
-    const address = chooseAddress(subnet, { seed: slot, preferred: page.slots.get(slot), taken: page.taken });
+    const address = chooseAddress(subnet, slot, page.taken, page.slots.get(slot));
     page.addresses.set(instance, address);
     page.taken.add(address);
     page.slots.set(slot, address);

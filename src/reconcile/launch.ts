@@ -87,6 +87,22 @@ export function displayName(instance: Pick<DesiredInstance, "name" | "ordinal" |
   return instance.section.replicas === 1 ? instance.name : `${instance.name}-${instance.ordinal}`;
 }
 
+/** Names an instance answers to: its own, its section's, and both with the stack behind them. */
+export function namesOf(
+  stack: string,
+  instance: Pick<DesiredInstance, "name" | "ordinal" | "section">,
+): readonly string[] {
+  const own = displayName(instance);
+  const names = new Set([
+    `${instance.name}-${instance.ordinal}`,
+    own,
+    instance.name,
+    `${instance.name}.${stack}`,
+    `${own}.${stack}`,
+  ]);
+  return [...names];
+}
+
 async function mountsOf(
   mount: MountSection,
   instance: DesiredInstance,

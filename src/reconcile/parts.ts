@@ -22,6 +22,8 @@ export interface Parts {
   readonly clock: Clock;
   /** Subnets for networks that name none are taken from here, e.g. `10.86.0.0/16`, a /24 each. */
   readonly subnetPool: string;
+  /** Subnets that the host itself has addresses or routes in: never chosen. */
+  readonly foreignSubnets: () => readonly string[];
 }
 
 /** Files and folders that came along with a stack file: tar archives by digest. */

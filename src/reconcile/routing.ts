@@ -1,5 +1,5 @@
 import type { Call } from "../base/call.ts";
-import { Fault } from "../base/fault.ts";
+import type { Fault } from "../base/fault.ts";
 import type { InstanceId, NetworkId } from "../base/id.ts";
 import type { NetworkDriver, PublishedPort, Routing } from "../network/contract.ts";
 

@@ -1,0 +1,252 @@
+import type { Call } from "../base/call.ts";
+import { Fault } from "../base/fault.ts";
+import type { InstanceId, NetworkId, VolumeId } from "../base/id.ts";
+import type { PortSpec } from "../network/contract.ts";
+import type { AttachedVolume, VolumeSpec } from "../storage/contract.ts";
+import type { Action, DesiredInstance } from "../stack/plan/step.ts";
+import type { AddressBook } from "./address-book.ts";
+import { displayName, launchOf, limitsOf, namesOf } from "./launch.ts";
+import { networkIdOf, volumeIdOf, type Parts } from "./parts.ts";
+import type { RoutingTable } from "./routing.ts";
+import type { Sight } from "./sight.ts";
+import type { StackState } from "./stack-state.ts";
+
+/**
+ * Carries out one step of a plan. Every action is safe to repeat and safe to interrupt: it asks drivers for what should
+ * be so, never assumes that the last attempt did nothing, and tells `Sight` what it then knows.
+ */
+export class Actor {
+  readonly #parts: Parts;
+  readonly #sight: Sight;
+  readonly #book: AddressBook;
+  readonly #routing: RoutingTable;
+  readonly #state: StackState;
+
+  constructor(
+    parts: Parts,
+    shared: { readonly sight: Sight; readonly book: AddressBook; readonly routing: RoutingTable },
+    state: StackState,
+  ) {
+    this.#parts = parts;
+    this.#sight = shared.sight;
+    this.#book = shared.book;
+    this.#routing = shared.routing;
+    this.#state = state;
+  }
+
+  async act(action: Action, call: Call): Promise<void> {
+    switch (action.kind) {
+      case "create-network":
+      case "update-network":
+        return await this.#convergeNetwork(action.network, call);
+      case "remove-network":
+        return await this.#removeNetwork(action.network, call);
+      case "create-volume":
+      case "resize-volume":
+        return void (await this.#attachVolume({ id: action.volume, ...this.#volumeSize(action.volume) }, call));
+      case "remove-volume":
+        await this.#parts.pool.removeVolume(action.volume, call);
+        return this.#sight.lostVolume(action.volume);
+      case "create-instance":
+        return await this.#createInstance(this.#desired(action.instance), call);
+      case "start-instance":
+        return await this.#startInstance(this.#desired(action.instance), call);
+      case "update-instance":
+        return await this.#updateInstance(this.#desired(action.instance), action.fields, call);
+      case "repair-instance":
+        return await this.#repairInstance(this.#desired(action.instance), call);
+      case "stop-instance":
+        return await this.#stopInstance(action.instance, call);
+      case "remove-instance":
+        return await this.#removeInstance(action.instance, call);
+      case "await-healthy":
+        return;
+    }
+  }
+
+  async #convergeNetwork(id: NetworkId, call: Call): Promise<void> {
+    const section = this.#state.desired().networks.find((network) => network.id === id)?.section;
+    if (section === undefined) throw new Fault("bug", `network ${id} is not desired`);
+    const subnet = await this.#book.subnet(id, section.subnet, call);
+    await this.#parts.network.converge({ id, subnet, internal: section.internal }, call);
+    this.#sight.sawNetwork(id, subnet);
+  }
+
+  async #removeNetwork(id: NetworkId, call: Call): Promise<void> {
+    await this.#parts.network.remove(id, call);
+    this.#sight.lostNetwork(id);
+    await this.#book.forget(id, call);
+  }
+
+  #volumeSize(id: VolumeId): { readonly sizeBytes?: number } {
+    const sizeBytes = this.#state.desired().volumes.find((volume) => volume.id === id)?.section.sizeBytes;
+    return sizeBytes === undefined ? {} : { sizeBytes };
+  }
+
+  async #attachVolume(spec: VolumeSpec, call: Call): Promise<AttachedVolume> {
+    const volume = await this.#parts.pool.attachVolume(spec, call);
+    this.#sight.sawVolume({
+      id: spec.id,
+      attached: true,
+      path: volume.path,
+      ...(spec.sizeBytes === undefined ? {} : { sizeBytes: spec.sizeBytes }),
+    });
+    return volume;
+  }
+
+  async #createInstance(instance: DesiredInstance, call: Call): Promise<void> {
+    const { id, section } = instance;
+    const { engine, images, pool } = this.#parts;
+    if (instance.image === undefined) throw new Fault("bug", `${id} has no image digest`);
+    const image = await images.get(instance.image, call);
+    const known = this.#state.instance(id);
+    const [root, attachment] = await Promise.all([
+      pool.attachRoot({ id, layers: image.layers, readOnly: section.readOnly }, call),
+      this.#attachNetwork(instance, call),
+      this.#state.putInstance(
+        { id, section, createdMs: known?.createdMs ?? call.clock.nowMs(), restarts: known?.restarts ?? 0 },
+        call,
+      ),
+    ]);
+    this.#sight.sawRoot(id, true);
+    const volumes = new Map<string, AttachedVolume>();
+    for (const mount of section.mounts) {
+      if (mount.kind !== "volume") continue;
+      const volume = volumeIdOf(this.#state.name, mount.volume);
+      const seed = root.kind === "directory" ? { seed: { rootPath: root.path, path: mount.destination } } : {};
+      volumes.set(mount.volume, await this.#attachVolume({ id: volume, ...this.#volumeSize(volume), ...seed }, call));
+    }
+    const launch = await launchOf(this.#state.name, instance, image, { root, attachment, volumes }, this.#parts, call);
+    await engine.create(launch, call);
+    this.#sight.sawInstance({ id, status: "created", intact: true, limits: launch.limits });
+  }
+
+  async #attachNetwork(instance: DesiredInstance, call: Call): ReturnType<Parts["network"]["attach"]> {
+    const { id, section } = instance;
+    const { engine, network } = this.#parts;
+    const nics: PortSpec["nics"][number][] = [];
+    for (const name of section.networks) {
+      const networkId = networkIdOf(this.#state.name, name);
+      const address = await this.#book.lease(id, networkId, call);
+      nics.push({ network: networkId, address, names: namesOf(this.#state.name, instance) });
+    }
+    const hostname = section.hostname ?? displayName(instance);
+    const attachment = await network.attach({ id, kind: engine.takes.nic, hostname, nics }, call);
+    this.#sight.sawPort(id);
+    return attachment;
+  }
+
+  async #startInstance({ id, section }: DesiredInstance, call: Call): Promise<void> {
+    const { engine, events } = this.#parts;
+    const before = this.#sight.instances.get(id);
+    await engine.start(id, call);
+    const facts = this.#sight.instances.get(id);
+    // The engine's own event usually came first and knows the pid; a process that ended already stays ended.
+    if (facts === undefined || facts === before) {
+      this.#sight.sawInstance({
+        id,
+        status: "running",
+        startedMs: call.clock.nowMs(),
+        intact: true,
+        limits: facts?.limits ?? {},
+      });
+    }
+    const record = this.#state.instance(id);
+    if (before?.status === "exited" && record !== undefined) {
+      await this.#state.putInstance({ ...record, section, restarts: record.restarts + 1 }, call);
+    }
+    void events.publish({ kind: "instance.started", subject: subjectOf(id), message: `${subjectOf(id)} started` });
+  }
+
+  async #updateInstance(instance: DesiredInstance, fields: readonly string[], call: Call): Promise<void> {
+    const { id, section } = instance;
+    const limits = limitsOf(instance);
+    if (fields.some((field) => limitFields.has(field))) {
+      const { resize } = this.#parts.engine;
+      if (resize === undefined)
+        throw new Fault("unsupported", `engine ${this.#parts.engine.name} cannot change limits in place`);
+      await resize.resize(id, limits, call);
+      const facts = this.#sight.instances.get(id);
+      if (facts !== undefined) this.#sight.sawInstance({ ...facts, limits });
+    }
+    const record = this.#state.instance(id);
+    await this.#state.putInstance({ restarts: 0, createdMs: call.clock.nowMs(), ...record, id, section }, call);
+  }
+
+  /** Attaches again what went missing under it. A process keeps what it had, so it is started anew when that was lost. */
+  async #repairInstance(instance: DesiredInstance, call: Call): Promise<void> {
+    await this.#stopInstance(instance.id, call);
+    await this.#createInstance(instance, call);
+    this.#routing.invalidate();
+  }
+
+  /** Nothing new is sent to it, then it may finish what it has. */
+  async #stopInstance(id: InstanceId, call: Call): Promise<void> {
+    if (this.#sight.instances.get(id) === undefined) return;
+    this.#routing.drop(id);
+    await this.#routing.flush();
+    const section = this.#state.instance(id)?.section ?? this.#state.desiredInstance(id)?.section;
+    await this.#parts.engine.stop(
+      id,
+      { signal: await this.#stopSignal(id, call), graceMs: section?.stopGraceMs ?? defaultGraceMs },
+      call,
+    );
+    const facts = this.#sight.instances.get(id);
+    if (facts?.status === "running") {
+      const { pid: _, ...rest } = facts;
+      const exit = facts.exit ?? { code: 0, oomKilled: false, finishedMs: call.clock.nowMs() };
+      this.#sight.sawInstance({ ...rest, status: "exited", exit });
+    }
+  }
+
+  async #stopSignal(id: InstanceId, call: Call): Promise<string> {
+    const said = this.#state.instance(id)?.section.stopSignal;
+    if (said !== undefined) return said;
+    const digest = this.#state.desiredInstance(id)?.image;
+    const image = digest === undefined ? undefined : await this.#parts.images.get(digest, call).catch(() => undefined);
+    return image?.config.stopSignal ?? "SIGTERM";
+  }
+
+  async #removeInstance(id: InstanceId, call: Call): Promise<void> {
+    const { engine, network, pool } = this.#parts;
+    this.#routing.drop(id);
+    const volumes = this.#state.instance(id)?.section.mounts ?? [];
+    await engine.remove(id, call);
+    await Promise.all([network.detach(id, call), pool.removeRoot(id, call)]);
+    this.#sight.lostInstance(id);
+    await Promise.all([
+      this.#book.release(id, this.#state.record?.origin === "run", call),
+      this.#state.removeInstance(id, call),
+      this.#routing.flush(),
+    ]);
+    for (const mount of volumes) {
+      if (mount.kind === "volume") await this.#detachIdleVolume(volumeIdOf(this.#state.name, mount.volume), call);
+    }
+  }
+
+  /** Detaches a volume that no instance of this stack is on any more; another stack's instances attach it again if need be. */
+  async #detachIdleVolume(id: VolumeId, call: Call): Promise<void> {
+    if (!id.startsWith(`${this.#state.name}.`)) return;
+    for (const other of this.#state.instanceIds()) {
+      const mounts = this.#state.instance(other)?.section.mounts ?? [];
+      if (mounts.some((mount) => mount.kind === "volume" && volumeIdOf(this.#state.name, mount.volume) === id)) return;
+    }
+    await this.#parts.pool.detachVolume(id, call);
+  }
+
+  #desired(id: InstanceId): DesiredInstance {
+    const instance = this.#state.desiredInstance(id);
+    // The generation moved on between planning and acting: the next plan will not ask for this.
+    if (instance === undefined) throw new Fault("cancelled", `${id} is not wanted any more`);
+    return instance;
+  }
+}
+
+const defaultGraceMs = 10_000;
+const limitFields = new Set(["cpus", "memory", "memoryBytes", "pids"]);
+
+/** `shop/web-1`, from the id alone: how events and errors name an instance. */
+export function subjectOf(id: InstanceId): string {
+  const [stack = "", name = "", ordinal = ""] = id.split(".");
+  return `${stack}/${name}-${ordinal}`;
+}

@@ -1,0 +1,73 @@
+import type { InstanceId } from "../base/id.ts";
+import type { Observed, ObservedInstance } from "../stack/plan/step.ts";
+import type { HealthMonitor } from "./health.ts";
+import type { AddressBook } from "./address-book.ts";
+import { stackOf, type Sight } from "./sight.ts";
+import type { StackState } from "./stack-state.ts";
+
+/** What is there of one stack, in the plan's words. Reads caches only. */
+export function observe(
+  state: StackState,
+  seen: { readonly sight: Sight; readonly health: HealthMonitor; readonly book: AddressBook },
+  restartAfterMs: (id: InstanceId) => number | undefined,
+): Observed {
+  const { sight } = seen;
+  const instances: ObservedInstance[] = [];
+  for (const id of sight.ofStack(state.name)) {
+    const instance = observeInstance(id, state, seen, restartAfterMs(id));
+    if (instance !== undefined) instances.push(instance);
+  }
+  const sections = new Map(
+    state.current?.generation.spec.stack === undefined ? [] : Object.entries(state.current.generation.spec.networks),
+  );
+  const networks = [...sight.networks]
+    .filter(([id]) => stackOf(id) === state.name)
+    .map(([id, facts]) => ({
+      id,
+      section: { subnet: facts.subnet, internal: sections.get(id.slice(state.name.length + 1))?.internal ?? false },
+      intact: facts.intact,
+    }));
+  const kept = state.current?.generation.spec.volumes ?? {};
+  const volumes = [...sight.volumes.values()]
+    .filter((volume) => stackOf(volume.id) === state.name)
+    .map((volume) => ({
+      id: volume.id,
+      section: {
+        ...(volume.sizeBytes === undefined ? {} : { sizeBytes: volume.sizeBytes }),
+        protect: kept[volume.id.slice(state.name.length + 1)]?.protect ?? false,
+      },
+    }));
+  return { networks, volumes, instances };
+}
+
+function observeInstance(
+  id: InstanceId,
+  state: StackState,
+  { sight, health }: { readonly sight: Sight; readonly health: HealthMonitor },
+  restartAfterMs: number | undefined,
+): ObservedInstance | undefined {
+  const facts = sight.instances.get(id);
+  const record = state.instance(id);
+  const desired = state.desiredInstance(id);
+  if (facts === undefined) {
+    // Only storage or links of it are there. Wanted: making it attaches them. Not wanted: they must go.
+    if (desired !== undefined) return undefined;
+    return { id, status: "created", health: "none", intact: false, attached: true };
+  }
+  const section = desired?.section ?? record?.section;
+  const asked = record?.restartAskedMs;
+  // A run that ended before somebody asked for a restart is over and done with: it is as if it never ran.
+  const settled = asked !== undefined && facts.status === "exited" && (facts.startedMs ?? 0) < asked;
+  const running = facts.status === "running";
+  return {
+    id,
+    status: settled ? "created" : facts.status,
+    health: section?.health === undefined || !running ? "none" : health.health(id).health,
+    ...(record === undefined ? {} : { section: record.section }),
+    intact: facts.intact,
+    attached: sight.ports.get(id) === true && sight.roots.get(id) === true,
+    ...(facts.exit === undefined || settled ? {} : { exitCode: facts.exit.code }),
+    ...(restartAfterMs === undefined ? {} : { restartAfterMs }),
+    ...(running && asked !== undefined && (facts.startedMs ?? 0) < asked ? { restartAsked: true } : {}),
+  };
+}

@@ -1,0 +1,191 @@
+import { backgroundCall, type Call } from "../base/call.ts";
+import { Fault } from "../base/fault.ts";
+import { parseInstanceId } from "../base/id.ts";
+import { AddressBook } from "./address-book.ts";
+import { HealthMonitor } from "./health.ts";
+import type { Parts } from "./parts.ts";
+import type { InstanceRecord, StackRecord } from "./record.ts";
+import { RoutingTable } from "./routing.ts";
+import { Sight } from "./sight.ts";
+import { StackLoop, type Shared } from "./stack-loop.ts";
+import { StackState } from "./stack-state.ts";
+import { Turnstile } from "./turnstile.ts";
+
+/** The host is looked at afresh this often even when all is quiet: what people change by hand is repaired. */
+const resyncMs = 20_000;
+/** After a failure, a little later: several failures at once cost one look. */
+const suspectMs = 250;
+/** Steps under way at once: enough to keep both processors and the disk busy, few enough that each ends soon. */
+const stepsAtOnce = 12;
+
+/** All stacks' loops, and the one look at the host that they share. */
+export class Reconciler {
+  readonly parts: Parts;
+  readonly shared: Shared;
+  readonly #loops = new Map<string, StackLoop>();
+  readonly #stop = new AbortController();
+  #revision = 0;
+  #cancelLook: (() => void) | undefined;
+  #lookMs = Infinity;
+
+  constructor(parts: Parts) {
+    this.parts = parts;
+    const call = backgroundCall(parts.clock, this.#stop.signal);
+    this.shared = {
+      parts,
+      sight: new Sight(parts),
+      book: new AddressBook(parts.store, parts.subnetPool, parts.foreignSubnets),
+      routing: new RoutingTable(parts.network, call),
+      health: new HealthMonitor(
+        parts.engine,
+        (id) => {
+          const loop = this.#loops.get(parseInstanceId(id)?.stack ?? "");
+          loop?.healthChanged(id, parts.clock.nowMs());
+          this.#revision += 1;
+        },
+        call,
+      ),
+      turnstile: new Turnstile(stepsAtOnce),
+      suspect: () => this.#lookAfter(suspectMs),
+      changed: () => {
+        this.#revision += 1;
+      },
+      call,
+    };
+  }
+
+  /** Grows with everything that a view could show. */
+  get revision(): number {
+    return this.#revision;
+  }
+
+  /** Reads records, looks at the host, and begins. Everything that is as it should be is left alone. */
+  async start(): Promise<void> {
+    const { call, book, sight } = this.shared;
+    const { store } = this.parts;
+    await book.load(call);
+    const [stacks, instances] = await Promise.all([
+      store.list<StackRecord>("stack/", call),
+      store.list<InstanceRecord>("instance/", call),
+    ]);
+    const byStack = Map.groupBy(instances, (entry) => parseInstanceId(entry.value.id)?.stack ?? "");
+    // Follow before looking: what happens between the two is not missed, and a look that it overtakes is not used.
+    void this.#follow();
+    while (!(await sight.refresh(call)));
+    for (const entry of stacks) {
+      const state = new StackState(entry.value.name, store, entry);
+      await state.load(byStack.get(state.name) ?? [], call);
+      this.#loops.set(state.name, new StackLoop(this.shared, state));
+    }
+    for (const name of new Set([...sight.stacks(), ...byStack.keys()])) {
+      if (name === "" || this.#loops.has(name)) continue;
+      // Nobody remembers this stack: an empty desired state takes it away.
+      const state = new StackState(name, store, undefined);
+      await state.load(byStack.get(name) ?? [], call);
+      this.#loops.set(name, new StackLoop(this.shared, state));
+    }
+    await book.releaseAllBut((id) => sight.instances.has(id) || this.#loop(id)?.state.instance(id) !== undefined, call);
+    for (const loop of this.#loops.values()) loop.wake();
+    this.#lookAfter(resyncMs);
+  }
+
+  /** Ends the loops. Workloads go on: they do not depend on us. */
+  stop(): void {
+    this.#cancelLook?.();
+    this.#stop.abort(new Fault("unavailable", "the daemon is stopping"));
+  }
+
+  loops(): Iterable<StackLoop> {
+    return this.#loops.values();
+  }
+
+  /** The loop of a stack that exists (or is going away); `not-found` otherwise. */
+  loop(stack: string): StackLoop {
+    const loop = this.find(stack);
+    if (loop !== undefined) return loop;
+    const known = [...this.#loops.keys()].join(", ");
+    throw new Fault("not-found", `there is no stack ${stack}`, { hint: known === "" ? "make one: croft up" : `there is: ${known}` });
+  }
+
+  find(stack: string): StackLoop | undefined {
+    const loop = this.#loops.get(stack);
+    return loop === undefined || loop.erased || loop.state.record === undefined ? undefined : loop;
+  }
+
+  /** The loop of a stack, made when it is new. */
+  async open(stack: string, call: Call): Promise<StackLoop> {
+    const known = this.#loops.get(stack);
+    if (known !== undefined && !known.erased) return known;
+    const state = new StackState(stack, this.parts.store, undefined);
+    await state.load([], call);
+    const loop = new StackLoop(this.shared, state);
+    this.#loops.set(stack, loop);
+    return loop;
+  }
+
+  forget(stack: string): void {
+    if (this.#loops.get(stack)?.erased === true) this.#loops.delete(stack);
+    this.#revision += 1;
+  }
+
+  async #follow(): Promise<void> {
+    const { call, sight } = this.shared;
+    const { clock, engine, events } = this.parts;
+    while (!call.signal.aborted) {
+      try {
+        for await (const event of engine.watch(call)) {
+          const stack = sight.follow(event, clock.nowMs());
+          this.#revision += 1;
+          if (event.kind === "exited") {
+            this.#loop(event.id)?.exited(event.id, clock.nowMs());
+            const how = event.exit.oomKilled ? "was killed: out of memory" : `exited with code ${event.exit.code}`;
+            const subject = event.id.split(".").slice(0, 2).join("/");
+            void events
+              .publish({ kind: event.exit.oomKilled ? "instance.oom-killed" : "instance.exited", subject, message: `${event.id} ${how}` })
+              .catch(() => {});
+          } else if (stack !== undefined) {
+            this.#loops.get(stack)?.wake();
+          }
+        }
+      } catch {
+        // The watch broke: look at everything, then follow again.
+        this.shared.suspect();
+      }
+      await clock.sleep(suspectMs, call.signal).catch(() => {});
+    }
+  }
+
+  #loop(id: string): StackLoop | undefined {
+    return this.#loops.get(parseInstanceId(id)?.stack ?? "");
+  }
+
+  #lookAfter(delayMs: number): void {
+    const { clock } = this.parts;
+    // Many suspicions one after the other must not put the look off for ever.
+    const dueMs = clock.monotonicMs() + delayMs;
+    if (dueMs >= this.#lookMs) return;
+    this.#cancelLook?.();
+    this.#lookMs = dueMs;
+    this.#cancelLook = clock.after(delayMs, () => {
+      this.#lookMs = Infinity;
+      void this.#look();
+    });
+  }
+
+  async #look(): Promise<void> {
+    const { call, sight, routing } = this.shared;
+    let again = suspectMs;
+    try {
+      if (await sight.refresh(call)) {
+        again = resyncMs;
+        if (!sight.routingIntact) routing.invalidate();
+        for (const [name, loop] of this.#loops) if (loop.erased) this.#loops.delete(name);
+        for (const loop of this.#loops.values()) loop.wake();
+        this.#revision += 1;
+      }
+    } catch {
+      again = resyncMs;
+    }
+    if (!call.signal.aborted) this.#lookAfter(again);
+  }
+}

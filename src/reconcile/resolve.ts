@@ -1,0 +1,161 @@
+import type { Call } from "../base/call.ts";
+import { Fault } from "../base/fault.ts";
+import type { Digest } from "../base/id.ts";
+import type { Image, Recipe } from "../image/contract.ts";
+import type { Generation, ImageSection, StackSpec } from "../stack/model.ts";
+import type { Submission } from "./contract.ts";
+import type { Parts } from "./parts.ts";
+
+/** The name an image gets that a stack file builds. It is never looked for in a registry. */
+export function builtReference(stack: string, name: string): string {
+  return `localhost/${stack}/${name}:latest`;
+}
+
+/**
+ * Pins everything that could move: pulls or builds what is missing, keeps what the client sent. What comes out means the
+ * same for ever, so that going back to it really goes back.
+ */
+export async function resolve(
+  submission: Submission,
+  options: { readonly pull: boolean; readonly build: boolean },
+  parts: Parts,
+  call: Call,
+): Promise<Generation> {
+  const { spec, files } = submission;
+  const [images, secrets] = await Promise.all([
+    resolveImages(submission, options, parts, call),
+    resolveSecrets(submission, parts, call),
+  ]);
+  return { spec, images, secrets, files };
+}
+
+/** As far as it goes without fetching, building or writing anything. Returns the names of images that are missing. */
+export async function resolvePreview(
+  submission: Submission,
+  parts: Parts,
+  call: Call,
+): Promise<{ readonly generation: Generation; readonly missingImages: readonly string[] }> {
+  const { spec, files } = submission;
+  const images: Record<string, Digest> = {};
+  const missingImages: string[] = [];
+  for (const written of imagesOf(spec)) {
+    const built = spec.images[written];
+    const found = await parts.images.find(built === undefined ? written : builtReference(spec.stack, written), call);
+    if (found === undefined) missingImages.push(written);
+    else images[written] = found.digest;
+  }
+  const secrets: Record<string, string> = {};
+  for (const name of Object.keys(spec.secrets)) {
+    secrets[name] = (await parts.secrets.current(spec.stack, name, call)) ?? "new";
+  }
+  return { generation: { spec, images, secrets, files }, missingImages };
+}
+
+/** Builds `[image.x]` sections, each after those it is from. */
+export async function buildImages(
+  submission: Submission,
+  names: readonly string[],
+  fresh: boolean,
+  parts: Parts,
+  call: Call,
+): Promise<ReadonlyMap<string, Image>> {
+  const { spec } = submission;
+  const built = new Map<string, Image>();
+  const build = async (name: string, section: ImageSection): Promise<Image> => {
+    const known = built.get(name);
+    if (known !== undefined) return known;
+    const base = spec.images[section.from];
+    if (base !== undefined) await build(section.from, base);
+    call.report({ topic: `image ${name}`, state: "building" });
+    const image = await parts.images.build(recipeOf(name, section, submission, fresh, parts), call);
+    call.report({ topic: `image ${name}`, state: "built" });
+    built.set(name, image);
+    return image;
+  };
+  for (const name of names) {
+    const section = spec.images[name];
+    if (section === undefined) {
+      throw new Fault("not-found", `the stack file has no [image.${name}]`, {
+        hint: `it has: ${Object.keys(spec.images).join(", ") || "none"}`,
+      });
+    }
+    await build(name, section);
+  }
+  return built;
+}
+
+async function resolveImages(
+  submission: Submission,
+  options: { readonly pull: boolean; readonly build: boolean },
+  parts: Parts,
+  call: Call,
+): Promise<Record<string, Digest>> {
+  const { spec } = submission;
+  const names = imagesOf(spec);
+  const pulls = names
+    .filter((name) => spec.images[name] === undefined)
+    .map(async (name): Promise<readonly [string, Digest]> => [name, (await fetchImage(name, options.pull, parts, call)).digest]);
+  const local = names.filter((name) => spec.images[name] !== undefined);
+  const built = await buildImages(submission, local, options.build, parts, call);
+  const digests = Object.fromEntries(await Promise.all(pulls));
+  for (const [name, image] of built) if (names.includes(name)) digests[name] = image.digest;
+  return digests;
+}
+
+/** The image here, else from its registry; `always` asks the registry even when it is here. */
+export async function fetchImage(reference: string, always: boolean, parts: Parts, call: Call): Promise<Image> {
+  const here = always ? undefined : await parts.images.find(reference, call);
+  if (here !== undefined) return here;
+  return await parts.images.pull(reference, {}, call);
+}
+
+async function resolveSecrets({ spec, secrets }: Submission, parts: Parts, call: Call): Promise<Record<string, string>> {
+  const versions: Record<string, string> = {};
+  for (const [name, section] of Object.entries(spec.secrets)) {
+    if (section.source === "generate") {
+      versions[name] = await parts.secrets.generate(spec.stack, name, section.length, call);
+      continue;
+    }
+    const value = secrets.get(name);
+    const version =
+      value === undefined
+        ? await parts.secrets.current(spec.stack, name, call)
+        : await parts.secrets.put(spec.stack, name, value, call);
+    if (version === undefined) {
+      const source = section.source === "env" ? `the variable ${section.variable}` : `the file ${section.path}`;
+      throw new Fault("invalid", `secret ${name} has no value: ${source} was not sent`, {
+        hint: section.source === "env" ? `set it: ${section.variable}=… croft up` : `make ${section.path} readable`,
+      });
+    }
+    versions[name] = version;
+  }
+  return versions;
+}
+
+/** Images as instances write them, each once. */
+function imagesOf(spec: StackSpec): readonly string[] {
+  return [...new Set(Object.values(spec.instances).map((section) => section.image))];
+}
+
+function recipeOf(name: string, section: ImageSection, submission: Submission, fresh: boolean, parts: Parts): Recipe {
+  const { spec, files } = submission;
+  const { command, entrypoint, user, workdir } = section;
+  return {
+    reference: builtReference(spec.stack, name),
+    from: spec.images[section.from] === undefined ? section.from : builtReference(spec.stack, section.from),
+    packages: section.packages,
+    files: Object.entries(section.files).map(([destination, path]) => {
+      const digest = files[path];
+      if (digest === undefined) {
+        throw new Fault("invalid", `image ${name}: ${path} was not sent along with the stack file`);
+      }
+      return { destination, digest, tarPath: parts.files.pathOf(digest) };
+    }),
+    ...(command === undefined ? {} : { command }),
+    ...(entrypoint === undefined ? {} : { entrypoint }),
+    env: section.env,
+    ...(user === undefined ? {} : { user }),
+    ...(workdir === undefined ? {} : { workdir }),
+    fresh,
+  };
+}
