@@ -81,9 +81,9 @@ test("an address lies in the subnet, is free, and is never the network's, gatewa
       const { base, prefixLength } = parseSubnet(cidr);
       const room = 2 ** (32 - prefixLength) - 3 - resolverAddresses(cidr).length;
       for (let count = 0; count < Math.min(others, room - 1); count += 1) {
-        taken.add(chooseAddress(cidr, `${slot} ${count}`, taken));
+        taken.add(chooseAddress(cidr, { seed: `${slot} ${count}`, preferred: undefined, taken: taken }));
       }
-      const address = chooseAddress(cidr, slot, taken);
+      const address = chooseAddress(cidr, { seed: slot, preferred: undefined, taken: taken });
       assert.ok(subnetHolds(cidr, address));
       assert.ok(!taken.has(address));
       const broadcast = formatAddress(base + 2 ** (32 - prefixLength) - 1);
@@ -95,20 +95,27 @@ test("an address lies in the subnet, is free, and is never the network's, gatewa
 });
 
 test("the previous address is kept where it is free and fits, and the choice is otherwise the seed's alone", () => {
-  const fresh = chooseAddress("10.20.0.0/24", "shop.web.1", new Set());
-  assert.equal(chooseAddress("10.20.0.0/24", "shop.web.1", new Set()), fresh);
-  assert.equal(chooseAddress("10.20.0.0/24", "shop.web.1", new Set(), "10.20.0.77"), "10.20.0.77");
-  assert.equal(chooseAddress("10.20.0.0/24", "shop.web.1", new Set(["10.20.0.77"]), "10.20.0.77"), fresh);
-  assert.equal(chooseAddress("10.20.0.0/24", "shop.web.1", new Set(), "10.20.0.1"), fresh);
-  assert.equal(chooseAddress("10.20.0.0/24", "shop.web.1", new Set(), "10.21.0.77"), fresh);
+  const fresh = chooseAddress("10.20.0.0/24", { seed: "shop.web.1", preferred: undefined, taken: new Set() });
+  assert.equal(chooseAddress("10.20.0.0/24", { seed: "shop.web.1", preferred: undefined, taken: new Set() }), fresh);
+  assert.equal(
+    chooseAddress("10.20.0.0/24", { seed: "shop.web.1", preferred: "10.20.0.77", taken: new Set() }),
+    "10.20.0.77",
+  );
+  assert.equal(
+    chooseAddress("10.20.0.0/24", { seed: "shop.web.1", preferred: "10.20.0.77", taken: new Set(["10.20.0.77"]) }),
+    fresh,
+  );
+  assert.equal(chooseAddress("10.20.0.0/24", { seed: "shop.web.1", preferred: "10.20.0.1", taken: new Set() }), fresh);
+  assert.equal(chooseAddress("10.20.0.0/24", { seed: "shop.web.1", preferred: "10.21.0.77", taken: new Set() }), fresh);
 });
 
 test("a full subnet is exhausted, after every usable address was given once", () => {
   const taken = new Set<string>();
-  for (let count = 0; count < 5; count += 1) taken.add(chooseAddress("10.20.0.0/29", `slot ${count}`, taken));
+  for (let count = 0; count < 5; count += 1)
+    taken.add(chooseAddress("10.20.0.0/29", { seed: `slot ${count}`, preferred: undefined, taken: taken }));
   assert.deepEqual([...taken].sort(), ["10.20.0.2", "10.20.0.3", "10.20.0.4", "10.20.0.5", "10.20.0.6"]);
   assert.throws(
-    () => chooseAddress("10.20.0.0/29", "one more", taken),
+    () => chooseAddress("10.20.0.0/29", { seed: "one more", preferred: undefined, taken: taken }),
     (error) => isFault(error, "exhausted"),
   );
 });

@@ -101,17 +101,21 @@ export function chooseSubnet(pool: string, seed: string, taken: readonly string[
 }
 
 /**
- * A free address of `cidr` for the instance slot `seed` (not its id, which changes with its specification): `previous`
+ * A free address of `cidr` for the instance slot `seed` (not its id, which changes with its specification): `preferred`
  * when that is possible, otherwise from a place that derives from `seed`. Never the network's, the gateway's, the
  * broadcast or a resolver's address. Throws `exhausted` when nothing is free.
  */
-export function chooseAddress(cidr: string, seed: string, taken: ReadonlySet<string>, previous?: string): string {
+export function chooseAddress(
+  cidr: string,
+  options: { readonly seed: string; readonly preferred: string | undefined; readonly taken: ReadonlySet<string> },
+): string {
+  const { seed, preferred, taken } = options;
   const subnet = parseSubnet(cidr);
   const first = subnet.base + 2;
   const count = lastOf(subnet) - 1 - resolverCount(subnet) - first + 1;
-  if (previous !== undefined && !taken.has(previous)) {
-    const value = parseAddress(previous);
-    if (value >= first && value < first + count) return previous;
+  if (preferred !== undefined && !taken.has(preferred)) {
+    const value = parseAddress(preferred);
+    if (value >= first && value < first + count) return preferred;
   }
   const start = startingPoint(seed, count);
   for (let step = 0; step < count; step += 1) {

@@ -113,4 +113,6 @@ export interface NetworkFacts {
   readonly ports: readonly { readonly id: InstanceId; readonly intact: boolean }[];
   /** The published state on the host is what was last asked for. */
   readonly routingIntact: boolean;
+  /** Subnets that the host reaches without us; a network in one of them would cut it off. */
+  readonly reachable: readonly string[];
 }
