@@ -232,7 +232,9 @@ async function followsTheModel(store: Store, turns: readonly (readonly Step[])[]
     }
     assert.deepEqual(
       await store.list("", call),
-      [...model].map(([key, { value, revision }]) => ({ key, value, revision })).sort((left, right) => (left.key < right.key ? -1 : 1)),
+      [...model]
+        .map(([key, { value, revision }]) => ({ key, value, revision }))
+        .sort((left, right) => (left.key < right.key ? -1 : 1)),
     );
   }
   // One more change per prefix, so that every watcher has something to stop at.

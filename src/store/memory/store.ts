@@ -71,8 +71,9 @@ export class MemoryStore implements Store {
       throwIfCancelled(call);
       const changes = this.#changes<Value>(prefix, position);
       position = this.#last;
-      yield* changes;
-      if (changes.length === 0 && !this.#closed) await this.#wake.next(call.signal);
+      // Nothing may be awaited between looking and waiting; `yield*` awaits even when there is nothing to yield.
+      if (changes.length > 0) yield* changes;
+      else if (!this.#closed) await this.#wake.next(call.signal);
     }
   }
 
