@@ -2,8 +2,8 @@ import type { Call } from "../base/call.ts";
 import type { Digest, InstanceId, NetworkId, VolumeId } from "../base/id.ts";
 import type { Exit, ExecSpec, Limits, LogLine, LogRange, ProcessFacts, Session, Stats } from "../instance/contract.ts";
 import type { Operation } from "../operation/contract.ts";
-import type { InstanceSection, StackSpec } from "../stack/model.ts";
-import type { Desired, Plan } from "../stack/plan/step.ts";
+import type { Generation, InstanceSection, StackSpec } from "../stack/model.ts";
+import type { Plan } from "../stack/plan/step.ts";
 
 /**
  * The face of the one loop: what `api/` may ask of it. Every verb changes desired state and lets the loop make it so;
@@ -36,13 +36,8 @@ export interface Stacks {
   get(stack: string): StackView;
   /** Newest first. */
   generations(stack: string, call: Call): Promise<readonly GenerationView[]>;
-  /** The specifications of two generations, for a diff. 0 means: `to` the current one, `from` the one before `to`. */
-  compare(
-    stack: string,
-    from: number,
-    to: number,
-    call: Call,
-  ): Promise<{ before: StackSpec | undefined; after: StackSpec }>;
+  /** Two generations, for a diff. 0 means: `to` the current one, `from` the one before `to` (undefined: there is none). */
+  compare(stack: string, from: number, to: number, call: Call): Promise<Comparison>;
   /** Images that some kept generation or instance needs. */
   imagesInUse(call: Call): Promise<ReadonlyMap<Digest, readonly string[]>>;
   networks(): readonly NetworkView[];
@@ -62,12 +57,20 @@ export interface ApplyOptions {
 
 export interface Preview {
   readonly stack: string;
+  /** The current generation; 0 and `before` absent when there is none. */
   readonly baseGeneration: number;
-  readonly before: Desired;
-  readonly after: Desired;
-  readonly beforeSpec: StackSpec | undefined;
+  readonly before?: Generation;
+  /** Images and secrets that are not here yet are left out. */
+  readonly after: Generation;
   readonly plan: Plan;
   readonly missingImages: readonly string[];
+}
+
+export interface Comparison {
+  readonly from: number;
+  readonly to: number;
+  readonly before: Generation | undefined;
+  readonly after: Generation;
 }
 
 export interface StackView {
