@@ -109,7 +109,7 @@ function checked(result: number, attempted: () => string): number {
 
 /** mount(2). `data` are the file system's own options, at most 4095 bytes. Follows links in `target`. */
 export function mount(source: string, target: string, type: string | null, flags: number, data: string | null): void {
-  checked(libc.mount(source, target, type, BigInt(flags), data), () => `mount ${type ?? source} on ${target}`);
+  checked(libc.mount(source, target, type, BigInt(flags), data), () => `mount ${source} on ${target}`);
 }
 
 export function umount(target: string, flags: number): void {

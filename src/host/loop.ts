@@ -1,4 +1,4 @@
-import { closeSync, openSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readdirSync, realpathSync } from "node:fs";
 import { Fault } from "../base/fault.ts";
 import { errnoOf, hostFault } from "./errno.ts";
 import { O_CLOEXEC, O_RDONLY, O_RDWR, ioctl } from "./kernel.ts";
@@ -7,6 +7,7 @@ import { O_CLOEXEC, O_RDONLY, O_RDWR, ioctl } from "./kernel.ts";
 
 const loopGetFree = 0x4c82;
 const loopConfigure = 0x4c0a;
+const loopSetCapacity = 0x4c07;
 const flagReadOnly = 1;
 const flagAutoclear = 4;
 const flagDirectIo = 16;
@@ -14,35 +15,75 @@ const flagDirectIo = 16;
 /**
  * Calls `use` with a loop device (`/dev/loop7`) that is backed by `file`, and returns what it returns.
  *
- * The device is set to clear itself when nothing holds it any more: mounted in `use`, it lives as long as the mount;
- * after a failure, and after a crash of ours at any moment, the kernel takes it back. Linux 5.8.
+ * A device that is backed by the file already is used again: two devices of one file would be two caches of one file
+ * system, which destroys it, and a detached mount lives on as long as its last user. A new device clears itself when
+ * nothing holds it any more: mounted in `use`, it lives as long as the mount; after a failure, and after a crash of ours
+ * at any moment, the kernel takes it back. Linux 5.8.
  */
-export function withLoopDevice<Result>(
+export async function withLoopDevice<Result>(
   file: string,
   options: { readonly readOnly: boolean },
-  use: (device: string) => Result,
-): Result {
+  use: (device: string) => Result | Promise<Result>,
+): Promise<Result> {
   const attempted = `attach ${file} to a loop device`;
-  const access = options.readOnly ? O_RDONLY : O_RDWR;
-  let backing: number | undefined;
+  let loop: { readonly device: string; readonly fd: number } | undefined;
   try {
-    backing = openSync(file, access | O_CLOEXEC);
-    // Someone else may take the free device first; each try asks anew.
-    for (let tries = 0; tries < 64; tries += 1) {
-      const device = freeDevice();
-      const loop = openSync(device, access | O_CLOEXEC);
-      try {
-        if (configure(loop, backing, options.readOnly)) return use(device);
-      } finally {
-        closeSync(loop);
-      }
-    }
-    throw new Fault("exhausted", `${attempted}: every free device was taken by another program`);
+    loop = openLoop(file, options.readOnly);
+    return await use(loop.device);
   } catch (error) {
     throw hostFault(error, attempted);
   } finally {
-    if (backing !== undefined) closeSync(backing);
+    if (loop !== undefined) closeSync(loop.fd);
   }
+}
+
+/** Makes the device as large as its file has become. */
+export function refreshCapacity(device: string): void {
+  const fd = openSync(device, O_RDWR | O_CLOEXEC);
+  try {
+    ioctl(fd, loopSetCapacity, null);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The device that is backed by `file`, by its name today; undefined when there is none. */
+export function findLoopDevice(file: string): string | undefined {
+  const path = realpathSync(file);
+  return readdirSync("/sys/block")
+    .filter((name) => name.startsWith("loop"))
+    .find((name) => backingFile(name) === path)
+    ?.replace(/^/, "/dev/");
+}
+
+function backingFile(name: string): string | undefined {
+  try {
+    return readFileSync(`/sys/block/${name}/loop/backing_file`, "utf8").replace(/\n$/, "");
+  } catch (error) {
+    // The folder is there only while the device has a file; ENXIO when it loses it under our eyes.
+    if (["ENOENT", "ENXIO"].includes(errnoOf(error) ?? "")) return undefined;
+    throw hostFault(error, `read the file behind ${name}`);
+  }
+}
+
+function openLoop(file: string, readOnly: boolean): { readonly device: string; readonly fd: number } {
+  const access = readOnly ? O_RDONLY : O_RDWR;
+  const backing = openSync(file, access | O_CLOEXEC);
+  try {
+    // Someone else may take the free device first, or the one found may clear itself; each try looks anew.
+    for (let tries = 0; tries < 64; tries += 1) {
+      const found = findLoopDevice(file);
+      const device = found ?? freeDevice();
+      const fd = openSync(device, access | O_CLOEXEC);
+      const holds =
+        found === undefined ? configure(fd, backing, readOnly) : backingFile(found.slice(5)) === realpathSync(file);
+      if (holds) return { device, fd };
+      closeSync(fd);
+    }
+  } finally {
+    closeSync(backing);
+  }
+  throw new Fault("exhausted", "every free loop device was taken by another program");
 }
 
 function freeDevice(): string {

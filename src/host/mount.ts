@@ -1,5 +1,6 @@
-import { closeSync, openSync, readFileSync, realpathSync } from "node:fs";
+import { close, closeSync, openSync, readFileSync, realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
+import { promisify } from "node:util";
 import { Fault } from "../base/fault.ts";
 import { errnoOf, hostFault } from "./errno.ts";
 import {
@@ -14,6 +15,7 @@ import {
   MS_RDONLY,
   OPEN_TREE_CLONE,
   O_CLOEXEC,
+  O_NOFOLLOW,
   O_PATH,
   UMOUNT_NOFOLLOW,
   isMountRoot,
@@ -47,7 +49,7 @@ export async function mountErofs(file: string, target: string): Promise<void> {
       erofsFromFile = false;
     }
   }
-  withLoopDevice(file, { readOnly: true }, (device) => mount(device, target, "erofs", flags, null));
+  await withLoopDevice(file, { readOnly: true }, (device) => mount(device, target, "erofs", flags, null));
 }
 
 export interface OverlayOptions {
@@ -151,16 +153,22 @@ export async function mountTmpfs(target: string, options: TmpfsOptions): Promise
   mount("croft", target, "tmpfs", MS_NODEV | MS_NOSUID, data);
 }
 
-/** Shows `source`, a directory or file, at `target` too. Read-only from the first moment when asked for (Linux 5.12). */
-export async function bind(
-  source: string,
-  target: string,
-  options: { readonly readOnly?: boolean; readonly recursive?: boolean } = {},
-): Promise<void> {
+export interface BindOptions {
+  readonly readOnly?: boolean;
+  /** Also what is mounted beneath `source`. */
+  readonly recursive?: boolean;
+  /** Device nodes there do not open. */
+  readonly nodev?: boolean;
+}
+
+/** Shows `source`, a directory or file, at `target` too, with its limits from the first moment on (Linux 5.12). */
+export async function bind(source: string, target: string, options: BindOptions = {}): Promise<void> {
   const recursive = options.recursive === true;
+  const attributes =
+    (options.readOnly === true ? MOUNT_ATTR_RDONLY : 0) | (options.nodev === true ? MOUNT_ATTR_NODEV : 0);
   const tree = openTree(AT_FDCWD, source, OPEN_TREE_CLONE | (recursive ? AT_RECURSIVE : 0));
   try {
-    if (options.readOnly === true) mountSetattr(tree, MOUNT_ATTR_RDONLY, 0, recursive);
+    if (attributes !== 0) mountSetattr(tree, attributes, 0, recursive);
     moveMount(tree, target);
   } finally {
     closeSync(tree);
@@ -169,16 +177,27 @@ export async function bind(
 
 /**
  * Takes the uppermost mount at `target` away; nothing mounted or nothing there is fine. Busy is a Fault with errno
- * EBUSY, unless `detach`: then it disappears at once and ends when its last user does.
+ * EBUSY.
+ *
+ * With `detach` it is never busy: it disappears before this function returns its promise, and ends when its last user
+ * does. If that is us, the promise resolves when its content is on the disk. Ending an overlay writes back the whole
+ * file system beneath it, which may take seconds; that is waited for on a thread of Node's pool, as closing the last
+ * descriptor is what ends a detached mount.
  */
 export async function unmount(target: string, options: { readonly detach?: boolean } = {}): Promise<void> {
+  let last: number | undefined;
   try {
+    if (options.detach === true) last = openSync(target, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     umount(target, UMOUNT_NOFOLLOW | (options.detach === true ? MNT_DETACH : 0));
   } catch (error) {
     if (["EINVAL", "ENOENT"].includes(errnoOf(error) ?? "")) return;
-    throw error;
+    throw hostFault(error, `unmount ${target}`);
+  } finally {
+    if (last !== undefined) await closeDescriptor(last);
   }
 }
+
+const closeDescriptor = promisify(close);
 
 /** One line of `/proc/self/mountinfo`. */
 export interface Mount {

@@ -244,16 +244,18 @@ function exitFault(exit: Exit, stderr: string, attempted: string): Fault {
 function missing(child: ChildProcess, argv: readonly string[], cwd: string | undefined, attempted: string): Fault {
   child.on("error", () => {});
   const path = child.spawnfile;
-  const found = path.includes("/") ? existsSync(path) : onPath(path);
-  if (!found) return notInstalled(programName(argv), undefined);
+  if (findProgram(path) === undefined) return notInstalled(programName(argv), undefined);
   if (cwd !== undefined && !existsSync(cwd)) return new Fault("not-found", `${attempted}: ${cwd} does not exist`);
   return new Fault("exhausted", `${attempted}: ${path} could not be started`, {
     hint: "the machine may be out of processes, memory or open files",
   });
 }
 
-function onPath(program: string): boolean {
-  return (minimalEnv["PATH"] ?? "").split(":").some((directory) => existsSync(`${directory}/${program}`));
+/** Where a program is that `run` would start under this name; undefined when it is not installed. */
+export function findProgram(program: string): string | undefined {
+  if (program.includes("/")) return existsSync(program) ? program : undefined;
+  const directories = (minimalEnv["PATH"] ?? "").split(":");
+  return directories.map((directory) => `${directory}/${program}`).find((path) => existsSync(path));
 }
 
 function startFault(error: unknown, argv: readonly string[], cwd: string | undefined, attempted: string): Fault {

@@ -1,0 +1,81 @@
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { Fault } from "../../base/fault.ts";
+import type { Home } from "../../base/home.ts";
+import type { InstanceId, VolumeId } from "../../base/id.ts";
+import { errnoOf, hostFault } from "../../host/errno.ts";
+
+/**
+ * Where everything of this driver is, derived from the ids alone.
+ *
+ *     lib/pool/roots/<instance>/upper, work      the writable part
+ *     lib/pool/volumes/<volume>/volume.json      what it was made as, and
+ *                               data/            its content, or
+ *                               disk.ext4        a file system that holds it, which is the quota
+ *     run/pool/layers/<digest>/                  a layer, mounted once for all roots
+ *     run/pool/roots/<instance>/                 the merged root
+ *     run/pool/roots/<instance>.json             the layers that root needs
+ *     run/pool/volumes/<volume>/                 the volume, as it is handed out
+ *
+ * A name that ends with `~new` or `~removed` is a folder that is being made or deleted: what has its plain name is whole.
+ */
+export interface Places {
+  readonly lib: string;
+  readonly libRoots: string;
+  readonly libVolumes: string;
+  readonly runLayers: string;
+  readonly runRoots: string;
+  readonly runVolumes: string;
+  /** The lowest layer of an image that has none. */
+  readonly emptyLayer: string;
+}
+
+export function placesIn(home: Home): Places {
+  const lib = join(home.libDir, "pool");
+  const run = join(home.runDir, "pool");
+  return {
+    lib,
+    libRoots: join(lib, "roots"),
+    libVolumes: join(lib, "volumes"),
+    runLayers: join(run, "layers"),
+    runRoots: join(run, "roots"),
+    runVolumes: join(run, "volumes"),
+    emptyLayer: join(run, "empty"),
+  };
+}
+
+const beingMade = "~new";
+const beingRemoved = "~removed";
+
+export function madeAt(path: string): string {
+  return `${path}${beingMade}`;
+}
+
+export function removedAt(path: string): string {
+  return `${path}${beingRemoved}`;
+}
+
+/** The ids of everything in these folders, whatever state it is in; a name that is no id of ours is not. */
+export function idsIn(folders: readonly string[]): string[] {
+  const names = folders.flatMap((folder) => namesIn(folder));
+  const ids = names.map((name) => name.replace(/(?:\.json)?(?:~new|~removed)?$/, ""));
+  return [...new Set(ids)].filter((id) => idPattern.test(id)).sort();
+}
+
+const idPattern = /^[a-z0-9][a-z0-9.-]{0,127}$/;
+
+/** An id as the name of a folder. Ids are checked where they are made; here a wrong one could leave the pool. */
+export function nameOf(id: InstanceId | VolumeId): string {
+  if (!idPattern.test(id)) throw new Fault("bug", `"${id}" is not the id of a root or volume`);
+  return id;
+}
+
+/** What is in a folder; nothing when there is no such folder yet. */
+export function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return [];
+    throw hostFault(error, `list ${folder}`);
+  }
+}
