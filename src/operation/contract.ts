@@ -6,15 +6,23 @@ import type { Reason } from "../base/fault.ts";
 export interface Operations {
   /**
    * Records the operation and runs `work` in the background. `kind` is `stack.apply`, `image.pull`, …; `subject` what it
-   * is about. A daemon that dies marks what was running as `interrupted` when it comes back.
+   * is about. Resolves when the record is durable and `work` has begun. A daemon that dies marks what was running as
+   * `interrupted` when it comes back. What `work` returns must be JSON-safe and, like what it throws, is kept: no secrets.
    */
   begin<Result>(kind: string, subject: string, work: (call: Call) => Promise<Result>): Promise<Operation>;
+  /** Throws `not-found` when it never was or is no longer remembered. */
   get(id: OperationId): Promise<Operation>;
+  /** The newest first. */
   list(): Promise<readonly Operation[]>;
-  /** Snapshots as they change; the last one is done. Each carries only the progress lines that changed since. */
+  /**
+   * Snapshots as they change, at most a few each second; the last one is done, and durable. The first carries every
+   * progress line, the others only those that changed since. Throws `not-found`, or `cancelled` when the call is.
+   */
   watch(id: OperationId, call: Call): AsyncIterable<Operation>;
   /** Asks it to stop; returns at once. `precondition` when it is done already. */
   cancel(id: OperationId): Promise<void>;
+  /** Interrupts what is running and waits until it has ended and is recorded. */
+  close(): Promise<void>;
 }
 
 export interface Operation {
