@@ -40,6 +40,8 @@ export interface IngestOptions {
   readonly keepBlobPath?: string;
 }
 
+/** From the network come pieces of at most 64 KiB; gathered to this, unpacking takes half the time. */
+const pieceBytes = 1 << 20;
 /** Progress more often than this would only be traffic between threads. */
 const progressStepBytes = 1 << 20;
 
@@ -158,9 +160,8 @@ class VerifiedBlob {
 
   async *chunks(): AsyncGenerator<Buffer> {
     const { sizeBytes, digest } = this.#expected;
-    for await (const bytes of this.#source) {
+    for await (const chunk of inLargePieces(this.#source)) {
       throwIfCancelled(this.#call);
-      const chunk = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
       this.sizeBytes += chunk.length;
       if (sizeBytes !== undefined && this.sizeBytes > sizeBytes) {
         throw new Fault("corrupt", `its blob is longer than the ${sizeBytes} bytes that the image says`);
@@ -248,6 +249,29 @@ function checkExpansion(unpackedBytes: number, sizeBytes: number, limits: LayerL
   if (unpackedBytes > limits.ratioFloorBytes && unpackedBytes > sizeBytes * limits.maxRatio) {
     throw new Fault("hostile", `it expands more than ${limits.maxRatio} times, to over ${unpackedBytes} bytes`);
   }
+}
+
+/** The same bytes in pieces of about a MiB: each piece costs a trip to the thread pool, however small it is. */
+async function* inLargePieces(source: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer> {
+  let piece = Buffer.alloc(0);
+  let used = 0;
+  for await (const bytes of source) {
+    if (used === 0 && bytes.length >= pieceBytes / 2) {
+      yield Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+      continue;
+    }
+    for (let done = 0; done < bytes.length;) {
+      if (used === 0) piece = Buffer.allocUnsafeSlow(pieceBytes);
+      const count = Math.min(bytes.length - done, pieceBytes - used);
+      piece.set(bytes.subarray(done, done + count), used);
+      used += count;
+      done += count;
+      if (used < pieceBytes) continue;
+      yield piece;
+      used = 0;
+    }
+  }
+  if (used > 0) yield piece.subarray(0, used);
 }
 
 /** The first bytes, at least four unless there are fewer, and an iterable that still has all of them. */
