@@ -21,6 +21,10 @@ export class Actor {
   readonly #book: AddressBook;
   readonly #routing: RoutingTable;
   readonly #state: StackState;
+  /** Grace for the next stop only, where somebody asked for another than the section's. */
+  readonly graces = new Map<InstanceId, number>();
+  /** Called once, between preparing an instance and starting it: whoever wants to see its first byte attaches here. */
+  readonly beforeStart = new Map<InstanceId, () => Promise<void>>();
 
   constructor(
     parts: Parts,
@@ -139,6 +143,8 @@ export class Actor {
   async #startInstance({ id, section }: DesiredInstance, call: Call): Promise<void> {
     const { engine, events } = this.#parts;
     const before = this.#sight.instances.get(id);
+    await this.beforeStart.get(id)?.();
+    this.beforeStart.delete(id);
     await engine.start(id, call);
     const facts = this.#sight.instances.get(id);
     // The engine's own event usually came first and knows the pid; a process that ended already stays ended.
@@ -186,11 +192,9 @@ export class Actor {
     this.#routing.drop(id);
     await this.#routing.flush();
     const section = this.#state.instance(id)?.section ?? this.#state.desiredInstance(id)?.section;
-    await this.#parts.engine.stop(
-      id,
-      { signal: await this.#stopSignal(id, call), graceMs: section?.stopGraceMs ?? defaultGraceMs },
-      call,
-    );
+    const graceMs = this.graces.get(id) ?? section?.stopGraceMs ?? defaultGraceMs;
+    this.graces.delete(id);
+    await this.#parts.engine.stop(id, { signal: await this.#stopSignal(id, call), graceMs }, call);
     const facts = this.#sight.instances.get(id);
     if (facts?.status === "running") {
       const { pid: _, ...rest } = facts;

@@ -59,7 +59,7 @@ export class AddressBook {
     const subnet = await this.subnet(network, undefined, call);
     const page = this.#pages.get(network) as Page;
     const slot = slotOf(instance);
-    const address = chooseAddress(subnet, slot, page.taken, page.slots.get(slot));
+    const address = chooseAddress(subnet, { seed: slot, preferred: page.slots.get(slot), taken: page.taken });
     page.addresses.set(instance, address);
     page.taken.add(address);
     page.slots.set(slot, address);

@@ -104,7 +104,9 @@ export class Reconciler {
     const loop = this.find(stack);
     if (loop !== undefined) return loop;
     const known = [...this.#loops.keys()].join(", ");
-    throw new Fault("not-found", `there is no stack ${stack}`, { hint: known === "" ? "make one: croft up" : `there is: ${known}` });
+    throw new Fault("not-found", `there is no stack ${stack}`, {
+      hint: known === "" ? "make one: croft up" : `there is: ${known}`,
+    });
   }
 
   find(stack: string): StackLoop | undefined {
@@ -141,7 +143,11 @@ export class Reconciler {
             const how = event.exit.oomKilled ? "was killed: out of memory" : `exited with code ${event.exit.code}`;
             const subject = event.id.split(".").slice(0, 2).join("/");
             void events
-              .publish({ kind: event.exit.oomKilled ? "instance.oom-killed" : "instance.exited", subject, message: `${event.id} ${how}` })
+              .publish({
+                kind: event.exit.oomKilled ? "instance.oom-killed" : "instance.exited",
+                subject,
+                message: `${event.id} ${how}`,
+              })
               .catch(() => {});
           } else if (stack !== undefined) {
             this.#loops.get(stack)?.wake();

@@ -66,6 +66,25 @@ export interface InstanceRecord {
   readonly restartAskedMs?: number;
 }
 
+/** The record of a stack before its first generation. */
+export function newRecord(name: string): StackRecord {
+  return {
+    name,
+    origin: "file",
+    current: 0,
+    newest: 0,
+    status: "applying",
+    stopped: [],
+    pruneVolumes: false,
+    updatedMs: 0,
+  };
+}
+
+/** The same stack on its way out: nothing of it is desired any more. */
+export function removing(record: StackRecord, volumes: boolean, nowMs: number): StackRecord {
+  return { ...record, status: "removing", removal: { volumes }, pruneVolumes: volumes, updatedMs: nowMs };
+}
+
 export const keyOf = {
   stack: (name: string): string => `stack/${name}`,
   generation: (stack: string, number: number): string => `generation/${stack}/${String(number).padStart(8, "0")}`,

@@ -94,7 +94,10 @@ async function resolveImages(
   const names = imagesOf(spec);
   const pulls = names
     .filter((name) => spec.images[name] === undefined)
-    .map(async (name): Promise<readonly [string, Digest]> => [name, (await fetchImage(name, options.pull, parts, call)).digest]);
+    .map(async (name): Promise<readonly [string, Digest]> => [
+      name,
+      (await fetchImage(name, options.pull, parts, call)).digest,
+    ]);
   const local = names.filter((name) => spec.images[name] !== undefined);
   const built = await buildImages(submission, local, options.build, parts, call);
   const digests = Object.fromEntries(await Promise.all(pulls));
@@ -109,7 +112,11 @@ export async function fetchImage(reference: string, always: boolean, parts: Part
   return await parts.images.pull(reference, {}, call);
 }
 
-async function resolveSecrets({ spec, secrets }: Submission, parts: Parts, call: Call): Promise<Record<string, string>> {
+async function resolveSecrets(
+  { spec, secrets }: Submission,
+  parts: Parts,
+  call: Call,
+): Promise<Record<string, string>> {
   const versions: Record<string, string> = {};
   for (const [name, section] of Object.entries(spec.secrets)) {
     if (section.source === "generate") {

@@ -54,17 +54,18 @@ export class RoutingTable {
     this.#dirty = true;
   }
 
-  /** Who holds a host port other than `holder`, if anyone. */
+  /** Who holds a host port, other than instances of `stack` itself; undefined when nobody does. */
   holderOf(
     port: { readonly hostAddress: string; readonly hostPort: number; readonly protocol: string },
-    holder: string,
+    stack: string,
   ): string | undefined {
     for (const route of this.#routes.values()) {
-      if (route.holder === holder) continue;
+      if (route.holder.startsWith(`${stack}/`)) continue;
       for (const held of route.ports) {
         if (held.hostPort !== port.hostPort || held.protocol !== port.protocol) continue;
-        if (held.hostAddress === port.hostAddress || held.hostAddress === any || port.hostAddress === any)
+        if (held.hostAddress === port.hostAddress || held.hostAddress === any || port.hostAddress === any) {
           return route.holder;
+        }
       }
     }
     return undefined;

@@ -9,6 +9,7 @@ import { Backoff, restartBackoff, stepBackoff } from "./backoff.ts";
 import { Gate } from "./gate.ts";
 import type { HealthMonitor } from "./health.ts";
 import { observe } from "./observe.ts";
+import { removing } from "./record.ts";
 import type { Parts } from "./parts.ts";
 import { routeOf } from "./route.ts";
 import type { RoutingTable } from "./routing.ts";
@@ -141,6 +142,16 @@ export class StackLoop {
     for (const kind of instanceSteps) this.#forgiveStep(`${kind} ${id}`);
   }
 
+  /** The next stop of an instance waits this long, whatever its section says. */
+  graceOf(id: InstanceId, graceMs: number): void {
+    this.#actor.graces.set(id, graceMs);
+  }
+
+  /** Calls `hook` once, when the instance is prepared and before it is started. */
+  beforeStart(id: InstanceId, hook: () => Promise<void>): void {
+    this.#actor.beforeStart.set(id, hook);
+  }
+
   /** A new generation: failures of the one before say nothing about this one. */
   beginGate(): void {
     this.#gate.begin();
@@ -169,6 +180,7 @@ export class StackLoop {
 
   async #pass(): Promise<void> {
     const { clock } = this.#shared.call;
+    await this.#removeFinishedRun();
     const observed = this.observed();
     const planned = plan(this.state.desired(), observed, { removeVolumes: this.state.record?.pruneVolumes ?? false });
     this.#plan = { plan: planned, done: new Set() };
@@ -178,6 +190,16 @@ export class StackLoop {
     if (this.#plan === undefined) return;
     if (planned.steps.length === 0 && this.#underWay.size === 0) await this.#settle();
     this.#sleepUntil(Math.min(nextMs, gateMs));
+  }
+
+  /** `croft run --rm`: what has run is taken away, by the same loop with nothing desired. */
+  async #removeFinishedRun(): Promise<void> {
+    const { record } = this.state;
+    if (record?.removeOnExit !== true || record.status !== "live") return;
+    const { sight, call } = this.#shared;
+    const ended = this.state.desired().instances.every(({ id }) => sight.instances.get(id)?.status === "exited");
+    if (!ended) return;
+    await this.state.change((known) => removing(known ?? record, true, call.clock.nowMs()), call);
   }
 
   /** Begins every step whose turn it is. Returns when the next one that only waits for time may begin. */

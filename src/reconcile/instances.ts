@@ -1,0 +1,398 @@
+import type { Call } from "../base/call.ts";
+import { Fault } from "../base/fault.ts";
+import { canonicalJson, sha256, type InstanceId } from "../base/id.ts";
+import { parseInstanceId, shortHash } from "../base/id.ts";
+import type { ExecSpec, LogLine, LogRange, ProcessFacts, Session, Stats } from "../instance/contract.ts";
+import { defaultNetwork, type Generation, type StackSpec } from "../stack/model.ts";
+import { expand } from "../stack/plan/expand.ts";
+import type { InstanceView, Instances, Run, RunRequest } from "./contract.ts";
+import { findInstance, notFound, selectInstances } from "./instance-name.ts";
+import { newRecord, removing, type StackRecord } from "./record.ts";
+import type { Reconciler } from "./reconciler.ts";
+import { fetchImage } from "./resolve.ts";
+import type { StackLoop } from "./stack-loop.ts";
+import { viewsOf } from "./view.ts";
+
+/** The stack that holds the network which runs join when they name none. */
+export const runStack = "run";
+
+/** What people ask of instances: each verb changes desired state, or talks to the engine about what already runs. */
+export class InstanceFace implements Instances {
+  readonly #reconciler: Reconciler;
+  #views: { readonly revision: number; readonly views: readonly InstanceView[] } | undefined;
+
+  constructor(reconciler: Reconciler) {
+    this.#reconciler = reconciler;
+  }
+
+  revision(): number {
+    return this.#reconciler.revision;
+  }
+
+  list(): readonly InstanceView[] {
+    const revision = this.revision();
+    if (this.#views?.revision !== revision) {
+      const views: InstanceView[] = [];
+      for (const loop of this.#reconciler.loops()) views.push(...viewsOf(loop, this.#reconciler.shared));
+      this.#views = { revision, views };
+    }
+    return this.#views.views;
+  }
+
+  find(name: string): InstanceView {
+    return findInstance(this.list(), name);
+  }
+
+  select(name: string): readonly InstanceView[] {
+    const selected = selectInstances(this.list(), name);
+    if (selected.length === 0) throw notFound(this.list(), name);
+    return selected;
+  }
+
+  async run(request: RunRequest, call: Call): Promise<Run> {
+    const { parts } = this.#reconciler;
+    if (request.pull === "never" && (await parts.images.find(request.section.image, call)) === undefined) {
+      throw new Fault("not-found", `image ${request.section.image} is not here, and --pull=never forbids fetching it`);
+    }
+    const [image] = await Promise.all([
+      fetchImage(request.section.image, request.pull === "always", parts, call),
+      request.section.networks.includes(`${runStack}/${defaultNetwork}`) ? this.#openRunNetwork(call) : undefined,
+    ]);
+    const name = request.name ?? this.#inventName(call);
+    if (this.#reconciler.find(name) !== undefined && this.#reconciler.find(name)?.state.record?.status !== "down") {
+      throw new Fault("already-exists", `the name ${name} is taken`, {
+        hint: `choose another --name, or remove it: croft rm ${name}`,
+      });
+    }
+    const loop = await this.#reconciler.open(name, call);
+    const spec: StackSpec = {
+      stack: name,
+      networks: {},
+      volumes: {},
+      secrets: {},
+      images: {},
+      instances: { [name]: request.section },
+    };
+    const generation: Generation = { spec, images: { [request.section.image]: image.digest }, secrets: {}, files: {} };
+    const [instance] = expand(generation, new Set()).instances;
+    if (instance === undefined) throw new Fault("bug", `run ${name} has no instance`);
+    const attached: { session?: Session } = {};
+    if (request.attach) {
+      const { attach } = parts.engine;
+      if (attach === undefined) throw this.#cannot("attach to an instance");
+      loop.beforeStart(instance.id, async () => {
+        attached.session ??= await attach.attach(instance.id, call);
+      });
+    }
+    const view = await this.#beginRun(loop, instance.id, generation, request, call);
+    const { session } = attached;
+    if (session === undefined) return { instance: view };
+    return {
+      instance: view,
+      session: request.remove ? withExit(session, this.#removed(loop, session.exited, call)) : session,
+    };
+  }
+
+  /** The exit code, when the instance that was to be removed is removed. */
+  async #removed(loop: StackLoop, exited: Promise<number>, call: Call): Promise<number> {
+    const code = await exited;
+    await loop.until(() => (loop.erased ? true : undefined), call);
+    this.#reconciler.forget(loop.state.name);
+    return code;
+  }
+
+  async start(id: InstanceId, call: Call): Promise<InstanceView> {
+    const loop = this.#loopOf(id);
+    const key = slotKey(id);
+    await this.#askRestart(loop, id, call);
+    const stopped = loop.state.record?.stopped ?? [];
+    if (stopped.includes(key)) {
+      await loop.state.change(
+        (record) => ({ ...(record ?? newRecord(loop.state.name)), stopped: stopped.filter((known) => known !== key) }),
+        call,
+      );
+    }
+    loop.forgive(id);
+    loop.wake();
+    return await this.#until(loop, id, (view) => view.status === "running" || view.status === "paused", call);
+  }
+
+  async stop(id: InstanceId, graceMs: number | undefined, call: Call): Promise<InstanceView> {
+    const loop = this.#loopOf(id);
+    if (graceMs !== undefined) loop.graceOf(id, graceMs);
+    const key = slotKey(id);
+    const stopped = loop.state.record?.stopped ?? [];
+    if (!stopped.includes(key)) {
+      await loop.state.change(
+        (record) => ({ ...(record ?? newRecord(loop.state.name)), stopped: [...stopped, key] }),
+        call,
+      );
+    }
+    loop.wake();
+    return await this.#until(
+      loop,
+      id,
+      (view) => view.status === "exited" || view.status === "created" || view.status === "pending",
+      call,
+    );
+  }
+
+  async restart(id: InstanceId, graceMs: number | undefined, call: Call): Promise<InstanceView> {
+    const loop = this.#loopOf(id);
+    if (graceMs !== undefined) loop.graceOf(id, graceMs);
+    const before = this.#view(id)?.startedMs ?? 0;
+    await this.#askRestart(loop, id, call);
+    loop.forgive(id);
+    loop.wake();
+    return await this.#until(loop, id, (view) => view.status === "running" && (view.startedMs ?? 0) > before, call);
+  }
+
+  async kill(id: InstanceId, signal: string, call: Call): Promise<InstanceView> {
+    await this.#reconciler.parts.engine.signal(id, signal, call);
+    return this.#require(id);
+  }
+
+  async pause(id: InstanceId, call: Call): Promise<InstanceView> {
+    await this.#freezer().freeze(id, call);
+    return this.#frozen(id, "frozen");
+  }
+
+  async unpause(id: InstanceId, call: Call): Promise<InstanceView> {
+    await this.#freezer().thaw(id, call);
+    return this.#frozen(id, "running");
+  }
+
+  async remove(id: InstanceId, force: boolean, call: Call): Promise<void> {
+    const loop = this.#loopOf(id);
+    const { state } = loop;
+    if (state.record?.origin !== "run") {
+      throw new Fault("precondition", `${id} is declared by stack ${state.name}`, {
+        hint: `take it out of the file and run croft up, or take the stack down: croft down ${state.name}`,
+      });
+    }
+    const status = this.#require(id).status;
+    if (!force && (status === "running" || status === "paused")) {
+      throw new Fault("precondition", `${state.name} is running`, {
+        hint: `stop it first (croft stop ${state.name}), or: croft rm --force ${state.name}`,
+      });
+    }
+    await state.change((record) => removing(record ?? newRecord(state.name), true, call.clock.nowMs()), call);
+    loop.wake();
+    await loop.until(() => (loop.erased ? true : undefined), call);
+    this.#reconciler.forget(state.name);
+  }
+
+  async exec(id: InstanceId, spec: ExecSpec, call: Call): Promise<Session> {
+    const { exec } = this.#reconciler.parts.engine;
+    if (exec === undefined) throw this.#cannot("run programs inside an instance");
+    return await exec.exec(id, spec, call);
+  }
+
+  async attach(id: InstanceId, call: Call): Promise<Session> {
+    const { attach } = this.#reconciler.parts.engine;
+    if (attach === undefined) throw this.#cannot("attach to an instance");
+    return await attach.attach(id, call);
+  }
+
+  logs(id: InstanceId, range: LogRange, call: Call): AsyncIterable<LogLine> {
+    return this.#reconciler.parts.engine.logs(id, range, call);
+  }
+
+  async processes(id: InstanceId, call: Call): Promise<readonly ProcessFacts[]> {
+    const { processes } = this.#reconciler.parts.engine;
+    if (processes === undefined) throw this.#cannot("list processes");
+    return await processes.processes(id, call);
+  }
+
+  async stats(id: InstanceId, call: Call): Promise<Stats> {
+    const { stats } = this.#reconciler.parts.engine;
+    if (stats === undefined) throw this.#cannot("read counters");
+    return await stats.stats(id, call);
+  }
+
+  /** The run stack holds nothing but the network that runs share; it is made with the first run and stays. */
+  async #openRunNetwork(call: Call): Promise<void> {
+    const loop = await this.#reconciler.open(runStack, call);
+    if (loop.state.record?.status !== "live") {
+      const spec: StackSpec = {
+        stack: runStack,
+        networks: { [defaultNetwork]: { internal: false } },
+        volumes: {},
+        secrets: {},
+        images: {},
+        instances: {},
+      };
+      await this.#begin(loop, { spec, images: {}, secrets: {}, files: {} }, { author: "croft", remove: false }, call);
+    }
+    await loop.until(() => {
+      const failed = loop.failure();
+      if (failed !== undefined) throw failed;
+      return loop.calm || undefined;
+    }, call);
+  }
+
+  /** A stack made by `run` has one generation and no gate: it is what it is. */
+  async #begin(
+    loop: StackLoop,
+    generation: Generation,
+    request: Pick<RunRequest, "author" | "remove">,
+    call: Call,
+  ): Promise<void> {
+    const { state } = loop;
+    const number = (state.record?.newest ?? 0) + 1;
+    const nowMs = call.clock.nowMs();
+    const pointer: StackRecord = {
+      ...newRecord(state.name),
+      origin: "run",
+      current: number,
+      newest: number,
+      status: "live",
+      removeOnExit: request.remove,
+      updatedMs: nowMs,
+    };
+    await state.addGeneration(
+      {
+        stack: state.name,
+        number,
+        digest: sha256(canonicalJson(generation)),
+        generation,
+        createdMs: nowMs,
+        author: request.author,
+        message: "",
+        status: "live",
+        changes: [],
+      },
+      call,
+    );
+    await state.change(() => pointer, call);
+    loop.beginGate();
+    loop.wake();
+  }
+
+  async #beginRun(
+    loop: StackLoop,
+    id: InstanceId,
+    generation: Generation,
+    request: RunRequest,
+    call: Call,
+  ): Promise<InstanceView> {
+    const { sight } = this.#reconciler.shared;
+    try {
+      await this.#begin(loop, generation, request, call);
+      // Seen while it is there: what runs for a millisecond with --rm may be gone before it is asked for.
+      let view: InstanceView | undefined;
+      await loop.until(() => {
+        const failed = loop.failure();
+        if (failed !== undefined) throw failed;
+        view = this.#view(id) ?? view;
+        const status = sight.instances.get(id)?.status;
+        return status === "running" || status === "exited" || loop.erased ? true : undefined;
+      }, call);
+      // Ports published by a run are there when it returns.
+      if (request.section.publish.length > 0) await this.#awaitPublished(loop, call);
+      view = this.#view(id) ?? view;
+      if (view === undefined) throw new Fault("bug", `${id} was never seen`);
+      return view;
+    } catch (thrown) {
+      // A run that could not begin leaves nothing behind.
+      await loop.state
+        .change((record) => removing(record ?? newRecord(loop.state.name), true, call.clock.nowMs()), call)
+        .catch(() => {});
+      loop.wake();
+      throw thrown;
+    }
+  }
+
+  async #awaitPublished(loop: StackLoop, call: Call): Promise<void> {
+    const { routing } = this.#reconciler.shared;
+    await loop.until(() => (loop.calm ? true : undefined), call);
+    const refused = routing.refusal(`${loop.state.name}/${loop.state.name}`);
+    if (refused !== undefined) throw refused;
+  }
+
+  /** Notes that whatever runs now, or ran, does not count any more: the loop then starts it. */
+  async #askRestart(loop: StackLoop, id: InstanceId, call: Call): Promise<void> {
+    const record = loop.state.instance(id);
+    const facts = this.#reconciler.shared.sight.instances.get(id);
+    if (record === undefined || facts === undefined) return;
+    await loop.state.putInstance(
+      { ...record, restartAskedMs: Math.max(call.clock.nowMs(), (facts.startedMs ?? 0) + 1) },
+      call,
+    );
+  }
+
+  async #until(
+    loop: StackLoop,
+    id: InstanceId,
+    done: (view: InstanceView) => boolean,
+    call: Call,
+  ): Promise<InstanceView> {
+    return await loop.until(() => {
+      const view = this.#view(id);
+      if (view === undefined) throw new Fault("not-found", `${id} was removed meanwhile`);
+      if (done(view)) return view;
+      const failed = loop.failure();
+      if (failed !== undefined && view.message === failed.message) throw failed;
+      return undefined;
+    }, call);
+  }
+
+  #frozen(id: InstanceId, status: "frozen" | "running"): InstanceView {
+    const { sight } = this.#reconciler.shared;
+    const facts = sight.instances.get(id);
+    if (facts !== undefined) sight.sawInstance({ ...facts, status });
+    this.#reconciler.shared.changed();
+    return this.#require(id);
+  }
+
+  #freezer(): NonNullable<Reconciler["parts"]["engine"]["freeze"]> {
+    const { freeze } = this.#reconciler.parts.engine;
+    if (freeze === undefined) throw this.#cannot("pause an instance");
+    return freeze;
+  }
+
+  #cannot(what: string): Fault {
+    return new Fault("unsupported", `engine ${this.#reconciler.parts.engine.name} cannot ${what}`);
+  }
+
+  #view(id: InstanceId): InstanceView | undefined {
+    return this.list().find((view) => view.id === id);
+  }
+
+  #require(id: InstanceId): InstanceView {
+    const view = this.#view(id);
+    if (view === undefined) throw new Fault("not-found", `there is no instance ${id}`);
+    return view;
+  }
+
+  #loopOf(id: InstanceId): StackLoop {
+    return this.#reconciler.loop(parseInstanceId(id)?.stack ?? id);
+  }
+
+  /** A name nobody has: short, pronounceable enough to type. */
+  #inventName(call: Call): string {
+    for (let attempt = 0; ; attempt += 1) {
+      const name = `run-${shortHash(`${call.clock.nowMs()} ${process.hrtime.bigint()} ${attempt}`, 8)}`;
+      if (this.#reconciler.find(name) === undefined) return name;
+    }
+  }
+}
+
+/** The same session, whose end is another. */
+function withExit(session: Session, exited: Promise<number>): Session {
+  return {
+    output: session.output,
+    write: (bytes) => session.write(bytes),
+    endInput: () => session.endInput(),
+    resize: (columns, rows) => session.resize(columns, rows),
+    signal: (signal) => session.signal(signal),
+    exited,
+    close: () => session.close(),
+  };
+}
+
+/** How `stopped` of a stack names one replica. */
+function slotKey(id: InstanceId): string {
+  const { name = "", ordinal = 1 } = parseInstanceId(id) ?? {};
+  return `${name}.${ordinal}`;
+}
