@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { closeSync, fchmodSync, fchownSync, fstatSync, lstatSync, mkdirSync, openSync, readlinkSync } from "node:fs";
 import { open, rename, unlink } from "node:fs/promises";
 import { Fault } from "../base/fault.ts";
-import { errnoOf, hostFault } from "./errno.ts";
+import { errnoFault, errnoOf, hostFault } from "./errno.ts";
 import { readBounded } from "./file.ts";
 import {
   AT_FDCWD,
@@ -350,13 +350,11 @@ function notADirectory(walk: Walk): Fault {
 
 /** A loop of links, or a magic link of proc, is an attempt; everything else is what it is. */
 function beneathFault(error: unknown, attempted: string): Fault {
-  if (errnoOf(error) === "ELOOP") {
+  const errno = errnoOf(error);
+  if (errno === "ELOOP") {
     return new Fault("hostile", `${attempted}: a loop of links, or a link that leads nowhere we go`, { cause: error });
   }
-  if (error instanceof Fault && errnoOf(error) === undefined) {
-    return error.message.startsWith(attempted)
-      ? error
-      : new Fault(error.reason, `${attempted}: ${error.message}`, { cause: error });
-  }
-  return hostFault(error, attempted);
+  if (errno !== undefined) return errnoFault(errno, attempted, error);
+  if (!(error instanceof Fault) || error.message.startsWith(attempted)) return hostFault(error, attempted);
+  return new Fault(error.reason, `${attempted}: ${error.message}`, { cause: error });
 }

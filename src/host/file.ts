@@ -97,15 +97,15 @@ export async function fileExists(path: string): Promise<boolean> {
  */
 export async function removeTree(path: string): Promise<void> {
   const root = resolve(path);
-  const [mounted] = listMounts(root);
-  if (mounted !== undefined) {
-    throw new Fault("precondition", `remove ${root}: ${mounted.target} is mounted in it`, {
-      hint: `unmount it: umount ${mounted.target}`,
-    });
-  }
   try {
     const facts = await lstat(root).catch(ifMissing(undefined));
     if (facts === undefined) return;
+    const [mounted] = listMounts(root);
+    if (mounted !== undefined) {
+      throw new Fault("precondition", `remove ${root}: ${mounted.target} is mounted in it`, {
+        hint: `unmount it: umount ${mounted.target}`,
+      });
+    }
     const top = Buffer.from(root);
     if (facts.isDirectory()) await removeDirectory(top, { top, device: facts.dev });
     else await unlink(root).catch(ifMissing(undefined));

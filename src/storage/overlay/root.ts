@@ -30,6 +30,7 @@ export class Roots {
   readonly #places: Places;
   /** What the files `run/pool/roots/*.json` say, read once. */
   #needs: Map<InstanceId, readonly Digest[]> | undefined;
+  #swept = false;
 
   constructor(places: Places) {
     this.#places = places;
@@ -60,8 +61,14 @@ export class Roots {
 
   async detach(id: InstanceId): Promise<void> {
     await endMount(join(this.#places.runRoots, nameOf(id)));
-    this.#strike(id);
-    await this.#unmountUnneeded();
+    const released = this.#strike(id);
+    // The first time all are looked at: a crash of the last daemon may have left some between two steps.
+    const candidates = this.#swept ? released : namesIn(this.#places.runLayers);
+    this.#swept = true;
+    for (const name of candidates) {
+      // Asked anew for each, as another root may have come while the last one ended.
+      if (!this.#isNeeded(name)) await endMount(join(this.#places.runLayers, name));
+    }
   }
 
   async remove(id: InstanceId): Promise<void> {
@@ -103,18 +110,16 @@ export class Roots {
     this.#known().set(spec.id, digests);
   }
 
-  #strike(id: InstanceId): void {
+  /** Returns the layers that the root needed until now. */
+  #strike(id: InstanceId): readonly Digest[] {
+    const released = this.#known().get(id) ?? [];
     this.#known().delete(id);
     removeIfThere(() => unlinkSync(this.#needFile(id)));
+    return released;
   }
 
-  /** Also those that a crash left between two steps. */
-  async #unmountUnneeded(): Promise<void> {
-    for (const name of namesIn(this.#places.runLayers)) {
-      // Asked anew for each, as another root may have come while the last one ended.
-      const needed = [...this.#known().values()].some((digests) => digests.some((digest) => digest === name));
-      if (!needed) await endMount(join(this.#places.runLayers, name));
-    }
+  #isNeeded(layer: string): boolean {
+    return [...this.#known().values()].some((digests) => digests.some((digest) => digest === layer));
   }
 
   #known(): Map<InstanceId, readonly Digest[]> {
