@@ -1,7 +1,6 @@
 import type { Call } from "../base/call.ts";
 import type { Driver } from "../base/driver.ts";
 import type { Fault } from "../base/fault.ts";
-import type { Fault } from "../base/fault.ts";
 import type { InstanceId, NetworkId } from "../base/id.ts";
 
 /**
@@ -25,7 +24,8 @@ export interface NetworkDriver extends Driver {
   /**
    * Makes names resolve and published ports reach their targets: the whole desired state of this host at once, applied
    * atomically. Called whenever the set of running, ready instances changes; an equal state again costs nothing.
-   * A port that somebody else on the host holds is refused and named in the answer; all the others are published.
+   * Connections that exist are left alone, whatever changes. A port that somebody else on the host holds is refused and
+   * named in the answer; all the others are published, and the next call tries it again.
    */
   publish(routing: Routing, call: Call): Promise<{ readonly refused: readonly RefusedPort[] }>;
 
@@ -90,20 +90,13 @@ export interface PublishedPort {
   readonly holder: string;
 }
 
-export interface Refusal {
-  /** Whose port was refused. */
-  readonly holder: string;
-  /**
-   * `conflict` when someone holds the port, with `detail.port` and `detail.holder`: `shop/web`, or `nginx (pid 812)` for
-   * a process of the host. `invalid` when the address is none of this host's.
-   */
-  readonly fault: Fault;
-}
-
 export interface RefusedPort {
   readonly port: PublishedPort;
   readonly holder: string;
-  /** `conflict`, saying which process or instance holds the port. */
+  /**
+   * `conflict` when someone holds the port, with `detail.port` and `detail.holder`: `shop/web`, or `nginx (pid 812)` for
+   * a process of the host. `invalid` when the address is none of this host's, or a target's network is internal.
+   */
   readonly fault: Fault;
 }
 

@@ -1,0 +1,431 @@
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import type { Call } from "../../base/call.ts";
+import type { Probe } from "../../base/driver.ts";
+import { Fault } from "../../base/fault.ts";
+import { type Home, linkName, tableName } from "../../base/home.ts";
+import type { InstanceId, NetworkId } from "../../base/id.ts";
+import {
+  addAddressRequest,
+  createBridgeRequests,
+  type Link,
+  removeAddressRequest,
+  RouteSocket,
+  setLinkRequest,
+} from "../../host/link.ts";
+import { isNamespace, listNamespaces, removeNamespace } from "../../host/netns.ts";
+import { run } from "../../host/process.ts";
+import { formatSubnet, gatewayOf, parseSubnet, resolverAddresses } from "../address.ts";
+import type {
+  Attachment,
+  NetworkDriver,
+  NetworkFacts,
+  NetworkSpec,
+  PortSpec,
+  PublishedPort,
+  RefusedPort,
+  Routing,
+} from "../contract.ts";
+import {
+  enableForwarding,
+  type ForwardingRecord,
+  guardedUplinks,
+  isForwarding,
+  restoreForwarding,
+  writeSysctl,
+} from "./forwarding.ts";
+import { probeBridge } from "./probe.ts";
+import { forgetStaleUdp, Publication } from "./publication.ts";
+import { Records } from "./record.ts";
+import { type Resolver, Resolvers } from "./resolver.ts";
+import type { Ruleset } from "./ruleset.ts";
+import { type AppliedRuleset, Table } from "./table.ts";
+import { macOf, type Wire, wireNamespace, wireTaps } from "./wiring.ts";
+
+const networkAlias = "network ";
+const instanceAlias = "instance ";
+const defaultMtu = 1500;
+/** The kernel takes links down with their namespace within some 30 ms; one that is there after this is not going to go. */
+const leavingMs = 5000;
+
+/**
+ * Linux bridges: one for each network, veth pairs or taps for instances, one nftables table for all, and dnsmasq for
+ * names. All of it lives in the kernel and in processes of their own, and goes on when the daemon ends.
+ *
+ * Everything but starting and ending resolvers, and removing links, is synchronous, so no two calls ever see each other's
+ * half-made state and no lock is needed.
+ */
+export class BridgeNetwork implements NetworkDriver {
+  readonly name = "bridge";
+  readonly #home: Home;
+  readonly #route = new RouteSocket();
+  readonly #namespaceDirectory: string;
+  readonly #networks: Records<NetworkSpec>;
+  readonly #ports: Records<PortSpec>;
+  /** Resolvers for instances in several networks, by address; those of single networks need no record. */
+  readonly #resolverRecords: Records<Resolver>;
+  readonly #forwarding: Records<ForwardingRecord>;
+  readonly #published: Records<readonly PublishedPort[]>;
+  readonly #resolvers: Resolvers;
+  readonly #table: Table;
+  readonly #publication = new Publication();
+  /** When instances were detached whose links the kernel may still be taking down. */
+  readonly #leaving = new Map<InstanceId, number>();
+
+  constructor(home: Home) {
+    this.#home = home;
+    const directory = join(home.runDir, "network");
+    this.#namespaceDirectory = join(home.runDir, "netns");
+    mkdirSync(this.#namespaceDirectory, { recursive: true, mode: 0o755 });
+    this.#networks = new Records(join(directory, "network"));
+    this.#ports = new Records(join(directory, "port"));
+    this.#resolverRecords = new Records(join(directory, "several"));
+    const state = join(directory, "state");
+    this.#forwarding = new Records(state);
+    this.#published = new Records(state);
+    this.#table = new Table(tableName(home), new Records<AppliedRuleset>(state));
+    this.#resolvers = new Resolvers(directory);
+  }
+
+  async probe(call: Call): Promise<Probe> {
+    return await probeBridge(tableName(this.#home), call);
+  }
+
+  async converge(network: NetworkSpec, call: Call): Promise<void> {
+    const before = this.#networks.get(network.id);
+    const moved = before !== undefined && before.subnet !== network.subnet;
+    if (moved) await this.#stopResolvers(network.id, call);
+    const gateway = gatewayOf(network.subnet);
+    this.#networks.put(network.id, network);
+    const bridge = this.#convergeBridge(network, gateway);
+    if (!network.internal) {
+      // For connections from the host's own loopback that a published port leads here; see `ruleset.ts`.
+      writeSysctl(`/proc/sys/net/ipv4/conf/${bridge}/route_localnet`, "1");
+      enableForwarding(this.#route, this.#forwarding);
+    }
+    this.#applyTable();
+    await this.#resolvers.ensure({ address: gateway, networks: [network.id], internal: network.internal }, call);
+    for (const resolver of this.#resolversOf(network.id)) await this.#resolvers.ensure(resolver, call);
+  }
+
+  async remove(id: NetworkId, call: Call): Promise<void> {
+    for (const port of this.#ports.values()) {
+      if (!port.nics.some(({ network }) => network === id)) continue;
+      throw new Fault("precondition", `remove network ${id}: instance ${port.id} is attached to it`);
+    }
+    await this.#stopResolvers(id, call);
+    await this.#removeLink(this.#bridgeName(id), call);
+    this.#networks.remove(id);
+    this.#resolvers.forgetNames(id);
+    if (this.#networks.size > 0) {
+      this.#applyTable();
+    } else {
+      this.#table.remove();
+      restoreForwarding(this.#forwarding);
+    }
+  }
+
+  async attach(port: PortSpec, call: Call): Promise<Attachment> {
+    const networks = port.nics.map(({ network }) => this.#network(network, port.id));
+    const before = this.#ports.get(port.id);
+    this.#ports.put(port.id, port);
+    this.#leaving.delete(port.id);
+    await this.#dropUnwanted(port, before, call);
+    const position = networks.findIndex(({ internal }) => !internal);
+    const out = networks[position];
+    const resolvers = await this.#resolverFor(networks, Math.max(position, 0), call);
+    const wires = port.nics.map((nic, at) => this.#wire(port.id, nic.address, networks[at] as NetworkSpec));
+    if (port.kind === "tap") {
+      wireTaps(wires, port.tapOwnerUid ?? 0, this.#route);
+      const taps = wires.map(({ linkName: name, mac, address }) => ({ name, mac, address }));
+      return { kind: "tap", taps, resolvers, ...(out === undefined ? {} : { gateway: gatewayOf(out.subnet) }) };
+    }
+    const path = this.#namespacePath(port.id);
+    const wayOut = out === undefined ? undefined : { position, gateway: gatewayOf(out.subnet) };
+    wireNamespace(path, wires, wayOut, this.#route);
+    return { kind: "netns", path, resolvers };
+  }
+
+  async detach(id: InstanceId, call: Call): Promise<void> {
+    const path = this.#namespacePath(id);
+    const port = this.#ports.get(id);
+    if (isNamespace(path)) {
+      // The links go with the namespace, later and without anyone waiting; removing one at once blocks for 30 ms.
+      this.#leaving.set(id, call.clock.monotonicMs());
+      removeNamespace(path);
+    } else {
+      removeNamespace(path);
+      if (!this.#isLeaving(id, call)) {
+        const alias = instanceAlias + id;
+        const names = new Set(port?.nics.map(({ network }) => this.#portName(id, network)));
+        for (const link of this.#route.links()) {
+          if (link.alias === alias || names.has(link.name)) await this.#removeLink(link.name, call);
+        }
+      }
+    }
+    this.#ports.remove(id);
+  }
+
+  async publish(routing: Routing, call: Call): Promise<{ readonly refused: readonly RefusedPort[] }> {
+    call.signal.throwIfAborted();
+    const named = new Set([...this.#networks.values()].map(({ id }) => id).concat(this.#resolvers.named()));
+    for (const network of named) {
+      const names = routing.names.filter((name) => name.network === network);
+      this.#resolvers.setNames(network, names);
+    }
+    const { accepted, refused } = this.#publication.settle(routing.published, this.#networks.values());
+    const before = this.#acceptedPorts();
+    this.#published.put("published", accepted);
+    this.#applyTable();
+    forgetStaleUdp(before, accepted, () => this.#route.addresses().map(({ address }) => address));
+    return { refused };
+  }
+
+  async list(call: Call): Promise<NetworkFacts> {
+    const links = this.#route.links();
+    const ours = links.filter(({ name }) => name.startsWith(`${this.#home.prefix}-`));
+    const byName = new Map(ours.map((link) => [link.name, link]));
+    return {
+      networks: this.#networkFacts(byName),
+      ports: this.#portFacts(byName, call),
+      routingIntact: this.#table.isIntact(),
+      reachable: this.#reachable(new Set(ours.map(({ index }) => index))),
+    };
+  }
+
+  #convergeBridge(network: NetworkSpec, gateway: string): string {
+    const name = this.#bridgeName(network.id);
+    const mtu = this.#uplinkMtu();
+    const link = this.#route.link(name);
+    if (link === undefined) {
+      const mac = macOf(network.id, gateway);
+      this.#route.do(...createBridgeRequests({ name, mac, mtu, alias: networkAlias + network.id }));
+      // Otherwise an instance could talk the host into IPv6 routes by router advertisements.
+      writeSysctl(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`, "1");
+    } else if (!link.up || link.mtu !== mtu) {
+      this.#route.do(setLinkRequest(name, { up: true, mtu }));
+    }
+    const { index } = this.#route.link(name) as Link;
+    const wanted = new Set([gateway, ...this.#resolversAt(network.id).map(({ address }) => address)]);
+    const present = this.#route.addresses().filter((address) => address.index === index);
+    const { prefixLength } = parseSubnet(network.subnet);
+    this.#route.do(
+      ...present
+        .filter(({ address }) => !wanted.has(address))
+        .map((wrong) => removeAddressRequest(index, wrong.address, wrong.prefixLength)),
+      ...[...wanted].map((address) => addAddressRequest(index, address, prefixLength)),
+    );
+    return name;
+  }
+
+  /** Links larger than the way out would make every connection find that out anew. */
+  #uplinkMtu(): number {
+    const [route] = this.#route
+      .routes()
+      .filter(({ prefixLength }) => prefixLength === 0)
+      .sort((left, right) => left.metric - right.metric);
+    const uplink = this.#route.links().find(({ index }) => index === route?.index);
+    return uplink?.mtu ?? defaultMtu;
+  }
+
+  #applyTable(): void {
+    this.#table.apply(this.#ruleset());
+  }
+
+  #ruleset(): Ruleset {
+    return {
+      networks: [...this.#networks.values()].map((network) => ({
+        bridge: this.#bridgeName(network.id),
+        subnet: network.subnet,
+        addresses: [gatewayOf(network.subnet), ...this.#resolversAt(network.id).map(({ address }) => address)],
+        internal: network.internal,
+      })),
+      ports: this.#acceptedPorts(),
+      uplinks: guardedUplinks(this.#forwarding),
+    };
+  }
+
+  #acceptedPorts(): readonly PublishedPort[] {
+    return this.#published.get("published") ?? [];
+  }
+
+  #network(id: NetworkId, instance: InstanceId): NetworkSpec {
+    const network = this.#networks.get(id);
+    if (network === undefined || this.#route.link(this.#bridgeName(id)) === undefined) {
+      throw new Fault("precondition", `attach ${instance}: network ${id} is not there`);
+    }
+    return network;
+  }
+
+  #wire(id: InstanceId, address: string, network: NetworkSpec): Wire {
+    return {
+      linkName: this.#portName(id, network.id),
+      bridge: this.#route.link(this.#bridgeName(network.id)) as Link,
+      mac: macOf(network.id, address),
+      address,
+      prefixLength: parseSubnet(network.subnet).prefixLength,
+      alias: instanceAlias + id,
+    };
+  }
+
+  /** Links of networks that the instance is no longer in. */
+  async #dropUnwanted(port: PortSpec, before: PortSpec | undefined, call: Call): Promise<void> {
+    const wanted = new Set(port.nics.map(({ network }) => network));
+    for (const { network } of before?.nics ?? []) {
+      if (!wanted.has(network)) await this.#removeLink(this.#portName(port.id, network), call);
+    }
+  }
+
+  /** The one resolver for an instance in these networks, of which the one at `first` is asked by its way out. */
+  async #resolverFor(networks: readonly NetworkSpec[], first: number, call: Call): Promise<readonly string[]> {
+    const main = networks[first];
+    if (main === undefined) return [];
+    if (networks.length === 1) return [gatewayOf(main.subnet)];
+    const ids = [
+      main.id,
+      ...networks
+        .map(({ id }) => id)
+        .filter((id) => id !== main.id)
+        .sort(),
+    ];
+    const known = [...this.#resolverRecords.values()].find((resolver) => resolver.networks.join() === ids.join());
+    const resolver = known ?? {
+      address: this.#freeResolverAddress(main),
+      networks: ids,
+      internal: networks.every(({ internal }) => internal),
+    };
+    if (known === undefined) {
+      this.#resolverRecords.put(resolver.address, resolver);
+      this.#convergeBridge(main, gatewayOf(main.subnet));
+      this.#applyTable();
+    }
+    await this.#resolvers.ensure(resolver, call);
+    return [resolver.address];
+  }
+
+  #freeResolverAddress(network: NetworkSpec): string {
+    const free = resolverAddresses(network.subnet).find((address) => this.#resolverRecords.get(address) === undefined);
+    if (free !== undefined) return free;
+    throw new Fault("exhausted", `find an address for another resolver in network ${network.id}`, {
+      hint: "give the network a larger subnet, or put its instances in fewer different sets of networks",
+    });
+  }
+
+  /** Resolvers for several networks of which this is one. */
+  #resolversOf(id: NetworkId): Resolver[] {
+    return [...this.#resolverRecords.values()].filter(({ networks }) => networks.includes(id));
+  }
+
+  /** Those of them that listen on this network's bridge. */
+  #resolversAt(id: NetworkId): Resolver[] {
+    return [...this.#resolverRecords.values()].filter(({ networks }) => networks[0] === id);
+  }
+
+  /** All resolvers that know the network: its own, and those for several networks, which are made again when needed. */
+  async #stopResolvers(id: NetworkId, call: Call): Promise<void> {
+    const network = this.#networks.get(id);
+    if (network !== undefined) await this.#resolvers.stop(gatewayOf(network.subnet), call);
+    for (const { address } of this.#resolversOf(id)) {
+      await this.#resolvers.stop(address, call);
+      this.#resolverRecords.remove(address);
+    }
+  }
+
+  /**
+   * By a process of its own: the kernel makes whoever removes a link wait until no processor can still see it, some 30 ms,
+   * in which a synchronous call would stop everything else here.
+   */
+  async #removeLink(name: string, call: Call): Promise<void> {
+    if (this.#route.link(name) === undefined) return;
+    try {
+      await run(["ip", "link", "delete", "dev", name], { attempted: `remove link ${name}` }, call);
+    } catch (error) {
+      if (this.#route.link(name) !== undefined) throw error;
+    }
+  }
+
+  #networkFacts(links: ReadonlyMap<string, Link>): NetworkFacts["networks"] {
+    const addresses = this.#route.addresses();
+    const forwarding = isForwarding();
+    const facts = [...this.#networks.values()].map((network) => {
+      const bridge = links.get(this.#bridgeName(network.id));
+      const own = [gatewayOf(network.subnet), ...this.#resolversAt(network.id).map(({ address }) => address)];
+      const has = (wanted: string): boolean =>
+        addresses.some(({ index, address }) => index === bridge?.index && address === wanted);
+      const intact =
+        bridge?.up === true &&
+        (network.internal || forwarding) &&
+        own.every((address) => has(address) && this.#resolvers.isRunning(address));
+      return { id: network.id, subnet: network.subnet, intact };
+    });
+    // Bridges whose record is gone: removed halfway.
+    for (const link of links.values()) {
+      const id = link.alias?.startsWith(networkAlias) === true ? link.alias.slice(networkAlias.length) : undefined;
+      if (id === undefined || this.#networks.get(id) !== undefined) continue;
+      const address = addresses.find(({ index }) => index === link.index);
+      const subnet = address === undefined ? "0.0.0.0/0" : networkOf(address);
+      facts.push({ id: id as NetworkId, subnet, intact: false });
+    }
+    return facts;
+  }
+
+  #portFacts(links: ReadonlyMap<string, Link>, call: Call): NetworkFacts["ports"] {
+    const facts = new Map<InstanceId, boolean>();
+    for (const path of listNamespaces(this.#namespaceDirectory)) {
+      facts.set(path.slice(this.#namespaceDirectory.length + 1) as InstanceId, false);
+    }
+    for (const { alias } of links.values()) {
+      if (alias?.startsWith(instanceAlias) === true) facts.set(alias.slice(instanceAlias.length) as InstanceId, false);
+    }
+    for (const port of this.#ports.values()) facts.set(port.id, this.#isPortIntact(port, links));
+    for (const id of facts.keys()) {
+      if (this.#ports.get(id) === undefined && this.#isLeaving(id, call)) facts.delete(id);
+    }
+    return [...facts].map(([id, intact]) => ({ id, intact }));
+  }
+
+  #isPortIntact(port: PortSpec, links: ReadonlyMap<string, Link>): boolean {
+    if (port.kind === "netns" && !isNamespace(this.#namespacePath(port.id))) return false;
+    return port.nics.every(({ network }) => {
+      const link = links.get(this.#portName(port.id, network));
+      const bridge = links.get(this.#bridgeName(network));
+      return link?.up === true && bridge !== undefined && link.master === bridge.index;
+    });
+  }
+
+  #isLeaving(id: InstanceId, call: Call): boolean {
+    const sinceMs = this.#leaving.get(id);
+    if (sinceMs === undefined) return false;
+    if (call.clock.monotonicMs() - sinceMs < leavingMs) return true;
+    this.#leaving.delete(id);
+    return false;
+  }
+
+  /** What the host reaches by links that are not ours. */
+  #reachable(ours: ReadonlySet<number>): readonly string[] {
+    const routes = this.#route
+      .routes()
+      .filter(({ prefixLength, index }) => prefixLength > 0 && (index === undefined || !ours.has(index)))
+      .map(({ destination, prefixLength }) => `${destination}/${prefixLength}`);
+    const addresses = this.#route.addresses().filter(({ index }) => !ours.has(index));
+    return [...new Set([...routes, ...addresses.map(({ address }) => `${address}/32`)])];
+  }
+
+  #bridgeName(id: NetworkId): string {
+    return linkName(this.#home, `network ${id}`);
+  }
+
+  #portName(id: InstanceId, network: NetworkId): string {
+    return linkName(this.#home, `port ${id} ${network}`);
+  }
+
+  #namespacePath(id: InstanceId): string {
+    return join(this.#namespaceDirectory, id);
+  }
+}
+
+function networkOf(address: { readonly address: string; readonly prefixLength: number }): string {
+  const size = 2 ** (32 - address.prefixLength);
+  const value = address.address.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);
+  return formatSubnet({ base: Math.floor(value / size) * size, prefixLength: address.prefixLength });
+}

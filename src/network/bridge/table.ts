@@ -1,0 +1,89 @@
+import { readlinkSync } from "node:fs";
+import { nftGeneration, runNft } from "../../host/nftables.ts";
+import { readBootId } from "../../host/proc.ts";
+import type { Records } from "./record.ts";
+import { noTable, type Ruleset, tableChanges, wholeTable } from "./ruleset.ts";
+
+/** What the table was made, and the number the rules of this host had then. */
+export interface AppliedRuleset {
+  readonly ruleset: Ruleset;
+  readonly generation: number;
+  /** Boot and network namespace: the same number of another one means nothing. */
+  readonly epoch: string;
+}
+
+/**
+ * Our table on the host: knows what is in it, also after a restart, and notices when someone else changed it.
+ *
+ * The kernel numbers every change of any rule. While the number is the one of our own last change, nothing needs to be
+ * read back. When it moved on, someone changed something: the table is read and compared with how it looked before, if
+ * that was looked at, and otherwise taken for changed. A change of the unchanged table is a difference; a changed table is
+ * written anew. Both are one transaction.
+ */
+export class Table {
+  readonly name: string;
+  readonly #records: Records<AppliedRuleset>;
+  readonly #epoch = `${readBootId()} ${readlinkSync("/proc/self/ns/net")}`;
+  /** How nft shows the table since our last change; undefined until it was looked at. */
+  #listing: string | undefined;
+
+  constructor(name: string, records: Records<AppliedRuleset>) {
+    this.name = name;
+    this.#records = records;
+  }
+
+  /** Makes the table so. An equal state costs one question to the kernel. */
+  apply(ruleset: Ruleset): void {
+    const applied = this.#intact();
+    const commands =
+      applied === undefined ? wholeTable(this.name, ruleset) : tableChanges(this.name, applied.ruleset, ruleset);
+    if (commands === "") return;
+    runNft(commands, `write the rules of table ${this.name}`);
+    this.#listing = undefined;
+    this.#record(ruleset);
+  }
+
+  /** Whether the table is on the host as it was last applied. Nothing applied and no table is intact. */
+  isIntact(): boolean {
+    const applied = this.#intact();
+    if (applied === undefined) return this.#applied() === undefined && this.#list() === undefined;
+    this.#listing ??= this.#list();
+    return true;
+  }
+
+  remove(): void {
+    runNft(noTable(this.name), `remove table ${this.name}`);
+    this.#records.remove(record);
+    this.#listing = undefined;
+  }
+
+  /** The state of before, if the table still is that. */
+  #intact(): AppliedRuleset | undefined {
+    const applied = this.#applied();
+    if (applied === undefined) return undefined;
+    if (applied.generation === nftGeneration()) return applied;
+    if (this.#listing === undefined || this.#list() !== this.#listing) return undefined;
+    // Someone changed other rules: docker, a firewall, another home.
+    return this.#record(applied.ruleset);
+  }
+
+  #applied(): AppliedRuleset | undefined {
+    const applied = this.#records.get(record);
+    return applied?.epoch === this.#epoch ? applied : undefined;
+  }
+
+  #record(ruleset: Ruleset): AppliedRuleset {
+    const applied = { ruleset, generation: nftGeneration(), epoch: this.#epoch };
+    this.#records.put(record, applied);
+    return applied;
+  }
+
+  /** Undefined when there is no such table. */
+  #list(): string | undefined {
+    const tables = runNft("list tables inet", "list tables").split("\n");
+    if (!tables.includes(`table inet ${this.name}`)) return undefined;
+    return runNft(`list table inet ${this.name}`, `read table ${this.name}`);
+  }
+}
+
+const record = "table";
