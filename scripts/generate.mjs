@@ -29,7 +29,11 @@ try {
     console.error(`Not what the sources say: ${stale.join(", ")}\nRun: npm run generate`);
     process.exitCode = 1;
   } else {
-    console.log(check ? `${outputs.size} generated files are up to date` : `Wrote ${stale.length} of ${outputs.size} generated files`);
+    console.log(
+      check
+        ? `${outputs.size} generated files are up to date`
+        : `Wrote ${stale.length} of ${outputs.size} generated files`,
+    );
   }
 } finally {
   rmSync(scratch, { recursive: true });
