@@ -26,13 +26,21 @@ export interface Images {
   collect(keep: readonly Digest[], call: Call): Promise<{ readonly images: number; readonly freedBytes: number }>;
 }
 
+/** Who this machine is to registries. */
+export interface Registries {
+  /** Keeps the credentials for a registry (`docker.io`, `localhost:5000`) once it has let us in with them. */
+  login(registry: string, credentials: Credentials, call: Call): Promise<void>;
+  /** Forgets them; credentials in docker's own configuration are not touched. */
+  logout(registry: string, call: Call): Promise<void>;
+}
+
 export interface Image {
   /** Of the manifest of this machine's platform: what a generation pins. */
   readonly digest: Digest;
   /** Canonical names, `docker.io/library/nginx:1.27`; empty for one kept only by a generation. */
   readonly references: readonly string[];
   readonly config: ImageConfig;
-  /** Lowest first. */
+  /** Lowest first. The digest is the diff id, that of the uncompressed layer, after which the file is called. */
   readonly layers: readonly { readonly digest: Digest; readonly path: string; readonly sizeBytes: number }[];
   readonly createdMs: number;
   /** On this machine's disk, layers shared with others included. */

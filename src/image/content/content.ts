@@ -1,0 +1,353 @@
+import { createHash, randomBytes } from "node:crypto";
+import { createReadStream, renameSync } from "node:fs";
+import { mkdir, readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { Fault, isFault } from "../../base/fault.ts";
+import { type Digest, isDigest, sha256 } from "../../base/id.ts";
+import { hostFault } from "../../host/errno.ts";
+import { readSmallFile, removeTree, writeFileAtomic } from "../../host/file.ts";
+import type { Image } from "../contract.ts";
+import {
+  type ConfigDocument,
+  type Descriptor,
+  type Manifest,
+  checkLayers,
+  maxConfigBytes,
+  maxManifestBytes,
+  parseConfig,
+  parseManifest,
+  parseObject,
+} from "../manifest.ts";
+import { type Layout, blobPath, layerPath, layoutBeneath, manifestPath, namePath } from "./layout.ts";
+
+/** An image as the store holds it: what the contract shows, and the documents that pushing and saving need. */
+export interface StoredImage {
+  readonly digest: Digest;
+  readonly manifestBytes: Buffer;
+  readonly manifest: Manifest;
+  readonly document: ConfigDocument;
+  /** When it came here; stands in for the creation time of images that do not tell theirs. */
+  readonly arrivedMs: number;
+}
+
+/** Keeps content from being collected while somebody works towards an image that needs it. */
+export interface Lease extends Disposable {
+  readonly hold: (...digests: readonly Digest[]) => void;
+}
+
+/**
+ * The files of the store and what is known of them.
+ *
+ * All that is asked often is answered from memory, which is read once at the start from the directories; files are
+ * written before memory is, so the memory never promises what the disk does not have. One process owns the directory.
+ */
+export class Content {
+  readonly layout: Layout;
+  readonly #blobs = new Map<Digest, number>();
+  readonly #layers = new Map<Digest, number>();
+  readonly #images = new Map<Digest, StoredImage>();
+  readonly #names = new Map<string, Digest>();
+  /** `Image` values as handed out, remade when a name or layer changes. */
+  readonly #shown = new Map<Digest, Image>();
+  readonly #held = new Map<Digest, number>();
+  readonly #working = new Set<string>();
+
+  private constructor(layout: Layout) {
+    this.layout = layout;
+  }
+
+  /** Opens the store beneath `libDir`, making it when absent, and removes what interrupted work left behind. */
+  static async open(libDir: string): Promise<Content> {
+    const content = new Content(layoutBeneath(libDir));
+    const { layout } = content;
+    try {
+      await removeTree(layout.temporaryDir);
+      for (const directory of Object.values(layout) as string[]) {
+        await mkdir(directory, { recursive: true, mode: 0o700 });
+      }
+      await content.#scan();
+    } catch (error) {
+      throw hostFault(error, `open the image store in ${libDir}`);
+    }
+    return content;
+  }
+
+  find(digest: Digest): StoredImage | undefined {
+    return this.#images.get(digest);
+  }
+
+  /** The manifest a canonical name means. */
+  named(reference: string): Digest | undefined {
+    return this.#names.get(reference);
+  }
+
+  namesOf(digest: Digest): readonly string[] {
+    return [...this.#names].filter(([, named]) => named === digest).map(([reference]) => reference);
+  }
+
+  images(): readonly StoredImage[] {
+    return [...this.#images.values()];
+  }
+
+  hasBlob(digest: Digest): boolean {
+    return this.#blobs.has(digest);
+  }
+
+  blobSize(digest: Digest): number | undefined {
+    return this.#blobs.get(digest);
+  }
+
+  hasLayer(diffId: Digest): boolean {
+    return this.#layers.has(diffId);
+  }
+
+  /** The image as the contract shows it. The same object until something of it changes. */
+  show(stored: StoredImage): Image {
+    const known = this.#shown.get(stored.digest);
+    if (known !== undefined) return known;
+    const { manifest, document } = stored;
+    const layers = document.diffIds.map((digest) => ({
+      digest,
+      path: layerPath(this.layout, digest),
+      sizeBytes: this.#layers.get(digest) ?? 0,
+    }));
+    const image: Image = {
+      digest: stored.digest,
+      references: this.namesOf(stored.digest).toSorted(),
+      config: document.config,
+      layers,
+      createdMs: document.createdMs === 0 ? stored.arrivedMs : document.createdMs,
+      sizeBytes:
+        layers.reduce((sum, layer) => sum + layer.sizeBytes, stored.manifestBytes.length) +
+        [manifest.config, ...manifest.layers].reduce((sum, blob) => sum + blob.sizeBytes, 0),
+    };
+    this.#shown.set(stored.digest, image);
+    return image;
+  }
+
+  /** A path of nobody else's in the temporary directory; `release` removes what is there. */
+  temporary(): { readonly path: string; release(): Promise<void> } {
+    const name = randomBytes(8).toString("hex");
+    const path = join(this.layout.temporaryDir, name);
+    this.#working.add(name);
+    return {
+      path,
+      release: async () => {
+        await removeTree(path);
+        this.#working.delete(name);
+      },
+    };
+  }
+
+  lease(): Lease {
+    const mine: Digest[] = [];
+    return {
+      hold: (...digests) => {
+        for (const digest of digests) {
+          this.#held.set(digest, (this.#held.get(digest) ?? 0) + 1);
+          mine.push(digest);
+        }
+      },
+      [Symbol.dispose]: () => {
+        for (const digest of mine.splice(0)) {
+          const count = (this.#held.get(digest) ?? 1) - 1;
+          if (count === 0) this.#held.delete(digest);
+          else this.#held.set(digest, count);
+        }
+      },
+    };
+  }
+
+  /** Stores a small document, durably. */
+  async putBlob(bytes: Uint8Array): Promise<Digest> {
+    const digest = sha256(bytes);
+    if (!this.#blobs.has(digest)) {
+      await writeFileAtomic(blobPath(this.layout, digest), bytes);
+      this.#blobs.set(digest, bytes.length);
+    }
+    return digest;
+  }
+
+  /** Takes over a finished, verified and synced file as blob; it must lie in the temporary directory. */
+  adoptBlob(path: string, digest: Digest, sizeBytes: number): void {
+    // One rename, without a turn of the event loop before memory knows: `collect` never sees half of it.
+    renameSync(path, blobPath(this.layout, digest));
+    this.#blobs.set(digest, sizeBytes);
+  }
+
+  adoptLayer(path: string, diffId: Digest, sizeBytes: number): void {
+    renameSync(path, layerPath(this.layout, diffId));
+    this.#layers.set(diffId, sizeBytes);
+  }
+
+  /** A document of at most `maxBytes`, checked against its digest. */
+  async readBlob(digest: Digest, maxBytes: number): Promise<Buffer> {
+    const bytes = await readSmallFile(blobPath(this.layout, digest), maxBytes);
+    if (sha256(bytes) !== digest) throw this.#damaged(digest);
+    return bytes;
+  }
+
+  /**
+   * A blob's bytes; fails with `corrupt` at the end when they are not what the digest says. A disk may lie, and what is
+   * pushed or saved goes to others.
+   */
+  async *streamBlob(digest: Digest): AsyncGenerator<Buffer> {
+    const hash = createHash("sha256");
+    try {
+      const file = createReadStream(blobPath(this.layout, digest), { highWaterMark: 2 ** 20 });
+      for await (const chunk of file as AsyncIterable<Buffer>) {
+        hash.update(chunk);
+        yield chunk;
+      }
+    } catch (error) {
+      throw hostFault(error, `read ${digest}`);
+    }
+    if (`sha256:${hash.digest("hex")}` !== digest) throw this.#damaged(digest);
+  }
+
+  /** Forgets a blob that turned out damaged, so that the next pull fetches it again. */
+  dropBlob(digest: Digest): void {
+    this.#blobs.delete(digest);
+  }
+
+  /**
+   * Makes an image of content that is all here: from now on it survives a crash. `manifestBytes` are its identity.
+   * Throws a `bug` Fault when something of it is missing.
+   */
+  async commit(manifestBytes: Buffer, arrivedMs: number): Promise<StoredImage> {
+    const digest = sha256(manifestBytes);
+    const known = this.#images.get(digest);
+    if (known !== undefined) return known;
+    const stored = await this.#assemble(digest, manifestBytes, arrivedMs);
+    if (stored === undefined) throw new Fault("bug", `image ${digest} was about to be stored without all its content`);
+    await writeFileAtomic(manifestPath(this.layout, digest), manifestBytes);
+    this.#images.set(digest, stored);
+    return stored;
+  }
+
+  async setName(reference: string, digest: Digest): Promise<void> {
+    const previous = this.#names.get(reference);
+    if (previous === digest) return;
+    await writeFileAtomic(namePath(this.layout, reference), JSON.stringify({ reference, digest }));
+    this.#names.set(reference, digest);
+    this.#shown.delete(digest);
+    if (previous !== undefined) this.#shown.delete(previous);
+  }
+
+  async removeName(reference: string): Promise<void> {
+    const previous = this.#names.get(reference);
+    await removeTree(namePath(this.layout, reference));
+    this.#names.delete(reference);
+    if (previous !== undefined) this.#shown.delete(previous);
+  }
+
+  /**
+   * Deletes images that have no name and are not in `keep`, what only they needed, and unfinished work of the past.
+   * Files leave their places within one turn of the event loop, so nobody can start to rely on one that is going.
+   */
+  async collect(keep: ReadonlySet<Digest>): Promise<{ images: number; freedBytes: number }> {
+    const stale = (await readdir(this.layout.temporaryDir)).filter((name) => !this.#working.has(name));
+    const bin = this.temporary();
+    await mkdir(bin.path);
+    const named = new Set(this.#names.values());
+    const kept = (digest: Digest): boolean => named.has(digest) || keep.has(digest) || this.#held.has(digest);
+    const needed = new Set<Digest>();
+    for (const { digest, manifest, document } of this.#images.values()) {
+      if (!kept(digest)) continue;
+      for (const member of [manifest.config, ...manifest.layers]) needed.add(member.digest);
+      for (const diffId of document.diffIds) needed.add(diffId);
+    }
+    let images = 0;
+    let freedBytes = 0;
+    const discard = (path: string, sizeBytes: number): void => {
+      renameSync(path, join(bin.path, randomBytes(8).toString("hex")));
+      freedBytes += sizeBytes;
+    };
+    for (const [digest, image] of this.#images) {
+      if (kept(digest)) continue;
+      // The manifest goes first: whatever happens next, an image is either complete or not there.
+      discard(manifestPath(this.layout, digest), image.manifestBytes.length);
+      this.#images.delete(digest);
+      this.#shown.delete(digest);
+      images += 1;
+    }
+    for (const [digest, sizeBytes] of this.#blobs) {
+      if (needed.has(digest) || this.#held.has(digest)) continue;
+      discard(blobPath(this.layout, digest), sizeBytes);
+      this.#blobs.delete(digest);
+    }
+    for (const [diffId, sizeBytes] of this.#layers) {
+      if (needed.has(diffId) || this.#held.has(diffId)) continue;
+      discard(layerPath(this.layout, diffId), sizeBytes);
+      this.#layers.delete(diffId);
+    }
+    for (const name of stale) await removeTree(join(this.layout.temporaryDir, name));
+    await bin.release();
+    return { images, freedBytes };
+  }
+
+  async #scan(): Promise<void> {
+    const { layout } = this;
+    await scanFiles(layout.blobDir, "", (digest, sizeBytes) => this.#blobs.set(digest, sizeBytes));
+    await scanFiles(layout.layerDir, ".erofs", (digest, sizeBytes) => this.#layers.set(digest, sizeBytes));
+    const manifests = new Map<Digest, number>();
+    await scanFiles(layout.manifestDir, "", (digest, _, modifiedMs) => manifests.set(digest, modifiedMs));
+    for (const [digest, modifiedMs] of manifests) {
+      const bytes = await readSmallFile(manifestPath(layout, digest), maxManifestBytes);
+      // A damaged image is as good as absent: pulling or building it again mends it.
+      const stored = sha256(bytes) === digest ? await this.#assemble(digest, bytes, modifiedMs) : undefined;
+      if (stored !== undefined) this.#images.set(digest, stored);
+    }
+    for (const name of await readdir(layout.nameDir)) {
+      if (!/^[0-9a-f]{64}$/.test(name)) continue;
+      const record = parseObject(await readSmallFile(join(layout.nameDir, name)), 2 ** 20, `the name in ${name}`);
+      const { reference, digest } = record;
+      if (typeof reference === "string" && typeof digest === "string" && isDigest(digest)) {
+        this.#names.set(reference, digest);
+      }
+    }
+  }
+
+  /** The image of these manifest bytes, or undefined when something it needs is not here or damaged. */
+  async #assemble(digest: Digest, manifestBytes: Buffer, arrivedMs: number): Promise<StoredImage | undefined> {
+    const subject = `manifest ${digest}`;
+    const manifest = parseManifest(manifestBytes, undefined, subject);
+    if (manifest.kind !== "manifest") throw new Fault("bug", `${subject} is an index`);
+    const isHere = (blob: Descriptor): boolean => this.#blobs.get(blob.digest) === blob.sizeBytes;
+    if (![manifest.config, ...manifest.layers].every(isHere)) return undefined;
+    try {
+      const document = parseConfig(await this.readBlob(manifest.config.digest, maxConfigBytes), subject);
+      checkLayers(manifest, document, subject);
+      if (!document.diffIds.every((diffId) => this.#layers.has(diffId))) return undefined;
+      return { digest, manifestBytes, manifest, document, arrivedMs };
+    } catch (error) {
+      if (isFault(error, "corrupt")) return undefined;
+      throw error;
+    }
+  }
+
+  #damaged(digest: Digest): Fault {
+    this.dropBlob(digest);
+    return new Fault("corrupt", `${digest} is damaged on this machine's disk`, {
+      hint: "pull or build the image again",
+    });
+  }
+}
+
+/** Visits the files of a directory that are called after a digest. Leftovers of interrupted writes have other names. */
+async function scanFiles(
+  directory: string,
+  extension: string,
+  visit: (digest: Digest, sizeBytes: number, modifiedMs: number) => void,
+): Promise<void> {
+  for (const name of await readdir(directory)) {
+    const digest = `sha256:${name.slice(0, name.length - extension.length)}`;
+    const path = join(directory, name);
+    if (!name.endsWith(extension) || !isDigest(digest)) {
+      await removeTree(path);
+      continue;
+    }
+    const facts = await stat(path);
+    visit(digest, facts.size, facts.mtimeMs);
+  }
+}

@@ -1,0 +1,102 @@
+import type { Call } from "../base/call.ts";
+import { Fault, isFault } from "../base/fault.ts";
+import type { Digest } from "../base/id.ts";
+import type { Content } from "./content/content.ts";
+import { blobPath } from "./content/layout.ts";
+import type { BlobSource } from "./layer/blob-source.ts";
+import type { LayerExpectation } from "./layer/ingest.ts";
+import type { LayerWorkers } from "./layer/layer-workers.ts";
+import { SharedWork } from "./shared-work.ts";
+
+/** A layer that is in the store: its blob and its file system. */
+export interface StoredLayer {
+  /** Of the blob. */
+  readonly digest: Digest;
+  readonly diffId: Digest;
+  readonly sizeBytes: number;
+}
+
+/** Brings layers into the store, each once however many ask for it at the same time. */
+export class LayerStore {
+  readonly #content: Content;
+  readonly #workers: LayerWorkers;
+  readonly #shared = new SharedWork<StoredLayer>();
+
+  constructor(content: Content, workers: LayerWorkers) {
+    this.#content = content;
+    this.#workers = workers;
+  }
+
+  /**
+   * The layer with this blob and diff id, from the store or else from the first of `sources` that has it. The caller
+   * holds a lease on both digests.
+   */
+  async ensure(
+    expected: Required<LayerExpectation>,
+    sources: readonly ((call: Call) => BlobSource)[],
+    call: Call,
+  ): Promise<StoredLayer> {
+    const { digest, diffId, sizeBytes } = expected;
+    const content = this.#content;
+    if (content.hasBlob(digest) && content.hasLayer(diffId)) return { digest, diffId, sizeBytes };
+    return await this.#shared.join(`${digest} ${diffId}`, call, async (call) => {
+      if (content.hasBlob(digest)) {
+        try {
+          return await this.#ingest({ kind: "file", path: blobPath(content.layout, digest) }, expected, call);
+        } catch (error) {
+          if (!isFault(error, "corrupt")) throw error;
+          content.dropBlob(digest);
+        }
+      }
+      let failure: unknown = new Fault("not-found", `layer ${digest} is nowhere to be had`);
+      for (const source of sources) {
+        try {
+          return await this.#ingest(source(call), expected, call);
+        } catch (error) {
+          if (!isFault(error, "not-found")) throw error;
+          failure = error;
+        }
+      }
+      throw failure;
+    });
+  }
+
+  /**
+   * A layer of which not all is known beforehand: one made here, or of an archive that does not tell its digest. `hold` is
+   * told the digests before they are in the store, to hold them with the caller's lease.
+   */
+  async add(
+    source: BlobSource,
+    expected: LayerExpectation,
+    hold: (...digests: readonly Digest[]) => void,
+    call: Call,
+  ): Promise<StoredLayer> {
+    return await this.#ingest(source, expected, call, hold);
+  }
+
+  async #ingest(
+    source: BlobSource,
+    expected: LayerExpectation,
+    call: Call,
+    hold: (...digests: readonly Digest[]) => void = () => {},
+  ): Promise<StoredLayer> {
+    const content = this.#content;
+    const layer = content.temporary();
+    const blob = content.temporary();
+    try {
+      const facts = await this.#workers.ingest(
+        source,
+        { targetPath: layer.path, keepBlobPath: blob.path },
+        expected,
+        call,
+      );
+      const { digest, diffId, sizeBytes } = facts;
+      hold(digest, diffId);
+      if (!content.hasBlob(digest)) content.adoptBlob(blob.path, digest, sizeBytes);
+      if (!content.hasLayer(diffId)) content.adoptLayer(layer.path, diffId, facts.erofsBytes);
+      return { digest, diffId, sizeBytes };
+    } finally {
+      await Promise.all([layer.release(), blob.release()]);
+    }
+  }
+}
