@@ -121,7 +121,9 @@ export interface Exit {
 export type InstanceEvent =
   | { readonly kind: "started"; readonly id: InstanceId; readonly pid: number }
   | { readonly kind: "exited"; readonly id: InstanceId; readonly exit: Exit }
-  | { readonly kind: "oom"; readonly id: InstanceId };
+  | { readonly kind: "oom"; readonly id: InstanceId }
+  /** Something that watches over it died: `list` says `intact: false`. */
+  | { readonly kind: "broken"; readonly id: InstanceId };
 
 export interface LogRange {
   readonly follow: boolean;

@@ -1,0 +1,128 @@
+import { mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import type { Readable, Writable } from "node:stream";
+import { type Call, withDeadline } from "../../base/call.ts";
+import { Fault } from "../../base/fault.ts";
+import type { InstanceId } from "../../base/id.ts";
+import { identifyProcess, isAlive, type ProcessIdentity, signalProcess } from "../../host/proc.ts";
+import { type Detached, spawnDetached } from "../../host/process.ts";
+import type { Launch } from "../contract.ts";
+import type { OciConfig } from "./config.ts";
+import type { InstancePaths, Layout } from "./layout.ts";
+import { segmentBytes } from "./log-file.ts";
+import { readRecord, writeRecord } from "./record.ts";
+import type { Runtime } from "./runtime.ts";
+
+/**
+ * conmon: the process that stays with a container when we do not. It runs the runtime's `create`, holds the other end of
+ * the program's output or terminal, writes the log, and leaves the exit code in a file.
+ */
+export interface MonitorRecord extends ProcessIdentity {
+  readonly startedMs: number;
+}
+
+export interface Loaded {
+  /** The container's init, which waits to be released, on the host. */
+  readonly pid: number;
+  readonly monitor: MonitorRecord;
+  /** Resolves when conmon has ended, whyever. Never rejects. */
+  readonly monitorEnded: Promise<unknown>;
+}
+
+/** Longer than this only a runtime takes that hangs. */
+const loadTimeoutMs = 30_000;
+
+/**
+ * Starts conmon, which makes the runtime create the container. On failure nothing of it runs, but control groups and
+ * records may be left: the caller clears them away.
+ */
+export async function load(
+  id: InstanceId,
+  launch: Launch,
+  config: OciConfig,
+  runtime: Runtime,
+  layout: Layout,
+  call: Call,
+): Promise<Loaded> {
+  const paths = layout.of(id);
+  rmSync(paths.bundleDir, { recursive: true, force: true });
+  for (const directory of [layout.exitDir, layout.stateDir, layout.socketDir, paths.bundleDir, paths.logDir]) {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+  }
+  writeRecord(paths.configFile, config);
+  const startedMs = call.clock.nowMs();
+  const conmon = spawnDetached(conmonArgv(id, launch, runtime, layout, paths), {
+    env: { _OCI_SYNCPIPE: "3", _OCI_STARTPIPE: "4" },
+    stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],
+  });
+  const monitor = { ...(identifyProcess(conmon.pid) ?? { pid: conmon.pid, startTicks: 0 }), startedMs };
+  try {
+    // Before conmon goes on: whatever happens from now on, somebody knows of it.
+    writeRecord(paths.monitorFile, monitor);
+    const pid = await created(id, conmon, call);
+    return { pid, monitor, monitorEnded: conmon.exited };
+  } catch (error) {
+    // The runtime is a child of conmon and told by the kernel to die with it.
+    signalProcess(monitor, "SIGKILL");
+    await conmon.exited;
+    throw error;
+  }
+}
+
+function conmonArgv(id: InstanceId, launch: Launch, runtime: Runtime, layout: Layout, paths: InstancePaths): string[] {
+  return [
+    "conmon",
+    ...["--api-version", "1", "--sync", "--no-sync-log", "--log-level", "error"],
+    ...["--cid", id, "--cuuid", paths.socketName, "--name", id],
+    ...["--runtime", runtime.program],
+    ...runtime.globalArgs(layout).flatMap((argument) => ["--runtime-arg", argument]),
+    ...["--bundle", paths.bundleDir, "--container-pidfile", paths.pidFile],
+    ...["--exit-dir", layout.exitDir, "--socket-dir-path", layout.socketDir],
+    ...["--log-path", `k8s-file:${join(paths.logDir, "log")}`],
+    ...["--log-size-max", String(segmentBytes(launch.log.maxBytes))],
+    // A terminal outlives whoever is attached to it; a pipe ends with its writer, or no `cat` would ever end.
+    ...(launch.terminal ? ["--terminal", "--leave-stdin-open"] : []),
+    ...(launch.stdin ? ["--stdin"] : []),
+  ];
+}
+
+/** Lets conmon begin and waits for what it says about the runtime's `create`: a pid, or -1 and the runtime's words. */
+async function created(id: InstanceId, conmon: Detached, call: Call): Promise<number> {
+  const [, , , sync, start] = conmon.pipes as readonly [null, null, null, Readable, Writable];
+  using bounded = withDeadline(call, loadTimeoutMs, `start ${id}`);
+  const onAbort = (): void => void sync.destroy(bounded.signal.reason as Error);
+  bounded.signal.addEventListener("abort", onAbort, { once: true });
+  start.on("error", () => {});
+  start.end("\0");
+  let text = "";
+  try {
+    for await (const chunk of sync) {
+      text += String(chunk);
+      if (text.includes("\n")) break;
+    }
+  } catch (error) {
+    throw Fault.from(error, `start ${id}`);
+  } finally {
+    bounded.signal.removeEventListener("abort", onAbort);
+  }
+  if (!text.includes("\n")) throw new Fault("failed", `start ${id}: its monitor was killed`);
+  const answer = JSON.parse(text) as { readonly data?: number; readonly pid?: number; readonly message?: string };
+  const pid = answer.data ?? answer.pid ?? -1;
+  if (pid <= 0) throw runtimeFault(id, answer.message ?? "the runtime did not say why");
+  return pid;
+}
+
+/** What a runtime says when it cannot: its own words, as the reason that fits. */
+function runtimeFault(id: InstanceId, message: string): Fault {
+  const text = message.trim().split("\n").at(-1) ?? "";
+  if (/executable file|no such file or directory|not found in \$PATH/i.test(text)) {
+    return new Fault("invalid", `start ${id}: ${text}`, { hint: "the program must be in the image, and executable" });
+  }
+  return new Fault("failed", `start ${id}: ${text}`);
+}
+
+/** The monitor of the run, when it is there. */
+export function livingMonitor(paths: InstancePaths): MonitorRecord | undefined {
+  const record = readRecord<MonitorRecord>(paths.monitorFile);
+  return record !== undefined && isAlive(record) ? record : undefined;
+}
