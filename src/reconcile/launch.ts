@@ -6,7 +6,9 @@ import type { Attachment } from "../network/contract.ts";
 import type { AttachedVolume, Root } from "../storage/contract.ts";
 import type { MountSection } from "../stack/model.ts";
 import type { DesiredInstance } from "../stack/plan/step.ts";
-import type { SecretVault, SubmittedFiles } from "./parts.ts";
+import type { Secret } from "../secret/secret.ts";
+import type { Secrets } from "../secret/contract.ts";
+import type { SubmittedFiles } from "./parts.ts";
 
 /** What the drivers handed back for one instance. */
 export interface Attached {
@@ -22,18 +24,18 @@ export async function launchOf(
   instance: DesiredInstance,
   image: Image,
   attached: Attached,
-  sources: { readonly files: SubmittedFiles; readonly secrets: SecretVault },
+  sources: { readonly files: SubmittedFiles; readonly secrets: Secrets },
   call: Call,
 ): Promise<Launch> {
   const { section } = instance;
-  const read = async (name: string): Promise<Uint8Array> => {
+  const read = async (name: string): Promise<Secret> => {
     const version = instance.secrets[name];
     if (version === undefined) throw new Fault("bug", `secret ${name} of ${instance.id} has no version`);
-    return await sources.secrets.read(stack, name, version, call);
+    return await sources.secrets.resolve(stack, name, version, call);
   };
   const env: Record<string, string> = { ...image.config.env };
   for (const [name, value] of Object.entries(section.env)) {
-    env[name] = "value" in value ? value.value : Buffer.from(await read(value.secret)).toString("utf8");
+    env[name] = "value" in value ? value.value : (await read(value.secret)).revealText();
   }
   const mounts: LaunchMount[] = [];
   for (const mount of section.mounts)
@@ -108,7 +110,7 @@ async function mountsOf(
   instance: DesiredInstance,
   attached: Attached,
   files: SubmittedFiles,
-  read: (secret: string) => Promise<Uint8Array>,
+  read: (secret: string) => Promise<Secret>,
   call: Call,
 ): Promise<readonly LaunchMount[]> {
   const { destination } = mount;
@@ -118,7 +120,9 @@ async function mountsOf(
     case "tmpfs":
       return [{ kind: "tmpfs", destination, ...(mount.sizeBytes === undefined ? {} : { sizeBytes: mount.sizeBytes }) }];
     case "secret":
-      return [{ kind: "file", destination, content: await read(mount.secret), mode: mount.mode, secret: true }];
+      return [
+        { kind: "file", destination, content: (await read(mount.secret)).reveal(), mode: mount.mode, secret: true },
+      ];
     case "volume": {
       const volume = attached.volumes.get(mount.volume);
       if (volume === undefined) throw new Fault("bug", `volume ${mount.volume} of ${instance.id} is not attached`);

@@ -5,6 +5,7 @@ import type { Images } from "../image/contract.ts";
 import type { Engine } from "../instance/contract.ts";
 import type { NetworkDriver } from "../network/contract.ts";
 import type { Operations } from "../operation/contract.ts";
+import type { Secrets } from "../secret/contract.ts";
 import type { Pool } from "../storage/contract.ts";
 import type { Store } from "../store/contract.ts";
 
@@ -15,7 +16,7 @@ export interface Parts {
   readonly network: NetworkDriver;
   readonly images: Images;
   readonly files: SubmittedFiles;
-  readonly secrets: SecretVault;
+  readonly secrets: Secrets;
   readonly store: Store;
   readonly events: EventBus;
   readonly operations: Operations;
@@ -40,19 +41,6 @@ export interface SubmittedFile {
   readonly path: string;
   readonly mode: number;
   readonly content: Uint8Array;
-}
-
-/** Values of secrets, by stack, name and version. */
-export interface SecretVault {
-  /** Keeps the value and returns its version; the same value again is the same version. */
-  put(stack: string, name: string, value: Uint8Array, call: Call): Promise<string>;
-  /** The newest version, or undefined. */
-  current(stack: string, name: string, call: Call): Promise<string | undefined>;
-  /** Makes one of `length` random characters when there is none, and returns its version. */
-  generate(stack: string, name: string, length: number, call: Call): Promise<string>;
-  /** `not-found` when the version is gone. */
-  read(stack: string, name: string, version: string, call: Call): Promise<Uint8Array>;
-  removeStack(stack: string, call: Call): Promise<void>;
 }
 
 /** `shop.back` for the network `back` of stack `shop`; a name may say its stack itself: `shop/back`. */

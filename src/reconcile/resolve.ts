@@ -46,7 +46,12 @@ export async function resolvePreview(
   }
   const secrets: Record<string, string> = {};
   for (const name of Object.keys(spec.secrets)) {
-    secrets[name] = (await parts.secrets.current(spec.stack, name, call)) ?? "new";
+    const value = submission.secrets.get(name);
+    const version =
+      value === undefined
+        ? await parts.secrets.current(spec.stack, name, call)
+        : parts.secrets.versionOf(spec.stack, name, value);
+    if (version !== undefined) secrets[name] = version;
   }
   return { generation: { spec, images, secrets, files }, missingImages };
 }

@@ -349,7 +349,9 @@ export class StackLoop {
     const record = this.state.record;
     if (record?.status === "removing") {
       if (record.removal?.volumes === true || record.origin === "run") {
-        await parts.secrets.removeStack(this.state.name, call);
+        for (const { name } of await parts.secrets.list(this.state.name, call)) {
+          await parts.secrets.remove(this.state.name, name, call);
+        }
         await this.state.erase(call);
         this.#erased = true;
       } else {
