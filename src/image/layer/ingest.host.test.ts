@@ -25,6 +25,7 @@ import { mountErofs, mountOverlay, unmount } from "../../host/mount.ts";
 import { run } from "../../host/process.ts";
 import { ingestLayer } from "./ingest.ts";
 import { defaultLayerLimits } from "./limit.ts";
+import { corpus, mutations } from "./mutation-fixture.ts";
 import { entry, pax, tar } from "./tar-fixture.ts";
 import { anyTree, makeTree, seeTree, seeXattrs } from "./tree-fixture.ts";
 
@@ -254,6 +255,25 @@ test("whiteouts and opaque directories hide in an overlay what they hide in dock
       }
     }),
   );
+});
+
+test("what a damaged archive became, if it was not refused, is a sound file system", async () => {
+  const { base } = room();
+  const image = join(base, "layer.erofs");
+  const limits = { ...defaultLayerLimits, maxUnpackedBytes: 2 ** 24 };
+  let sound = 0;
+  for (const { path } of corpus()) {
+    for (const { seed, bytes } of mutations(readFileSync(path), 60)) {
+      try {
+        await ingestLayer(Readable.from([bytes]), { targetPath: image }, {}, limits, call);
+      } catch {
+        continue;
+      }
+      await run(["fsck.erofs", image], { attempted: `check ${path} damaged by seed ${seed}` }, call);
+      sound += 1;
+    }
+  }
+  assert.ok(sound > 50, `only ${sound} were not refused`);
 });
 
 test("a full disk is told, and nothing stays on it", async () => {

@@ -9,7 +9,7 @@ import { defaultLayerLimits, type LayerLimits } from "./limit.ts";
 import { faultFrom, plainFault, type FromWorker, type ToWorker } from "./worker-message.ts";
 
 /** Enough for a million entries with the longest names that `defaultLayerLimits` admit; beyond it only the worker dies. */
-const maxHeapMiB = 1024;
+const defaultMaxHeapMiB = 1024;
 /** An idle worker costs some 10 MiB; starting one costs some 40 ms. Layers of one image follow each other within this. */
 const defaultIdleMs = 5_000;
 
@@ -31,6 +31,7 @@ export class LayerWorkers {
   readonly #clock: Clock;
   readonly #maxWorkers: number;
   readonly #idleMs: number;
+  readonly #maxHeapMiB: number;
   readonly #waiting: Job[] = [];
   readonly #idle: { readonly worker: Worker; readonly keep: () => void }[] = [];
   readonly #targets = new Set<string>();
@@ -38,9 +39,13 @@ export class LayerWorkers {
   #isClosed = false;
 
   /** By default as many threads as processors, from two (network and unpacking overlap) to four. */
-  constructor(clock: Clock, options: { readonly maxWorkers?: number; readonly idleMs?: number } = {}) {
+  constructor(
+    clock: Clock,
+    options: { readonly maxWorkers?: number; readonly idleMs?: number; readonly maxHeapMiB?: number } = {},
+  ) {
     this.#clock = clock;
     this.#maxWorkers = options.maxWorkers ?? Math.min(4, Math.max(2, availableParallelism()));
+    this.#maxHeapMiB = options.maxHeapMiB ?? defaultMaxHeapMiB;
     this.#idleMs = options.idleMs ?? defaultIdleMs;
   }
 
@@ -102,7 +107,7 @@ export class LayerWorkers {
 
   #start(): Worker {
     const worker = new Worker(new URL("./worker.ts", import.meta.url), {
-      resourceLimits: { maxOldGenerationSizeMb: maxHeapMiB },
+      resourceLimits: { maxOldGenerationSizeMb: this.#maxHeapMiB },
     });
     this.#workers.add(worker);
     worker.once("exit", () => this.#workers.delete(worker));
@@ -192,7 +197,7 @@ function deathFault(death: unknown, expected: LayerExpectation): Fault {
   const attempted = `unpack ${layerTopic(expected)}`;
   if (death === undefined) return new Fault("cancelled", `${attempted}: shutting down`);
   if (death instanceof Error && "code" in death && death.code === "ERR_WORKER_OUT_OF_MEMORY") {
-    return new Fault("exhausted", `${attempted}: its names need more than ${maxHeapMiB} MiB of memory`, {
+    return new Fault("exhausted", `${attempted}: its names need more memory than a thread may have`, {
       cause: death,
     });
   }
