@@ -11,6 +11,8 @@ export interface EventBus {
    * `after` has not happened yet; `cancelled` when the call is. Ends when the bus is closed.
    */
   subscribe(kinds: readonly string[], after: number | "now", call: Call): AsyncIterable<Event>;
+  /** The sequence of the last event so far; 0 when there is none. */
+  last(): number;
   /** Waits for the events under way and ends every subscription. */
   close(): Promise<void>;
 }

@@ -112,6 +112,9 @@ export interface Methods {
     list(request?: ListSecretsRequest, options?: CallOptions): Promise<ListSecretsResponse>;
     /** Gives a stack's secret a new value. Instances take it with the next apply. */
     set(request: SetSecretRequest, options?: CallOptions): Promise<Secret>;
+    /** Gives a stack's secret a new random value of letters and digits. Instances take it with the next apply. */
+    rotate(request: RotateSecretRequest, options?: CallOptions): Promise<Secret>;
+    /** Removes all its versions. */
     remove(request: RemoveSecretRequest, options?: CallOptions): Promise<RemoveSecretResponse>;
   };
   /** Stacks: what one file declares, its generations, and moving between them. */
@@ -200,6 +203,7 @@ export const routes = {
   secrets: {
     list: { kind: "unary", verb: "GET", path: "/v1/secrets", body: false },
     set: { kind: "unary", verb: "POST", path: "/v1/secrets/{stack}/{name}:set", body: true },
+    rotate: { kind: "unary", verb: "POST", path: "/v1/secrets/{stack}/{name}:rotate", body: true },
     remove: { kind: "unary", verb: "POST", path: "/v1/secrets/{stack}/{name}:remove", body: true },
   },
   stacks: {
@@ -228,6 +232,7 @@ export interface Address {
 
 export interface ApplyStackRequest {
   readonly source?: StackSource;
+  /** Also remove volumes that the file no longer declares. */
   readonly pruneVolumes?: boolean;
   /** Apply only when this is still the current generation; absent: whatever is current. */
   readonly baseGeneration?: number;
@@ -235,6 +240,7 @@ export interface ApplyStackRequest {
   readonly pull?: boolean;
   /** Build images again although their input did not change. */
   readonly build?: boolean;
+  /** Kept in the history of generations. */
   readonly message?: string;
 }
 
@@ -265,15 +271,22 @@ export interface CancelOperationRequest {
 }
 
 export interface Change {
-  /** Such as container.web.memory. */
-  readonly path: string;
-  readonly before?: JsonValue;
-  readonly after?: JsonValue;
-  readonly cost: string;
+  /** The section: "container.web", "volume.db". */
+  readonly subject: string;
+  /** What happened to the section: "added", "removed", "changed". */
+  readonly kind: string;
+  /** What differs in a changed section: "memory", "env POSTGRES_DB". Empty for an added or removed one. */
+  readonly field: string;
+  /** In the words of the language; absent: it was not there. */
+  readonly from?: string;
+  /** Absent: it is no longer there. */
+  readonly to?: string;
 }
 
 export interface CheckStackRequest {
   readonly source?: StackSource;
+  /** Render the report with ANSI colours. */
+  readonly color?: boolean;
 }
 
 export interface CheckStackResponse {
@@ -281,7 +294,9 @@ export interface CheckStackResponse {
   readonly problems: readonly Problem[];
   /** The problems as text with source lines and carets. */
   readonly report: string;
+  /** Paths beside the file whose content must be sent along by UploadFiles. */
   readonly files: readonly string[];
+  /** Variables whose values must be sent along in StackSource.env. */
   readonly env: readonly string[];
 }
 
@@ -484,7 +499,7 @@ export interface Instance {
   readonly message: string;
   readonly limits?: Limits;
   readonly mounts: readonly MountPoint[];
-  /** Names only; values that come from secrets are shown as such. */
+  /** A value that comes from a secret is shown as "(secret db-password)". */
   readonly env: Readonly<Record<string, string>>;
   readonly restartPolicy: string;
   readonly engine: string;
@@ -697,6 +712,7 @@ export interface Plan {
 
 export interface PlanStackRequest {
   readonly source?: StackSource;
+  /** Also remove volumes that the file no longer declares. */
   readonly pruneVolumes?: boolean;
   /** Render the text with ANSI colours. */
   readonly color?: boolean;
@@ -804,6 +820,7 @@ export interface RemoveSecretResponse {
 
 export interface RemoveStackRequest {
   readonly stack: string;
+  /** Its volumes and their data too. */
   readonly volumes?: boolean;
 }
 
@@ -824,6 +841,13 @@ export interface RollbackStackRequest {
   readonly stack: string;
   /** 0: the last one that was healthy before the current. */
   readonly generation?: number;
+}
+
+export interface RotateSecretRequest {
+  readonly stack: string;
+  readonly name: string;
+  /** Default 32. */
+  readonly length?: number;
 }
 
 export interface RunInstanceRequest {

@@ -35,6 +35,10 @@ export class MemoryEventBus implements EventBus {
     return this.#follow(kinds, after === "now" ? this.#last : after, call);
   }
 
+  last(): number {
+    return this.#last;
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     this.#wake.ring();

@@ -78,6 +78,10 @@ export class SqliteEventBus implements EventBus {
     return this.#follow(kinds, after === "now" ? this.#bounds().last : after, call);
   }
 
+  last(): number {
+    return this.#bounds().last;
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.allSettled(this.#pending);

@@ -147,7 +147,7 @@ export type Instance = Message<"croft.v1.Instance"> & {
   mounts: MountPoint[];
 
   /**
-   * Names only; values that come from secrets are shown as such.
+   * A value that comes from a secret is shown as "(secret db-password)".
    *
    * @generated from field: map<string, string> env = 24;
    */

@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file croft/v1/resource.proto.
  */
 export const file_croft_v1_resource: GenFile = /*@__PURE__*/
-  fileDesc("Chdjcm9mdC92MS9yZXNvdXJjZS5wcm90bxIIY3JvZnQudjEisQEKBlZvbHVtZRIKCgJpZBgBIAEoCRINCgVzdGFjaxgCIAEoCRIMCgRuYW1lGAMgASgJEhcKCnNpemVfYnl0ZXMYBCABKAFIAIgBARIXCgp1c2VkX2J5dGVzGAUgASgBSAGIAQESDwoHcHJvdGVjdBgGIAEoCBIMCgRwYXRoGAcgASgJEg8KB3VzZWRfYnkYCCADKAlCDQoLX3NpemVfYnl0ZXNCDQoLX3VzZWRfYnl0ZXMiIwoSTGlzdFZvbHVtZXNSZXF1ZXN0Eg0KBXN0YWNrGAEgASgJIjgKE0xpc3RWb2x1bWVzUmVzcG9uc2USIQoHdm9sdW1lcxgBIAMoCzIQLmNyb2Z0LnYxLlZvbHVtZSIiChBHZXRWb2x1bWVSZXF1ZXN0Eg4KBnZvbHVtZRgBIAEoCSIlChNSZW1vdmVWb2x1bWVSZXF1ZXN0Eg4KBnZvbHVtZRgBIAEoCSIWChRSZW1vdmVWb2x1bWVSZXNwb25zZSJ+CgdOZXR3b3JrEgoKAmlkGAEgASgJEg0KBXN0YWNrGAIgASgJEgwKBG5hbWUYAyABKAkSDgoGc3VibmV0GAQgASgJEhAKCGludGVybmFsGAUgASgIEigKB21lbWJlcnMYBiADKAsyFy5jcm9mdC52MS5OZXR3b3JrTWVtYmVyIjIKDU5ldHdvcmtNZW1iZXISEAoIaW5zdGFuY2UYASABKAkSDwoHYWRkcmVzcxgCIAEoCSIkChNMaXN0TmV0d29ya3NSZXF1ZXN0Eg0KBXN0YWNrGAEgASgJIjsKFExpc3ROZXR3b3Jrc1Jlc3BvbnNlEiMKCG5ldHdvcmtzGAEgAygLMhEuY3JvZnQudjEuTmV0d29yayIkChFHZXROZXR3b3JrUmVxdWVzdBIPCgduZXR3b3JrGAEgASgJInUKBlNlY3JldBINCgVzdGFjaxgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB3ZlcnNpb24YAyABKAkSKwoHY3JlYXRlZBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIdmVyc2lvbnMYBSABKAUiIwoSTGlzdFNlY3JldHNSZXF1ZXN0Eg0KBXN0YWNrGAEgASgJIjgKE0xpc3RTZWNyZXRzUmVzcG9uc2USIQoHc2VjcmV0cxgBIAMoCzIQLmNyb2Z0LnYxLlNlY3JldCI+ChBTZXRTZWNyZXRSZXF1ZXN0Eg0KBXN0YWNrGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFdmFsdWUYAyABKAwiMgoTUmVtb3ZlU2VjcmV0UmVxdWVzdBINCgVzdGFjaxgBIAEoCRIMCgRuYW1lGAIgASgJIhYKFFJlbW92ZVNlY3JldFJlc3BvbnNlImoKBFBvb2wSDAoEbmFtZRgBIAEoCRIMCgRwYXRoGAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAESEgoKZnJlZV9ieXRlcxgEIAEoARINCgVyb290cxgFIAEoBRIPCgd2b2x1bWVzGAYgASgFIhIKEExpc3RQb29sc1JlcXVlc3QiMgoRTGlzdFBvb2xzUmVzcG9uc2USHQoFcG9vbHMYASADKAsyDi5jcm9mdC52MS5Qb29sMsACCg1Wb2x1bWVTZXJ2aWNlEl8KC0xpc3RWb2x1bWVzEhwuY3JvZnQudjEuTGlzdFZvbHVtZXNSZXF1ZXN0Gh0uY3JvZnQudjEuTGlzdFZvbHVtZXNSZXNwb25zZSITgtPkkwINEgsvdjEvdm9sdW1lcxJXCglHZXRWb2x1bWUSGi5jcm9mdC52MS5HZXRWb2x1bWVSZXF1ZXN0GhAuY3JvZnQudjEuVm9sdW1lIhyC0+STAhYSFC92MS92b2x1bWVzL3t2b2x1bWV9EnUKDFJlbW92ZVZvbHVtZRIdLmNyb2Z0LnYxLlJlbW92ZVZvbHVtZVJlcXVlc3QaHi5jcm9mdC52MS5SZW1vdmVWb2x1bWVSZXNwb25zZSImgtPkkwIgOgEqIhsvdjEvdm9sdW1lcy97dm9sdW1lfTpyZW1vdmUy0wEKDk5ldHdvcmtTZXJ2aWNlEmMKDExpc3ROZXR3b3JrcxIdLmNyb2Z0LnYxLkxpc3ROZXR3b3Jrc1JlcXVlc3QaHi5jcm9mdC52MS5MaXN0TmV0d29ya3NSZXNwb25zZSIUgtPkkwIOEgwvdjEvbmV0d29ya3MSXAoKR2V0TmV0d29yaxIbLmNyb2Z0LnYxLkdldE5ldHdvcmtSZXF1ZXN0GhEuY3JvZnQudjEuTmV0d29yayIegtPkkwIYEhYvdjEvbmV0d29ya3Mve25ldHdvcmt9MtMCCg1TZWNyZXRTZXJ2aWNlEl8KC0xpc3RTZWNyZXRzEhwuY3JvZnQudjEuTGlzdFNlY3JldHNSZXF1ZXN0Gh0uY3JvZnQudjEuTGlzdFNlY3JldHNSZXNwb25zZSITgtPkkwINEgsvdjEvc2VjcmV0cxJkCglTZXRTZWNyZXQSGi5jcm9mdC52MS5TZXRTZWNyZXRSZXF1ZXN0GhAuY3JvZnQudjEuU2VjcmV0IimC0+STAiM6ASoiHi92MS9zZWNyZXRzL3tzdGFja30ve25hbWV9OnNldBJ7CgxSZW1vdmVTZWNyZXQSHS5jcm9mdC52MS5SZW1vdmVTZWNyZXRSZXF1ZXN0Gh4uY3JvZnQudjEuUmVtb3ZlU2VjcmV0UmVzcG9uc2UiLILT5JMCJjoBKiIhL3YxL3NlY3JldHMve3N0YWNrfS97bmFtZX06cmVtb3ZlMmYKC1Bvb2xTZXJ2aWNlElcKCUxpc3RQb29scxIaLmNyb2Z0LnYxLkxpc3RQb29sc1JlcXVlc3QaGy5jcm9mdC52MS5MaXN0UG9vbHNSZXNwb25zZSIRgtPkkwILEgkvdjEvcG9vbHNiBnByb3RvMw", [file_google_api_annotations, file_google_protobuf_timestamp]);
+  fileDesc("Chdjcm9mdC92MS9yZXNvdXJjZS5wcm90bxIIY3JvZnQudjEisQEKBlZvbHVtZRIKCgJpZBgBIAEoCRINCgVzdGFjaxgCIAEoCRIMCgRuYW1lGAMgASgJEhcKCnNpemVfYnl0ZXMYBCABKAFIAIgBARIXCgp1c2VkX2J5dGVzGAUgASgBSAGIAQESDwoHcHJvdGVjdBgGIAEoCBIMCgRwYXRoGAcgASgJEg8KB3VzZWRfYnkYCCADKAlCDQoLX3NpemVfYnl0ZXNCDQoLX3VzZWRfYnl0ZXMiIwoSTGlzdFZvbHVtZXNSZXF1ZXN0Eg0KBXN0YWNrGAEgASgJIjgKE0xpc3RWb2x1bWVzUmVzcG9uc2USIQoHdm9sdW1lcxgBIAMoCzIQLmNyb2Z0LnYxLlZvbHVtZSIiChBHZXRWb2x1bWVSZXF1ZXN0Eg4KBnZvbHVtZRgBIAEoCSIlChNSZW1vdmVWb2x1bWVSZXF1ZXN0Eg4KBnZvbHVtZRgBIAEoCSIWChRSZW1vdmVWb2x1bWVSZXNwb25zZSJ+CgdOZXR3b3JrEgoKAmlkGAEgASgJEg0KBXN0YWNrGAIgASgJEgwKBG5hbWUYAyABKAkSDgoGc3VibmV0GAQgASgJEhAKCGludGVybmFsGAUgASgIEigKB21lbWJlcnMYBiADKAsyFy5jcm9mdC52MS5OZXR3b3JrTWVtYmVyIjIKDU5ldHdvcmtNZW1iZXISEAoIaW5zdGFuY2UYASABKAkSDwoHYWRkcmVzcxgCIAEoCSIkChNMaXN0TmV0d29ya3NSZXF1ZXN0Eg0KBXN0YWNrGAEgASgJIjsKFExpc3ROZXR3b3Jrc1Jlc3BvbnNlEiMKCG5ldHdvcmtzGAEgAygLMhEuY3JvZnQudjEuTmV0d29yayIkChFHZXROZXR3b3JrUmVxdWVzdBIPCgduZXR3b3JrGAEgASgJInUKBlNlY3JldBINCgVzdGFjaxgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB3ZlcnNpb24YAyABKAkSKwoHY3JlYXRlZBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIdmVyc2lvbnMYBSABKAUiIwoSTGlzdFNlY3JldHNSZXF1ZXN0Eg0KBXN0YWNrGAEgASgJIjgKE0xpc3RTZWNyZXRzUmVzcG9uc2USIQoHc2VjcmV0cxgBIAMoCzIQLmNyb2Z0LnYxLlNlY3JldCI+ChBTZXRTZWNyZXRSZXF1ZXN0Eg0KBXN0YWNrGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFdmFsdWUYAyABKAwiQgoTUm90YXRlU2VjcmV0UmVxdWVzdBINCgVzdGFjaxgBIAEoCRIMCgRuYW1lGAIgASgJEg4KBmxlbmd0aBgDIAEoBSIyChNSZW1vdmVTZWNyZXRSZXF1ZXN0Eg0KBXN0YWNrGAEgASgJEgwKBG5hbWUYAiABKAkiFgoUUmVtb3ZlU2VjcmV0UmVzcG9uc2UiagoEUG9vbBIMCgRuYW1lGAEgASgJEgwKBHBhdGgYAiABKAkSEgoKc2l6ZV9ieXRlcxgDIAEoARISCgpmcmVlX2J5dGVzGAQgASgBEg0KBXJvb3RzGAUgASgFEg8KB3ZvbHVtZXMYBiABKAUiEgoQTGlzdFBvb2xzUmVxdWVzdCIyChFMaXN0UG9vbHNSZXNwb25zZRIdCgVwb29scxgBIAMoCzIOLmNyb2Z0LnYxLlBvb2wywAIKDVZvbHVtZVNlcnZpY2USXwoLTGlzdFZvbHVtZXMSHC5jcm9mdC52MS5MaXN0Vm9sdW1lc1JlcXVlc3QaHS5jcm9mdC52MS5MaXN0Vm9sdW1lc1Jlc3BvbnNlIhOC0+STAg0SCy92MS92b2x1bWVzElcKCUdldFZvbHVtZRIaLmNyb2Z0LnYxLkdldFZvbHVtZVJlcXVlc3QaEC5jcm9mdC52MS5Wb2x1bWUiHILT5JMCFhIUL3YxL3ZvbHVtZXMve3ZvbHVtZX0SdQoMUmVtb3ZlVm9sdW1lEh0uY3JvZnQudjEuUmVtb3ZlVm9sdW1lUmVxdWVzdBoeLmNyb2Z0LnYxLlJlbW92ZVZvbHVtZVJlc3BvbnNlIiaC0+STAiA6ASoiGy92MS92b2x1bWVzL3t2b2x1bWV9OnJlbW92ZTLTAQoOTmV0d29ya1NlcnZpY2USYwoMTGlzdE5ldHdvcmtzEh0uY3JvZnQudjEuTGlzdE5ldHdvcmtzUmVxdWVzdBoeLmNyb2Z0LnYxLkxpc3ROZXR3b3Jrc1Jlc3BvbnNlIhSC0+STAg4SDC92MS9uZXR3b3JrcxJcCgpHZXROZXR3b3JrEhsuY3JvZnQudjEuR2V0TmV0d29ya1JlcXVlc3QaES5jcm9mdC52MS5OZXR3b3JrIh6C0+STAhgSFi92MS9uZXR3b3Jrcy97bmV0d29ya30ywgMKDVNlY3JldFNlcnZpY2USXwoLTGlzdFNlY3JldHMSHC5jcm9mdC52MS5MaXN0U2VjcmV0c1JlcXVlc3QaHS5jcm9mdC52MS5MaXN0U2VjcmV0c1Jlc3BvbnNlIhOC0+STAg0SCy92MS9zZWNyZXRzEmQKCVNldFNlY3JldBIaLmNyb2Z0LnYxLlNldFNlY3JldFJlcXVlc3QaEC5jcm9mdC52MS5TZWNyZXQiKYLT5JMCIzoBKiIeL3YxL3NlY3JldHMve3N0YWNrfS97bmFtZX06c2V0Em0KDFJvdGF0ZVNlY3JldBIdLmNyb2Z0LnYxLlJvdGF0ZVNlY3JldFJlcXVlc3QaEC5jcm9mdC52MS5TZWNyZXQiLILT5JMCJjoBKiIhL3YxL3NlY3JldHMve3N0YWNrfS97bmFtZX06cm90YXRlEnsKDFJlbW92ZVNlY3JldBIdLmNyb2Z0LnYxLlJlbW92ZVNlY3JldFJlcXVlc3QaHi5jcm9mdC52MS5SZW1vdmVTZWNyZXRSZXNwb25zZSIsgtPkkwImOgEqIiEvdjEvc2VjcmV0cy97c3RhY2t9L3tuYW1lfTpyZW1vdmUyZgoLUG9vbFNlcnZpY2USVwoJTGlzdFBvb2xzEhouY3JvZnQudjEuTGlzdFBvb2xzUmVxdWVzdBobLmNyb2Z0LnYxLkxpc3RQb29sc1Jlc3BvbnNlIhGC0+STAgsSCS92MS9wb29sc2IGcHJvdG8z", [file_google_api_annotations, file_google_protobuf_timestamp]);
 
 /**
  * @generated from message croft.v1.Volume
@@ -390,6 +390,35 @@ export const SetSecretRequestSchema: GenMessage<SetSecretRequest> = /*@__PURE__*
   messageDesc(file_croft_v1_resource, 14);
 
 /**
+ * @generated from message croft.v1.RotateSecretRequest
+ */
+export type RotateSecretRequest = Message<"croft.v1.RotateSecretRequest"> & {
+  /**
+   * @generated from field: string stack = 1;
+   */
+  stack: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * Default 32.
+   *
+   * @generated from field: int32 length = 3;
+   */
+  length: number;
+};
+
+/**
+ * Describes the message croft.v1.RotateSecretRequest.
+ * Use `create(RotateSecretRequestSchema)` to create a new message.
+ */
+export const RotateSecretRequestSchema: GenMessage<RotateSecretRequest> = /*@__PURE__*/
+  messageDesc(file_croft_v1_resource, 15);
+
+/**
  * @generated from message croft.v1.RemoveSecretRequest
  */
 export type RemoveSecretRequest = Message<"croft.v1.RemoveSecretRequest"> & {
@@ -409,7 +438,7 @@ export type RemoveSecretRequest = Message<"croft.v1.RemoveSecretRequest"> & {
  * Use `create(RemoveSecretRequestSchema)` to create a new message.
  */
 export const RemoveSecretRequestSchema: GenMessage<RemoveSecretRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_resource, 15);
+  messageDesc(file_croft_v1_resource, 16);
 
 /**
  * @generated from message croft.v1.RemoveSecretResponse
@@ -422,7 +451,7 @@ export type RemoveSecretResponse = Message<"croft.v1.RemoveSecretResponse"> & {
  * Use `create(RemoveSecretResponseSchema)` to create a new message.
  */
 export const RemoveSecretResponseSchema: GenMessage<RemoveSecretResponse> = /*@__PURE__*/
-  messageDesc(file_croft_v1_resource, 16);
+  messageDesc(file_croft_v1_resource, 17);
 
 /**
  * @generated from message croft.v1.Pool
@@ -468,7 +497,7 @@ export type Pool = Message<"croft.v1.Pool"> & {
  * Use `create(PoolSchema)` to create a new message.
  */
 export const PoolSchema: GenMessage<Pool> = /*@__PURE__*/
-  messageDesc(file_croft_v1_resource, 17);
+  messageDesc(file_croft_v1_resource, 18);
 
 /**
  * @generated from message croft.v1.ListPoolsRequest
@@ -481,7 +510,7 @@ export type ListPoolsRequest = Message<"croft.v1.ListPoolsRequest"> & {
  * Use `create(ListPoolsRequestSchema)` to create a new message.
  */
 export const ListPoolsRequestSchema: GenMessage<ListPoolsRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_resource, 18);
+  messageDesc(file_croft_v1_resource, 19);
 
 /**
  * @generated from message croft.v1.ListPoolsResponse
@@ -498,7 +527,7 @@ export type ListPoolsResponse = Message<"croft.v1.ListPoolsResponse"> & {
  * Use `create(ListPoolsResponseSchema)` to create a new message.
  */
 export const ListPoolsResponseSchema: GenMessage<ListPoolsResponse> = /*@__PURE__*/
-  messageDesc(file_croft_v1_resource, 19);
+  messageDesc(file_croft_v1_resource, 20);
 
 /**
  * Volumes: data of stacks that outlives generations. Stack files make them.
@@ -587,6 +616,18 @@ export const SecretService: GenService<{
     output: typeof SecretSchema;
   },
   /**
+   * Gives a stack's secret a new random value of letters and digits. Instances take it with the next apply.
+   *
+   * @generated from rpc croft.v1.SecretService.RotateSecret
+   */
+  rotateSecret: {
+    methodKind: "unary";
+    input: typeof RotateSecretRequestSchema;
+    output: typeof SecretSchema;
+  },
+  /**
+   * Removes all its versions.
+   *
    * @generated from rpc croft.v1.SecretService.RemoveSecret
    */
   removeSecret: {

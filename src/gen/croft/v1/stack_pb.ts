@@ -7,15 +7,15 @@ import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2
 import type { OperationSchema } from "./operation_pb.ts";
 import { file_croft_v1_operation } from "./operation_pb.ts";
 import { file_google_api_annotations } from "../../google/api/annotations_pb.ts";
-import type { Timestamp, Value } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file croft/v1/stack.proto.
  */
 export const file_croft_v1_stack: GenFile = /*@__PURE__*/
-  fileDesc("ChRjcm9mdC92MS9zdGFjay5wcm90bxIIY3JvZnQudjEigQIKC1N0YWNrU291cmNlEgwKBHBhdGgYASABKAkSDAoEdGV4dBgCIAEoCRIOCgZmb2xkZXIYAyABKAkSDgoGZm9ybWF0GAQgASgJEi8KBWZpbGVzGAUgAygLMiAuY3JvZnQudjEuU3RhY2tTb3VyY2UuRmlsZXNFbnRyeRIrCgNlbnYYBiADKAsyHi5jcm9mdC52MS5TdGFja1NvdXJjZS5FbnZFbnRyeRosCgpGaWxlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASI6ChFDaGVja1N0YWNrUmVxdWVzdBIlCgZzb3VyY2UYASABKAsyFS5jcm9mdC52MS5TdGFja1NvdXJjZSJ0ChJDaGVja1N0YWNrUmVzcG9uc2USDQoFc3RhY2sYASABKAkSIwoIcHJvYmxlbXMYAiADKAsyES5jcm9mdC52MS5Qcm9ibGVtEg4KBnJlcG9ydBgDIAEoCRINCgVmaWxlcxgEIAMoCRILCgNlbnYYBSADKAkiZgoHUHJvYmxlbRIQCghzZXZlcml0eRgBIAEoCRIMCgRsaW5lGAIgASgFEg4KBmNvbHVtbhgDIAEoBRIMCgRwYXRoGAQgASgJEg8KB21lc3NhZ2UYBSABKAkSDAoEaGludBgGIAEoCSJfChBQbGFuU3RhY2tSZXF1ZXN0EiUKBnNvdXJjZRgBIAEoCzIVLmNyb2Z0LnYxLlN0YWNrU291cmNlEhUKDXBydW5lX3ZvbHVtZXMYAiABKAgSDQoFY29sb3IYAyABKAgiwQEKBFBsYW4SDQoFc3RhY2sYASABKAkSIQoFc3RlcHMYAiADKAsyEi5jcm9mdC52MS5QbGFuU3RlcBIjCghyZWZ1c2FscxgDIAMoCzIRLmNyb2Z0LnYxLlJlZnVzYWwSDAoEdGV4dBgEIAEoCRIWCg5taXNzaW5nX2ltYWdlcxgFIAMoCRIXCg9iYXNlX2dlbmVyYXRpb24YBiABKAUSIwoId2FybmluZ3MYByADKAsyES5jcm9mdC52MS5Qcm9ibGVtImIKCFBsYW5TdGVwEgsKA2tleRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSDwoHc3ViamVjdBgDIAEoCRIMCgRjb3N0GAQgASgJEgsKA3doeRgFIAEoCRINCgVhZnRlchgGIAMoCSI1CgdSZWZ1c2FsEg8KB3N1YmplY3QYASABKAkSCwoDd2h5GAIgASgJEgwKBGhpbnQYAyABKAkisQEKEUFwcGx5U3RhY2tSZXF1ZXN0EiUKBnNvdXJjZRgBIAEoCzIVLmNyb2Z0LnYxLlN0YWNrU291cmNlEhUKDXBydW5lX3ZvbHVtZXMYAiABKAgSHAoPYmFzZV9nZW5lcmF0aW9uGAMgASgFSACIAQESDAoEcHVsbBgEIAEoCBINCgVidWlsZBgFIAEoCBIPCgdtZXNzYWdlGAYgASgJQhIKEF9iYXNlX2dlbmVyYXRpb24iNAoSUmVtb3ZlU3RhY2tSZXF1ZXN0Eg0KBXN0YWNrGAEgASgJEg8KB3ZvbHVtZXMYAiABKAgiOQoUUm9sbGJhY2tTdGFja1JlcXVlc3QSDQoFc3RhY2sYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoBSITChFMaXN0U3RhY2tzUmVxdWVzdCI1ChJMaXN0U3RhY2tzUmVzcG9uc2USHwoGc3RhY2tzGAEgAygLMg8uY3JvZnQudjEuU3RhY2siIAoPR2V0U3RhY2tSZXF1ZXN0Eg0KBXN0YWNrGAEgASgJIqsBCgVTdGFjaxIMCgRuYW1lGAEgASgJEg4KBnN0YXR1cxgCIAEoCRISCgpnZW5lcmF0aW9uGAMgASgFEhkKEWluc3RhbmNlc19ydW5uaW5nGAQgASgFEhgKEGluc3RhbmNlc193YW50ZWQYBSABKAUSKwoHdXBkYXRlZBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGb3JpZ2luGAcgASgJIicKFkxpc3RHZW5lcmF0aW9uc1JlcXVlc3QSDQoFc3RhY2sYASABKAkiRAoXTGlzdEdlbmVyYXRpb25zUmVzcG9uc2USKQoLZ2VuZXJhdGlvbnMYASADKAsyFC5jcm9mdC52MS5HZW5lcmF0aW9uIr0BCgpHZW5lcmF0aW9uEg4KBm51bWJlchgBIAEoBRIOCgZkaWdlc3QYAiABKAkSKwoHY3JlYXRlZBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc3RhdHVzGAQgASgJEg8KB2N1cnJlbnQYBSABKAgSDgoGYXV0aG9yGAYgASgJEg8KB21lc3NhZ2UYByABKAkSDwoHY2hhbmdlcxgIIAMoCRIPCgdmYWlsdXJlGAkgASgJIlAKFkRpZmZHZW5lcmF0aW9uc1JlcXVlc3QSDQoFc3RhY2sYASABKAkSDAoEZnJvbRgCIAEoBRIKCgJ0bxgDIAEoBRINCgVjb2xvchgEIAEoCCJKChdEaWZmR2VuZXJhdGlvbnNSZXNwb25zZRIMCgR0ZXh0GAEgASgJEiEKB2NoYW5nZXMYAiADKAsyEC5jcm9mdC52MS5DaGFuZ2UicwoGQ2hhbmdlEgwKBHBhdGgYASABKAkSJgoGYmVmb3JlGAIgASgLMhYuZ29vZ2xlLnByb3RvYnVmLlZhbHVlEiUKBWFmdGVyGAMgASgLMhYuZ29vZ2xlLnByb3RvYnVmLlZhbHVlEgwKBGNvc3QYBCABKAkiIwoSVXBsb2FkRmlsZXNSZXF1ZXN0Eg0KBWNodW5rGAEgASgMIiUKE1VwbG9hZEZpbGVzUmVzcG9uc2USDgoGZGlnZXN0GAEgASgJMooICgxTdGFja1NlcnZpY2USZAoKQ2hlY2tTdGFjaxIbLmNyb2Z0LnYxLkNoZWNrU3RhY2tSZXF1ZXN0GhwuY3JvZnQudjEuQ2hlY2tTdGFja1Jlc3BvbnNlIhuC0+STAhU6ASoiEC92MS9zdGFja3M6Y2hlY2sSUwoJUGxhblN0YWNrEhouY3JvZnQudjEuUGxhblN0YWNrUmVxdWVzdBoOLmNyb2Z0LnYxLlBsYW4iGoLT5JMCFDoBKiIPL3YxL3N0YWNrczpwbGFuElsKCkFwcGx5U3RhY2sSGy5jcm9mdC52MS5BcHBseVN0YWNrUmVxdWVzdBoTLmNyb2Z0LnYxLk9wZXJhdGlvbiIbgtPkkwIVOgEqIhAvdjEvc3RhY2tzOmFwcGx5EmYKC1JlbW92ZVN0YWNrEhwuY3JvZnQudjEuUmVtb3ZlU3RhY2tSZXF1ZXN0GhMuY3JvZnQudjEuT3BlcmF0aW9uIiSC0+STAh46ASoiGS92MS9zdGFja3Mve3N0YWNrfTpyZW1vdmUSbAoNUm9sbGJhY2tTdGFjaxIeLmNyb2Z0LnYxLlJvbGxiYWNrU3RhY2tSZXF1ZXN0GhMuY3JvZnQudjEuT3BlcmF0aW9uIiaC0+STAiA6ASoiGy92MS9zdGFja3Mve3N0YWNrfTpyb2xsYmFjaxJbCgpMaXN0U3RhY2tzEhsuY3JvZnQudjEuTGlzdFN0YWNrc1JlcXVlc3QaHC5jcm9mdC52MS5MaXN0U3RhY2tzUmVzcG9uc2UiEoLT5JMCDBIKL3YxL3N0YWNrcxJSCghHZXRTdGFjaxIZLmNyb2Z0LnYxLkdldFN0YWNrUmVxdWVzdBoPLmNyb2Z0LnYxLlN0YWNrIhqC0+STAhQSEi92MS9zdGFja3Mve3N0YWNrfRJ+Cg9MaXN0R2VuZXJhdGlvbnMSIC5jcm9mdC52MS5MaXN0R2VuZXJhdGlvbnNSZXF1ZXN0GiEuY3JvZnQudjEuTGlzdEdlbmVyYXRpb25zUmVzcG9uc2UiJoLT5JMCIBIeL3YxL3N0YWNrcy97c3RhY2t9L2dlbmVyYXRpb25zEncKD0RpZmZHZW5lcmF0aW9ucxIgLmNyb2Z0LnYxLkRpZmZHZW5lcmF0aW9uc1JlcXVlc3QaIS5jcm9mdC52MS5EaWZmR2VuZXJhdGlvbnNSZXNwb25zZSIfgtPkkwIZEhcvdjEvc3RhY2tzL3tzdGFja306ZGlmZhJiCgtVcGxvYWRGaWxlcxIcLmNyb2Z0LnYxLlVwbG9hZEZpbGVzUmVxdWVzdBodLmNyb2Z0LnYxLlVwbG9hZEZpbGVzUmVzcG9uc2UiFILT5JMCDjoBKiIJL3YxL2ZpbGVzKAFiBnByb3RvMw", [file_croft_v1_operation, file_google_api_annotations, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("ChRjcm9mdC92MS9zdGFjay5wcm90bxIIY3JvZnQudjEigQIKC1N0YWNrU291cmNlEgwKBHBhdGgYASABKAkSDAoEdGV4dBgCIAEoCRIOCgZmb2xkZXIYAyABKAkSDgoGZm9ybWF0GAQgASgJEi8KBWZpbGVzGAUgAygLMiAuY3JvZnQudjEuU3RhY2tTb3VyY2UuRmlsZXNFbnRyeRIrCgNlbnYYBiADKAsyHi5jcm9mdC52MS5TdGFja1NvdXJjZS5FbnZFbnRyeRosCgpGaWxlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJJChFDaGVja1N0YWNrUmVxdWVzdBIlCgZzb3VyY2UYASABKAsyFS5jcm9mdC52MS5TdGFja1NvdXJjZRINCgVjb2xvchgCIAEoCCJ0ChJDaGVja1N0YWNrUmVzcG9uc2USDQoFc3RhY2sYASABKAkSIwoIcHJvYmxlbXMYAiADKAsyES5jcm9mdC52MS5Qcm9ibGVtEg4KBnJlcG9ydBgDIAEoCRINCgVmaWxlcxgEIAMoCRILCgNlbnYYBSADKAkiZgoHUHJvYmxlbRIQCghzZXZlcml0eRgBIAEoCRIMCgRsaW5lGAIgASgFEg4KBmNvbHVtbhgDIAEoBRIMCgRwYXRoGAQgASgJEg8KB21lc3NhZ2UYBSABKAkSDAoEaGludBgGIAEoCSJfChBQbGFuU3RhY2tSZXF1ZXN0EiUKBnNvdXJjZRgBIAEoCzIVLmNyb2Z0LnYxLlN0YWNrU291cmNlEhUKDXBydW5lX3ZvbHVtZXMYAiABKAgSDQoFY29sb3IYAyABKAgiwQEKBFBsYW4SDQoFc3RhY2sYASABKAkSIQoFc3RlcHMYAiADKAsyEi5jcm9mdC52MS5QbGFuU3RlcBIjCghyZWZ1c2FscxgDIAMoCzIRLmNyb2Z0LnYxLlJlZnVzYWwSDAoEdGV4dBgEIAEoCRIWCg5taXNzaW5nX2ltYWdlcxgFIAMoCRIXCg9iYXNlX2dlbmVyYXRpb24YBiABKAUSIwoId2FybmluZ3MYByADKAsyES5jcm9mdC52MS5Qcm9ibGVtImIKCFBsYW5TdGVwEgsKA2tleRgBIAEoCRIOCgZhY3Rpb24YAiABKAkSDwoHc3ViamVjdBgDIAEoCRIMCgRjb3N0GAQgASgJEgsKA3doeRgFIAEoCRINCgVhZnRlchgGIAMoCSI1CgdSZWZ1c2FsEg8KB3N1YmplY3QYASABKAkSCwoDd2h5GAIgASgJEgwKBGhpbnQYAyABKAkisQEKEUFwcGx5U3RhY2tSZXF1ZXN0EiUKBnNvdXJjZRgBIAEoCzIVLmNyb2Z0LnYxLlN0YWNrU291cmNlEhUKDXBydW5lX3ZvbHVtZXMYAiABKAgSHAoPYmFzZV9nZW5lcmF0aW9uGAMgASgFSACIAQESDAoEcHVsbBgEIAEoCBINCgVidWlsZBgFIAEoCBIPCgdtZXNzYWdlGAYgASgJQhIKEF9iYXNlX2dlbmVyYXRpb24iNAoSUmVtb3ZlU3RhY2tSZXF1ZXN0Eg0KBXN0YWNrGAEgASgJEg8KB3ZvbHVtZXMYAiABKAgiOQoUUm9sbGJhY2tTdGFja1JlcXVlc3QSDQoFc3RhY2sYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoBSITChFMaXN0U3RhY2tzUmVxdWVzdCI1ChJMaXN0U3RhY2tzUmVzcG9uc2USHwoGc3RhY2tzGAEgAygLMg8uY3JvZnQudjEuU3RhY2siIAoPR2V0U3RhY2tSZXF1ZXN0Eg0KBXN0YWNrGAEgASgJIqsBCgVTdGFjaxIMCgRuYW1lGAEgASgJEg4KBnN0YXR1cxgCIAEoCRISCgpnZW5lcmF0aW9uGAMgASgFEhkKEWluc3RhbmNlc19ydW5uaW5nGAQgASgFEhgKEGluc3RhbmNlc193YW50ZWQYBSABKAUSKwoHdXBkYXRlZBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGb3JpZ2luGAcgASgJIicKFkxpc3RHZW5lcmF0aW9uc1JlcXVlc3QSDQoFc3RhY2sYASABKAkiRAoXTGlzdEdlbmVyYXRpb25zUmVzcG9uc2USKQoLZ2VuZXJhdGlvbnMYASADKAsyFC5jcm9mdC52MS5HZW5lcmF0aW9uIr0BCgpHZW5lcmF0aW9uEg4KBm51bWJlchgBIAEoBRIOCgZkaWdlc3QYAiABKAkSKwoHY3JlYXRlZBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc3RhdHVzGAQgASgJEg8KB2N1cnJlbnQYBSABKAgSDgoGYXV0aG9yGAYgASgJEg8KB21lc3NhZ2UYByABKAkSDwoHY2hhbmdlcxgIIAMoCRIPCgdmYWlsdXJlGAkgASgJIlAKFkRpZmZHZW5lcmF0aW9uc1JlcXVlc3QSDQoFc3RhY2sYASABKAkSDAoEZnJvbRgCIAEoBRIKCgJ0bxgDIAEoBRINCgVjb2xvchgEIAEoCCJKChdEaWZmR2VuZXJhdGlvbnNSZXNwb25zZRIMCgR0ZXh0GAEgASgJEiEKB2NoYW5nZXMYAiADKAsyEC5jcm9mdC52MS5DaGFuZ2UiagoGQ2hhbmdlEg8KB3N1YmplY3QYASABKAkSDAoEa2luZBgCIAEoCRINCgVmaWVsZBgDIAEoCRIRCgRmcm9tGAQgASgJSACIAQESDwoCdG8YBSABKAlIAYgBAUIHCgVfZnJvbUIFCgNfdG8iIwoSVXBsb2FkRmlsZXNSZXF1ZXN0Eg0KBWNodW5rGAEgASgMIiUKE1VwbG9hZEZpbGVzUmVzcG9uc2USDgoGZGlnZXN0GAEgASgJMooICgxTdGFja1NlcnZpY2USZAoKQ2hlY2tTdGFjaxIbLmNyb2Z0LnYxLkNoZWNrU3RhY2tSZXF1ZXN0GhwuY3JvZnQudjEuQ2hlY2tTdGFja1Jlc3BvbnNlIhuC0+STAhU6ASoiEC92MS9zdGFja3M6Y2hlY2sSUwoJUGxhblN0YWNrEhouY3JvZnQudjEuUGxhblN0YWNrUmVxdWVzdBoOLmNyb2Z0LnYxLlBsYW4iGoLT5JMCFDoBKiIPL3YxL3N0YWNrczpwbGFuElsKCkFwcGx5U3RhY2sSGy5jcm9mdC52MS5BcHBseVN0YWNrUmVxdWVzdBoTLmNyb2Z0LnYxLk9wZXJhdGlvbiIbgtPkkwIVOgEqIhAvdjEvc3RhY2tzOmFwcGx5EmYKC1JlbW92ZVN0YWNrEhwuY3JvZnQudjEuUmVtb3ZlU3RhY2tSZXF1ZXN0GhMuY3JvZnQudjEuT3BlcmF0aW9uIiSC0+STAh46ASoiGS92MS9zdGFja3Mve3N0YWNrfTpyZW1vdmUSbAoNUm9sbGJhY2tTdGFjaxIeLmNyb2Z0LnYxLlJvbGxiYWNrU3RhY2tSZXF1ZXN0GhMuY3JvZnQudjEuT3BlcmF0aW9uIiaC0+STAiA6ASoiGy92MS9zdGFja3Mve3N0YWNrfTpyb2xsYmFjaxJbCgpMaXN0U3RhY2tzEhsuY3JvZnQudjEuTGlzdFN0YWNrc1JlcXVlc3QaHC5jcm9mdC52MS5MaXN0U3RhY2tzUmVzcG9uc2UiEoLT5JMCDBIKL3YxL3N0YWNrcxJSCghHZXRTdGFjaxIZLmNyb2Z0LnYxLkdldFN0YWNrUmVxdWVzdBoPLmNyb2Z0LnYxLlN0YWNrIhqC0+STAhQSEi92MS9zdGFja3Mve3N0YWNrfRJ+Cg9MaXN0R2VuZXJhdGlvbnMSIC5jcm9mdC52MS5MaXN0R2VuZXJhdGlvbnNSZXF1ZXN0GiEuY3JvZnQudjEuTGlzdEdlbmVyYXRpb25zUmVzcG9uc2UiJoLT5JMCIBIeL3YxL3N0YWNrcy97c3RhY2t9L2dlbmVyYXRpb25zEncKD0RpZmZHZW5lcmF0aW9ucxIgLmNyb2Z0LnYxLkRpZmZHZW5lcmF0aW9uc1JlcXVlc3QaIS5jcm9mdC52MS5EaWZmR2VuZXJhdGlvbnNSZXNwb25zZSIfgtPkkwIZEhcvdjEvc3RhY2tzL3tzdGFja306ZGlmZhJiCgtVcGxvYWRGaWxlcxIcLmNyb2Z0LnYxLlVwbG9hZEZpbGVzUmVxdWVzdBodLmNyb2Z0LnYxLlVwbG9hZEZpbGVzUmVzcG9uc2UiFILT5JMCDjoBKiIJL3YxL2ZpbGVzKAFiBnByb3RvMw", [file_croft_v1_operation, file_google_api_annotations, file_google_protobuf_timestamp]);
 
 /**
  * @generated from message croft.v1.StackSource
@@ -77,6 +77,13 @@ export type CheckStackRequest = Message<"croft.v1.CheckStackRequest"> & {
    * @generated from field: croft.v1.StackSource source = 1;
    */
   source?: StackSource | undefined;
+
+  /**
+   * Render the report with ANSI colours.
+   *
+   * @generated from field: bool color = 2;
+   */
+  color: boolean;
 };
 
 /**
@@ -108,11 +115,15 @@ export type CheckStackResponse = Message<"croft.v1.CheckStackResponse"> & {
   report: string;
 
   /**
+   * Paths beside the file whose content must be sent along by UploadFiles.
+   *
    * @generated from field: repeated string files = 4;
    */
   files: string[];
 
   /**
+   * Variables whose values must be sent along in StackSource.env.
+   *
    * @generated from field: repeated string env = 5;
    */
   env: string[];
@@ -181,6 +192,8 @@ export type PlanStackRequest = Message<"croft.v1.PlanStackRequest"> & {
   source?: StackSource | undefined;
 
   /**
+   * Also remove volumes that the file no longer declares.
+   *
    * @generated from field: bool prune_volumes = 2;
    */
   pruneVolumes: boolean;
@@ -336,6 +349,8 @@ export type ApplyStackRequest = Message<"croft.v1.ApplyStackRequest"> & {
   source?: StackSource | undefined;
 
   /**
+   * Also remove volumes that the file no longer declares.
+   *
    * @generated from field: bool prune_volumes = 2;
    */
   pruneVolumes: boolean;
@@ -362,6 +377,8 @@ export type ApplyStackRequest = Message<"croft.v1.ApplyStackRequest"> & {
   build: boolean;
 
   /**
+   * Kept in the history of generations.
+   *
    * @generated from field: string message = 6;
    */
   message: string;
@@ -384,6 +401,8 @@ export type RemoveStackRequest = Message<"croft.v1.RemoveStackRequest"> & {
   stack: string;
 
   /**
+   * Its volumes and their data too.
+   *
    * @generated from field: bool volumes = 2;
    */
   volumes: boolean;
@@ -680,26 +699,39 @@ export const DiffGenerationsResponseSchema: GenMessage<DiffGenerationsResponse> 
  */
 export type Change = Message<"croft.v1.Change"> & {
   /**
-   * Such as container.web.memory.
+   * The section: "container.web", "volume.db".
    *
-   * @generated from field: string path = 1;
+   * @generated from field: string subject = 1;
    */
-  path: string;
+  subject: string;
 
   /**
-   * @generated from field: google.protobuf.Value before = 2;
+   * What happened to the section: "added", "removed", "changed".
+   *
+   * @generated from field: string kind = 2;
    */
-  before?: Value | undefined;
+  kind: string;
 
   /**
-   * @generated from field: google.protobuf.Value after = 3;
+   * What differs in a changed section: "memory", "env POSTGRES_DB". Empty for an added or removed one.
+   *
+   * @generated from field: string field = 3;
    */
-  after?: Value | undefined;
+  field: string;
 
   /**
-   * @generated from field: string cost = 4;
+   * In the words of the language; absent: it was not there.
+   *
+   * @generated from field: optional string from = 4;
    */
-  cost: string;
+  from?: string | undefined;
+
+  /**
+   * Absent: it is no longer there.
+   *
+   * @generated from field: optional string to = 5;
+   */
+  to?: string | undefined;
 };
 
 /**

@@ -1,0 +1,147 @@
+import { readFile } from "node:fs/promises";
+import type { Message } from "@bufbuild/protobuf";
+import { Fault } from "../../base/fault.ts";
+import type { Dispatcher } from "../dispatch.ts";
+import type { ApiCall, ClientStreamHandler, DuplexHandler, ServerStreamHandler, UnaryHandler } from "../handler.ts";
+import { sendAll, sendFault, type Answer, type Request } from "./answer.ts";
+import { isByteStream, type Binding } from "./binding.ts";
+import { readBody, readMessages } from "./body.ts";
+import { Kept } from "./kept.ts";
+import { decode, encode, parseJson, queryToJson } from "./message.ts";
+import { Routes } from "./route.ts";
+import { sendStream } from "./stream.ts";
+
+const jsonHead = { "content-type": "application/json" };
+const openApiFile = new URL("../../../docs/reference/openapi.json", import.meta.url);
+
+/** REST: the same methods as gRPC, by the routes that the protocol's annotations give them. */
+export class RestServer {
+  readonly #dispatcher: Dispatcher;
+  readonly #routes: Routes;
+  readonly #kept: Kept;
+
+  constructor(dispatcher: Dispatcher) {
+    this.#dispatcher = dispatcher;
+    this.#routes = new Routes(dispatcher.services);
+    this.#kept = new Kept(dispatcher.services);
+  }
+
+  /** Answers one request of somebody who was let in. Never throws. */
+  handle(request: Request, answer: Answer, author: string): void {
+    const url = request.url ?? "/";
+    if (request.method === "GET") {
+      const kept = this.#kept.find(url);
+      if (kept !== undefined) return sendAll(answer, 200, jsonHead, kept);
+    }
+    const gone = new AbortController();
+    answer.once("close", () => {
+      if (!answer.writableFinished) gone.abort();
+    });
+    const call = this.#dispatcher.call(author, gone.signal);
+    // Its answer may have begun, or its client be gone: then nothing is sent.
+    this.#answer(request, answer, url, call).catch((thrown: unknown) => {
+      const fault = this.#dispatcher.fault(thrown, `${request.method} ${url.split("?")[0]}`, gone.signal);
+      if (answer.headersSent) answer.destroy();
+      else sendFault(answer, fault, unread(request));
+    });
+  }
+
+  async #answer(request: Request, answer: Answer, url: string, call: ApiCall): Promise<void> {
+    const mark = url.indexOf("?");
+    const rawPath = mark === -1 ? url : url.slice(0, mark);
+    const verb = request.method ?? "GET";
+    if (verb === "GET" && rawPath === "/v1/openapi.json") {
+      return sendAll(answer, 200, jsonHead, await readFile(openApiFile));
+    }
+    const found = this.#routes.find(verb, rawPath);
+    switch (found.kind) {
+      case "unknown": {
+        const hint =
+          found.near.length > 0 ? `did you mean ${found.near.join(" or ")}?` : "GET /v1/openapi.json lists all routes";
+        return sendFault(
+          answer,
+          new Fault("not-found", `there is no route ${verb} ${rawPath}`, { hint }),
+          unread(request),
+        );
+      }
+      case "wrong-verb": {
+        const allow = [...new Set(found.allowed)].join(", ");
+        const fault = new Fault("unsupported", `${rawPath} does not take ${verb}`, { hint: `use ${allow}` });
+        return sendFault(answer, fault, { allow, ...unread(request) }, 405);
+      }
+      case "method": {
+        using _place = this.#dispatcher.admit();
+        await this.#call(found.binding, found.path, new URLSearchParams(mark === -1 ? "" : url.slice(mark + 1)), {
+          request,
+          answer,
+          url,
+          call,
+        });
+      }
+    }
+  }
+
+  async #call(
+    binding: Binding,
+    path: Readonly<Record<string, string>>,
+    query: URLSearchParams,
+    { request, answer, url, call }: { request: Request; answer: Answer; url: string; call: ApiCall },
+  ): Promise<void> {
+    const { method } = binding;
+    const plainInput =
+      isByteStream(method, "input") && /^application\/(octet-stream|x-tar)/.test(request.headers["content-type"] ?? "");
+    const plainOutput =
+      isByteStream(method, "output") && /application\/(octet-stream|x-tar)/.test(request.headers.accept ?? "");
+    const streamed = (messages: AsyncIterable<object>): Promise<void> =>
+      sendStream(answer, messages, method, {
+        plain: plainOutput,
+        clock: call.clock,
+        fault: (thrown) => this.#dispatcher.fault(thrown, method.name, call.signal),
+      });
+    switch (method.methodKind) {
+      case "unary": {
+        const message = await this.#read(binding, path, query, request, call);
+        const revision = this.#kept.revision(method);
+        const body = encode(method.output, await this.#dispatcher.handler<UnaryHandler>(method)(message, call));
+        if (revision !== undefined) this.#kept.keep(url, method, revision, body);
+        return sendAll(answer, 200, jsonHead, body);
+      }
+      case "server_streaming": {
+        const message = await this.#read(binding, path, query, request, call);
+        return await streamed(this.#dispatcher.handler<ServerStreamHandler>(method)(message, call));
+      }
+      case "client_streaming": {
+        const messages = readMessages(request, method, plainInput);
+        const result = await this.#dispatcher.handler<ClientStreamHandler>(method)(messages, call);
+        return sendAll(answer, 200, jsonHead, encode(method.output, result));
+      }
+      case "bidi_streaming": {
+        const messages = readMessages(request, method, plainInput);
+        return await streamed(this.#dispatcher.handler<DuplexHandler>(method)(messages, call));
+      }
+    }
+  }
+
+  async #read(
+    { method, body }: Binding,
+    path: Readonly<Record<string, string>>,
+    query: URLSearchParams,
+    request: Request,
+    call: ApiCall,
+  ): Promise<Message> {
+    if (!body) return decode(method.input, queryToJson(method.input, query), path);
+    const [parameter] = query.keys();
+    if (parameter !== undefined) {
+      throw new Fault("invalid", `${method.name} takes no query parameters, but got ${parameter}`, {
+        hint: "put it into the JSON body",
+      });
+    }
+    const text = await readBody(request, (delayMs, action) => call.clock.after(delayMs, action));
+    return decode(method.input, text.trim() === "" ? {} : parseJson(text), path);
+  }
+}
+
+/** A request that was refused before its body was read cannot be followed by another on the same connection. */
+function unread(request: Request): Record<string, string> {
+  return request.httpVersionMajor === 1 && !request.complete ? { connection: "close" } : {};
+}
