@@ -46,6 +46,7 @@ test("a failure says what was attempted, and what the program said last", async 
 
 test("a program that is not installed is unsupported, and the hint names its package", async () => {
   await assert.rejects(run(["no-such-program"], {}, call), isNotInstalled);
+  await assert.rejects(run(["no-such-program"], { endsWithUs: true }, call), isNotInstalled);
   assert.throws(() => stream(["no-such-program"], {}, call), isNotInstalled);
   assert.throws(() => spawnDetached(["no-such-program"], {}), isNotInstalled);
   assert.equal(findProgram("no-such-program"), undefined);
@@ -122,6 +123,23 @@ test("a detached program is the leader of a session of its own and has the descr
   for await (const chunk of pipe) line += String(chunk);
   assert.equal(Number(line.split(" ")[5]), detached.pid);
   assert.deepEqual(await detached.exited, { code: 0, signal: null });
+});
+
+test("what ends with us is killed when we are", async () => {
+  await inDirectory(async (directory) => {
+    const marker = join(directory, "pid");
+    const inner = `
+      const { run } = await import(${JSON.stringify(new URL("./process.ts", import.meta.url).href)});
+      const { backgroundCall } = await import(${JSON.stringify(new URL("../base/call.ts", import.meta.url).href)});
+      const script = "echo $$ > ${marker}; echo started >&2; exec sleep 1000";
+      await run(["sh", "-c", script], { endsWithUs: true }, backgroundCall());`;
+    const streams = stream([process.execPath, "--input-type=module", "-e", inner], {}, call);
+    for (let tries = 0; tries < 500 && !existsSync(marker); tries += 1) await call.clock.sleep(10);
+    await call.clock.sleep(50);
+    process.kill(streams.pid, "SIGKILL");
+    const { stdout } = await run(["cat", marker], {}, call);
+    await gone(Number(stdout));
+  });
 });
 
 async function inDirectory(body: (directory: string) => Promise<void>): Promise<void> {

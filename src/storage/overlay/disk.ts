@@ -41,7 +41,7 @@ export async function formatDisk(path: string, sizeBytes: number, call: Call): P
   }
   // No blocks are kept back for root, tables are written when needed, and a file has no old content to discard.
   const options = ["-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"];
-  await spaceFaults(run(["mkfs.ext4", ...options, path], { attempted }, call));
+  await spaceFaults(run(["mkfs.ext4", ...options, path], { attempted, endsWithUs: true }, call));
 }
 
 /** Mounts it at `target`; what is deleted in it is given back to the host at once. */
@@ -67,7 +67,7 @@ export async function growDisk(path: string, target: string, sizeBytes: number, 
     const device = findLoopDevice(path);
     if (device === undefined) throw new Fault("precondition", `${attempted}: it is not mounted`);
     refreshCapacity(device);
-    const { code, stderr } = await run(["resize2fs", device], { attempted, okCodes: [0, 1] }, call);
+    const { code, stderr } = await run(["resize2fs", device], { attempted, okCodes: [0, 1], endsWithUs: true }, call);
     if (code === 0) return;
     if (!stderr.includes("Permission denied")) throw new Fault("failed", `${attempted}: ${stderr.trim()}`);
     await growUnmounted(path, target, attempted, call);
@@ -85,8 +85,9 @@ async function growUnmounted(path: string, target: string, attempted: string, ca
       });
     }
     // resize2fs wants it checked first. Code 1: something was corrected.
-    await run(["e2fsck", "-f", "-p", path], { attempted, okCodes: [0, 1], timeoutMs: 600_000 }, call);
-    await run(["resize2fs", path], { attempted, timeoutMs: 600_000 }, call);
+    const options = { attempted, timeoutMs: 600_000, endsWithUs: true };
+    await run(["e2fsck", "-f", "-p", path], { ...options, okCodes: [0, 1] }, call);
+    await run(["resize2fs", path], options, call);
   } finally {
     await mountDisk(path, target);
   }

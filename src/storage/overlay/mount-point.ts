@@ -1,5 +1,6 @@
 import { rmdirSync } from "node:fs";
 import { errnoOf } from "../../host/errno.ts";
+import { removeTree } from "../../host/file.ts";
 import { isMountPoint, unmount } from "../../host/mount.ts";
 
 /**
@@ -8,11 +9,17 @@ import { isMountPoint, unmount } from "../../host/mount.ts";
  */
 export async function endMount(target: string): Promise<void> {
   const ending = isMountPoint(target) ? unmount(target, { detach: true }) : undefined;
+  let strayed = false;
   try {
     removeIfThere(() => rmdirSync(target));
+  } catch (error) {
+    if (errnoOf(error) !== "ENOTEMPTY") throw error;
+    strayed = true;
   } finally {
     await ending;
   }
+  // What a program of a killed daemon wrote after the mount was gone. No data is ever kept on this side.
+  if (strayed) await removeTree(target);
 }
 
 export function removeIfThere(remove: () => void): void {

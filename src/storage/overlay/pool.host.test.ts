@@ -156,21 +156,22 @@ scenario("another daemon finds what the first one attached, and ends it", async 
 });
 
 scenario("whatever an interruption leaves is listed, and attaching or removing completes it", async (trial) => {
-  const { pool, home } = trial;
+  const { home } = trial;
   const root = await rootPath(trial);
   writeFileSync(join(root, "half"), "");
-  await pool.detachRoot(web, call);
+  await trial.pool.detachRoot(web, call);
   await run(["mv", join(home.libDir, "pool/roots", web), join(home.libDir, "pool/roots", `${web}~removed`)], {}, call);
   mkdirSync(join(home.libDir, "pool/volumes", `${data}~new`), { recursive: true });
   mkdirSync(join(home.runDir, "pool/volumes", data), { recursive: true });
   mkdirSync(join(home.runDir, "pool/layers", sha256("orphan")), { recursive: true });
+  const pool: Pool = new OverlayPool(home);
   const facts = await pool.list(call);
   assert.deepEqual(facts.roots, [{ id: web, attached: false }]);
   assert.deepEqual(
     facts.volumes.map(({ id, attached }) => [id, attached]),
     [[data, false]],
   );
-  await rootPath(trial);
+  await rootPath({ ...trial, pool: new OverlayPool(home) });
   assert.ok(!existsSync(join(root, "half")), "a half-removed root is not taken up again");
   await pool.attachVolume({ id: data }, call);
   await pool.removeRoot(web, call);

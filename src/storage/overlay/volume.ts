@@ -194,7 +194,8 @@ async function copySeed(seed: { rootPath: string; path: string }, to: string, ca
   const from = seedDirectory(seed);
   if (from === undefined) return;
   const copy = ["cp", "--archive", "--one-file-system", "--no-target-directory", "--reflink=auto", from, to];
-  await spaceFaults(run(copy, { attempted: `copy the image's ${seed.path}`, timeoutMs: 3_600_000 }, call));
+  const options = { attempted: `copy the image's ${seed.path}`, timeoutMs: 3_600_000, endsWithUs: true };
+  await spaceFaults(run(copy, options, call));
   // The copy must be as durable as the name that will say it is whole.
   await run(["sync", "--file-system", to], { attempted: `write back ${to}`, timeoutMs: 600_000 }, call);
 }
