@@ -1,0 +1,133 @@
+import { mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { pino } from "pino";
+import { listen, type Api } from "../api/listen.ts";
+import { services } from "../api/service/all.ts";
+import { backgroundCall, systemClock } from "../base/call.ts";
+import { Fault } from "../base/fault.ts";
+import { defaultHome, homeBeneath, type Home } from "../base/home.ts";
+import { ImageStore } from "../image/images.ts";
+import { SubmittedFiles } from "../image/submitted-files.ts";
+import { StoredOperations } from "../operation/stored-operations.ts";
+import { InstanceFace } from "../reconcile/instances.ts";
+import { Reconciler } from "../reconcile/reconciler.ts";
+import { StackFace } from "../reconcile/stacks.ts";
+import { SealedSecrets } from "../secret/sealed-secrets.ts";
+import { readConfig } from "./config.ts";
+import { listForeignSubnets, openDrivers } from "./drivers.ts";
+import { LocalHost } from "./host-facts.ts";
+
+/**
+ * The daemon: puts the parts together, serves the API, runs the loop. Workloads do not depend on it: it may be stopped,
+ * upgraded or killed at any time, and finds everything again when it comes back.
+ */
+const usage = `croftd — runs what croft.toml files declare
+
+usage: croftd [--root DIR]
+
+  --root DIR   keep everything beneath DIR instead of /var/lib/croft, /run/croft and /etc/croft
+  --version    print the version
+`;
+
+const graceMs = 5000;
+/** API calls at once; more is somebody's leak. */
+const maxCalls = 2000;
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: { root: { type: "string" }, version: { type: "boolean" }, help: { type: "boolean", short: "h" } },
+  });
+  const version = readVersion();
+  if (values.help === true) return void process.stdout.write(usage);
+  if (values.version === true) return void process.stdout.write(`croftd ${version}\n`);
+  if (process.getuid?.() !== 0)
+    throw new Fault("forbidden", "croftd needs root: it makes containers, mounts and networks", {
+      hint: "run it with sudo",
+    });
+  process.umask(0o022);
+  await serve(values.root === undefined ? defaultHome() : homeBeneath(values.root), version);
+}
+
+async function serve(home: Home, version: string): Promise<void> {
+  const startedMs = systemClock.nowMs();
+  const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime });
+  for (const directory of [home.libDir, home.runDir, home.etcDir])
+    mkdirSync(directory, { recursive: true, mode: 0o755 });
+  const clock = systemClock;
+  const call = backgroundCall(clock);
+  const config = await readConfig(home);
+  const drivers = await openDrivers(home, clock, call);
+  const { engine, pool, network, store, events } = drivers;
+  const onUnexpected = (attempted: string, thrown: unknown): void => log.error({ err: thrown }, attempted);
+  const [images, files, secrets, operations] = await Promise.all([
+    ImageStore.open(home, clock),
+    SubmittedFiles.open(home),
+    SealedSecrets.open(store, join(home.etcDir, "secret.key"), call),
+    StoredOperations.open(store, clock, { onUnexpected }),
+  ]);
+  const reconciler = new Reconciler({
+    engine,
+    pool,
+    network,
+    images,
+    files,
+    secrets,
+    store,
+    events,
+    operations,
+    clock,
+    subnetPool: config.subnetPool,
+    foreignSubnets: listForeignSubnets,
+  });
+  await reconciler.start();
+  const cloud = { stacks: new StackFace(reconciler), instances: new InstanceFace(reconciler) };
+  const api = await listen(
+    services({
+      cloud,
+      images,
+      events,
+      operations,
+      secrets,
+      files,
+      registries: images,
+      host: new LocalHost(home, drivers, version, startedMs),
+    }),
+    { socketPath: home.socketPath, ...(config.tcp === undefined ? {} : { tcp: config.tcp }) },
+    { clock, log, maxCalls },
+  );
+  log.info({ socket: home.socketPath, tcp: api.tcpPort, version }, "croftd is ready");
+  await endOfService();
+  log.info("croftd is stopping; workloads go on");
+  await close(api, reconciler, async () => {
+    await images.close();
+    await drivers.close();
+  });
+}
+
+async function close(api: Api, reconciler: Reconciler, rest: () => Promise<void>): Promise<void> {
+  await api.close(graceMs);
+  reconciler.stop();
+  await rest();
+}
+
+/** Resolves at SIGTERM or SIGINT; a second one ends us at once, which is safe at any time. */
+function endOfService(): Promise<void> {
+  return new Promise((resolve) => {
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve());
+  });
+}
+
+function readVersion(): string {
+  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+try {
+  await main();
+  process.exit(0);
+} catch (thrown) {
+  const fault = Fault.from(thrown, "start croftd");
+  process.stderr.write(`croftd: ${fault.message}\n${fault.hint === undefined ? "" : `  ${fault.hint}\n`}`);
+  process.exit(1);
+}
