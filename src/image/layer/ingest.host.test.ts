@@ -19,7 +19,7 @@ import { join } from "node:path";
 import { Readable } from "node:stream";
 import { after, before, test } from "node:test";
 import { gzipSync, zstdCompressSync } from "node:zlib";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { backgroundCall } from "../../base/call.ts";
 import { mountErofs, mountOverlay, unmount } from "../../host/mount.ts";
 import { run } from "../../host/process.ts";

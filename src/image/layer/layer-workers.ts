@@ -4,8 +4,10 @@ import { Worker } from "node:worker_threads";
 import { throwIfCancelled, type Call, type Clock } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import type { BlobSource } from "./blob-source.ts";
-import { layerTopic, partialPath, type IngestOptions, type LayerExpectation, type LayerFacts } from "./ingest.ts";
+import type { IngestOptions, LayerExpectation, LayerFacts } from "./ingest.ts";
 import { defaultLayerLimits, type LayerLimits } from "./limit.ts";
+import { partialPath } from "./pending-file.ts";
+import { layerTopic } from "./verified-blob.ts";
 import { faultFrom, plainFault, type FromWorker, type ToWorker } from "./worker-message.ts";
 
 /** Enough for a million entries with the longest names that `defaultLayerLimits` admit; beyond it only the worker dies. */

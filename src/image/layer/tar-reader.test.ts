@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { isFault } from "../../base/fault.ts";
 import { entry, gnuMagic, headerBlock, pax, tar } from "./tar-fixture.ts";
 import { TarReader, type TarEntry } from "./tar-reader.ts";
@@ -146,22 +146,23 @@ test("numbers in base 256, also negative", () => {
   assert.deepEqual([found.uid, found.mtimeSec], [4_000_000_000, -5]);
 });
 
+function oldExtent(block: Buffer, at: number, offset: number, size: number): void {
+  block.write(`${offset.toString(8).padStart(11, "0")}\0${size.toString(8).padStart(11, "0")}\0`, at, "latin1");
+}
+
 test("sparse files of the old GNU format, with continuation", () => {
-  const extent = (block: Buffer, at: number, offset: number, size: number): void => {
-    block.write(`${offset.toString(8).padStart(11, "0")}\0${size.toString(8).padStart(11, "0")}\0`, at, "latin1");
-  };
   const header = headerBlock({
     type: "S",
     magic: gnuMagic,
     sizeBytes: 5,
     patch: (block) => {
-      for (let index = 0; index < 4; index += 1) extent(block, 386 + index * 24, index * 10_000, 1);
+      for (let index = 0; index < 4; index += 1) oldExtent(block, 386 + index * 24, index * 10_000, 1);
       block.writeUInt8(1, 482);
       block.write("00000200000\0", 483, "latin1");
     },
   });
   const more = Buffer.alloc(512);
-  extent(more, 0, 60_000, 1);
+  oldExtent(more, 0, 60_000, 1);
   const found = only(tar(header, more, Buffer.from("abcde".padEnd(512, "\0"))));
   assert.deepEqual([found.sizeBytes, found.content, found.extents?.length], [0o200000, "abcde", 5]);
   assert.deepEqual(found.extents?.at(-1), { offset: 60_000, sizeBytes: 1 });
@@ -210,15 +211,15 @@ test("sparse files of PAX formats 0.0, 0.1 and 1.0 say the same", () => {
   }
 });
 
+function sparse(map: string, data: string): Buffer {
+  const records = [
+    ["GNU.sparse.size", "10000"],
+    ["GNU.sparse.map", map],
+  ] as const;
+  return tar(pax(records), entry({}, data));
+}
+
 test("sparse maps that lie are refused", () => {
-  const sparse = (map: string, data: string, realSize = "10000"): Buffer =>
-    tar(
-      pax([
-        ["GNU.sparse.size", realSize],
-        ["GNU.sparse.map", map],
-      ]),
-      entry({}, data),
-    );
   refuses(sparse("0,2,1,2", "abcd"), "corrupt", /overlaps/);
   refuses(sparse("9999,2", "ab"), "corrupt", /beyond its size/);
   refuses(sparse("0,3", "ab"), "corrupt", /holds 3 bytes where 2/);

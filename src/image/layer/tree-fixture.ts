@@ -16,7 +16,7 @@ import {
   writeSync,
 } from "node:fs";
 import { createHash } from "node:crypto";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { backgroundCall } from "../../base/call.ts";
 import { run } from "../../host/process.ts";
 
