@@ -173,8 +173,8 @@ export class BridgeNetwork implements NetworkDriver {
       const names = routing.names.filter((name) => name.network === network);
       this.#resolvers.setNames(network, names);
     }
-    const { accepted, refused } = this.#publication.settle(routing.published, this.#networks.values());
     const before = this.#acceptedPorts();
+    const { accepted, refused } = this.#publication.settle(routing.published, before, this.#networks.values());
     this.#published.put("published", accepted);
     this.#applyTable();
     forgetStaleUdp(before, accepted, () => this.#route.addresses().map(({ address }) => address));
@@ -191,6 +191,12 @@ export class BridgeNetwork implements NetworkDriver {
       routingIntact: this.#table.isIntact(),
       reachable: this.#reachable(new Set(ours.map(({ index }) => index))),
     };
+  }
+
+  /** Ends what this object holds on the host for itself: sockets and reserved ports. Networks and instances stay. */
+  close(): void {
+    this.#publication.release();
+    this.#route[Symbol.dispose]();
   }
 
   #convergeBridge(network: NetworkSpec, gateway: string): string {

@@ -16,9 +16,13 @@ export class Publication {
   /** Who held a port when it was refused; finding that out takes long, and the question comes again with every pass. */
   readonly #refused = new Map<string, Fault>();
 
-  /** Sorts the wanted ports into those that can be published and those that cannot, and reserves the former. */
+  /**
+   * Sorts the wanted ports into those that can be published and those that cannot, and reserves the former. Whoever has
+   * a port (`before`) keeps it, whatever the order in which they ask.
+   */
   settle(
     wanted: readonly PublishedPort[],
+    before: readonly PublishedPort[],
     networks: Iterable<NetworkSpec>,
   ): { readonly accepted: readonly PublishedPort[]; readonly refused: readonly RefusedPort[] } {
     const internal = [...networks].filter((network) => network.internal);
@@ -33,9 +37,9 @@ export class Publication {
     }
     const accepted: PublishedPort[] = [];
     const refused: RefusedPort[] = [];
-    // Who has a port keeps it, whatever the order in which they ask.
-    const held = (port: PublishedPort): number => (this.#reserved.has(keyOf(port)) ? 0 : 1);
-    for (const port of [...wanted].sort((left, right) => held(left) - held(right))) {
+    const holders = new Map(before.map((port) => [keyOf(port), port.holder]));
+    const isNew = (port: PublishedPort): number => (holders.get(keyOf(port)) === port.holder ? 0 : 1);
+    for (const port of [...wanted].sort((left, right) => isNew(left) - isNew(right))) {
       const fault = this.#refuse(port, accepted, internal);
       if (fault === undefined) accepted.push(port);
       else refused.push({ port, holder: port.holder, fault });
