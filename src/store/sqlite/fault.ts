@@ -1,5 +1,6 @@
 import { readFileSync, statSync } from "node:fs";
 import { Fault, type Reason } from "../../base/fault.ts";
+import { hostFault } from "../../host/errno.ts";
 
 /** What a primary result code of SQLite means to us (sqlite.org/rescode.html). Every other one is `failed`. */
 const meanings: Readonly<Record<number, { reason: Reason; what: string; hint: string }>> = {
@@ -23,11 +24,11 @@ const meanings: Readonly<Record<number, { reason: Reason; what: string; hint: st
   },
 };
 
-/** `thrown` by SQLite as a Fault that names the file. A Fault stays itself. */
+/** `thrown` by SQLite or the file system as a Fault that names the file. A Fault stays itself. */
 export function databaseFault(thrown: unknown, attempted: string, path: string): Fault {
   const resultCode = thrown instanceof Error && "errcode" in thrown ? Number(thrown.errcode) : undefined;
   const meaning = resultCode === undefined ? undefined : meanings[resultCode & 0xff];
-  if (meaning === undefined) return Fault.from(thrown, attempted);
+  if (meaning === undefined) return hostFault(thrown, `${attempted} ${path}`);
   const holder = meaning.reason === "conflict" ? lockHolder(path) : undefined;
   return new Fault(
     meaning.reason,
