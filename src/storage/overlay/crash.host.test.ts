@@ -7,6 +7,7 @@ import { backgroundCall } from "../../base/call.ts";
 import { isFault } from "../../base/fault.ts";
 import { homeBeneath } from "../../base/home.ts";
 import { type VolumeId, instanceId, sha256 } from "../../base/id.ts";
+import { errnoOf } from "../../host/errno.ts";
 import { listMounts, unmount } from "../../host/mount.ts";
 import { run, stream } from "../../host/process.ts";
 import type { LayerFile } from "../contract.ts";
@@ -43,7 +44,8 @@ async function converges(): Promise<void> {
       const pool = new OverlayPool(home);
       await pool.list();
       for (const id of instances) await pool.attachRoot({ id, layers, readOnly: false }, call);
-      for (const id of [plain, sized, ...copies]) assertWhole(await attachSeeded(pool, id, home.runDir));
+      for (const id of [plain, sized, ...copies])
+        assertWhole(await patiently(() => attachSeeded(pool, id, home.runDir)));
       for (const id of instances) await pool.removeRoot(id);
       for (const id of [plain, sized, ...copies]) await pool.removeVolume(id);
       assert.deepEqual(await pool.list(), { roots: [], volumes: [] });
@@ -81,6 +83,18 @@ async function killedChurn(directory: string, afterMs: number): Promise<void> {
   await call.clock.sleep(afterMs);
   child.kill("SIGKILL");
   assert.deepEqual(await child.exited, { code: null, signal: "SIGKILL" }, "it was still churning");
+}
+
+/** A disk that the killed process was growing cannot be mounted before that is done; the next passes try again. */
+async function patiently<Result>(attach: () => Promise<Result>): Promise<Result> {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await attach();
+    } catch (error) {
+      if (errnoOf(error) !== "EBUSY" || tries === 500) throw error;
+      await call.clock.sleep(20);
+    }
+  }
 }
 
 function attachSeeded(pool: OverlayPool, id: VolumeId, runDir: string): Promise<{ readonly path: string }> {

@@ -1,7 +1,7 @@
 import { existsSync, statfsSync } from "node:fs";
 import { mkdir, open, truncate } from "node:fs/promises";
 import { join } from "node:path";
-import type { Call } from "../../base/call.ts";
+import { type Call, backgroundCall } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { hostFault } from "../../host/errno.ts";
 import { MS_NODEV, MS_NOATIME, mount } from "../../host/kernel.ts";
@@ -84,10 +84,14 @@ async function growUnmounted(path: string, target: string, attempted: string, ca
         hint: "stop the instances that use it, or give the daemon CAP_SYS_RESOURCE",
       });
     }
-    // resize2fs wants it checked first. Code 1: something was corrected.
-    const options = { attempted, timeoutMs: 600_000, endsWithUs: true };
-    await run(["e2fsck", "-f", "-p", path], { ...options, okCodes: [0, 1] }, call);
-    await run(["resize2fs", path], options, call);
+    await withLoopDevice(path, { readOnly: false }, async (device) => {
+      // An interrupted resize2fs leaves a broken file system, so neither our end nor a cancelled call may stop it. It
+      // holds the device exclusively: until it is done, a successor of ours cannot mount it.
+      const options = { attempted, timeoutMs: 24 * 3600_000 };
+      // It wants a check first. Code 1: something was corrected.
+      await run(["e2fsck", "-f", "-p", device], { ...options, okCodes: [0, 1] }, backgroundCall(call.clock));
+      await run(["resize2fs", device], options, backgroundCall(call.clock));
+    });
   } finally {
     await mountDisk(path, target);
   }
