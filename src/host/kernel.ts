@@ -29,24 +29,17 @@ export const RESOLVE_IN_ROOT = 0x10;
 export const MS_RDONLY = 0x1;
 export const MS_NOSUID = 0x2;
 export const MS_NODEV = 0x4;
-export const MS_NOEXEC = 0x8;
-export const MS_REMOUNT = 0x20;
 export const MS_NOATIME = 0x400;
 export const MS_BIND = 0x1000;
-export const MS_REC = 0x4000;
-export const MS_PRIVATE = 0x40000;
-export const MS_SLAVE = 0x80000;
 
 export const MNT_DETACH = 0x2;
 export const UMOUNT_NOFOLLOW = 0x8;
 
-export const CLONE_NEWNS = 0x20000;
 export const CLONE_NEWNET = 0x40000000;
 
 export const OPEN_TREE_CLONE = 0x1;
 export const MOVE_MOUNT_F_EMPTY_PATH = 0x4;
 export const MOUNT_ATTR_RDONLY = 0x1;
-export const MOUNT_ATTR_NOSUID = 0x2;
 export const MOUNT_ATTR_NODEV = 0x4;
 
 export const RLIMIT_NOFILE = 7;
@@ -244,4 +237,4 @@ function withKernelLog(context: number, attempted: string): string {
 }
 
 /** Flags for `open` that Node names too, so that callers of `openat2` need no second list. */
-export const { O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_DIRECTORY, O_TRUNC } = constants;
+export const { O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_DIRECTORY } = constants;

@@ -72,20 +72,19 @@ export interface OverlayOptions {
  * elsewhere; there they are named by descriptors, which are short.
  */
 export async function mountOverlay(options: OverlayOptions): Promise<void> {
+  if (overlayByParameters === false) return mountOverlayByPage(options);
   const attributes =
     (options.readOnly === true ? MOUNT_ATTR_RDONLY : 0) | (options.nodev === false ? 0 : MOUNT_ATTR_NODEV);
-  if (overlayByParameters !== false) {
-    try {
-      attach(makeMount("overlay", overlayParameters(options), attributes), options.target);
-      overlayByParameters = true;
-      return;
-    } catch (error) {
-      const unknown = ["EINVAL", "ENOSYS"].includes(errnoOf(error) ?? "");
-      if (overlayByParameters === true || !unknown) throw error;
-      overlayByParameters = false;
-    }
+  try {
+    attach(makeMount("overlay", overlayParameters(options), attributes), options.target);
+    overlayByParameters = true;
+  } catch (error) {
+    const refused = ["EINVAL", "ENOSYS"].includes(errnoOf(error) ?? "");
+    if (overlayByParameters === true || !refused) throw error;
+    // An old kernel, or a mount that no kernel would make: the old way tells.
+    mountOverlayByPage(options);
+    overlayByParameters = false;
   }
-  mountOverlayByPage(options);
 }
 
 /** Whether this kernel takes `lowerdir+`; undefined until the first mount has told. */

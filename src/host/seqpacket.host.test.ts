@@ -75,6 +75,29 @@ test("cancelling the call ends a connection that waits", async () => {
   await container.finish();
 });
 
+test("a flood of output arrives whole, and a reader that is slow gets it too", async () => {
+  // conmon drops a client that does not take what it writes; our thread takes it while the reader sleeps.
+  const container = await startContainer("flood", ["sh", "-c", "read start; yes | head -c 3000000"], []);
+  const connection = await connectSeqpacket(container.socket, call);
+  await container.begin();
+  await connection.send(Buffer.from("\n"));
+  await call.clock.sleep(500);
+  assert.equal((await new Received(connection.packets).rest()).length, 3_000_000);
+  await container.finish();
+});
+
+test("a process can exit while it is connected", async () => {
+  const container = await startContainer("exit", ["sleep", "1000"], []);
+  await container.begin();
+  const program = `
+    const { connectSeqpacket } = await import(${JSON.stringify(new URL("./seqpacket.ts", import.meta.url).href)});
+    const { backgroundCall } = await import(${JSON.stringify(new URL("../base/call.ts", import.meta.url).href)});
+    await connectSeqpacket(${JSON.stringify(container.socket)}, backgroundCall());
+    process.exit(7);`;
+  await run([process.execPath, "--input-type=module", "-e", program], { okCodes: [7], timeoutMs: 20_000 }, call);
+  await container.finish();
+});
+
 test("a socket that is not there is not found, and one without listener unavailable", async () => {
   await assert.rejects(connectSeqpacket(join(directory, "nothing"), call), (error) => isFault(error, "not-found"));
   const left = join(directory, "left");

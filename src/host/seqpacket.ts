@@ -145,8 +145,9 @@ class Thread {
 
   constructor() {
     const workerData: ThreadData = { wakeFd: this.#wakeFd, exiting: this.#exiting };
-    // Node warns about descriptors that it did not open itself, as those of `kernel-socket.ts` are.
-    const options = { workerData, trackUnmanagedFds: false };
+    // Flags of the process are not for it; and Node warns about descriptors that it did not open, as these are.
+    const execArgv = ["--disable-warning=ExperimentalWarning"];
+    const options = { workerData, execArgv, trackUnmanagedFds: false };
     this.#worker = new Worker(new URL("./seqpacket-thread.ts", import.meta.url), options);
     this.#worker.on("message", (report: Report) => this.#takers.get(report.id)?.(report));
     this.#worker.on("error", (error) => this.#fail(error));
