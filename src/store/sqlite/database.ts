@@ -6,10 +6,10 @@ import { databaseFault } from "./fault.ts";
 import { migrations } from "./migration.ts";
 
 /**
- * More writes than this in one transaction would hold the event loop for more than about 10 ms; the rest waits for the
+ * More writes than this in one transaction would hold the event loop for more than about 5 ms; the rest waits for the
  * next turn.
  */
-const batchLimit = 512;
+const batchLimit = 256;
 
 /** The log is cut back to this size at checkpoints, so that one burst does not keep its space for ever. */
 const logLimitBytes = 16 * 2 ** 20;
