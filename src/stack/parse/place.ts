@@ -76,7 +76,8 @@ export class LineIndex {
 
   constructor(text: string) {
     this.#text = text;
-    const starts = [0];
+    // A byte order mark is no character of the first line.
+    const starts = [text.charCodeAt(0) === 0xfeff ? 1 : 0];
     for (let at = text.indexOf("\n"); at !== -1; at = text.indexOf("\n", at + 1)) starts.push(at + 1);
     this.#starts = starts;
   }
@@ -92,7 +93,7 @@ export class LineIndex {
     const start = this.#starts[low] ?? 0;
     const next = this.#starts[low + 1];
     const lineText = this.#text.slice(start, next === undefined ? undefined : next - 1).replace(/\r$/, "");
-    const from = Math.min(span.start - start, lineText.length);
+    const from = Math.min(Math.max(0, span.start - start), lineText.length);
     const to = Math.max(from, Math.min(span.end - start, lineText.length));
     return {
       line: low + 1,

@@ -14,20 +14,37 @@ export function parseToml(text: string): Parsed {
   } catch (thrown) {
     if (!(thrown instanceof TomlError)) throw thrown;
     const start = offsetOf(text, thrown.line, thrown.column);
-    return { problem: { span: { start, end: start + 1 }, ...explain(thrown.message) } };
+    return { problem: { span: { start, end: start + 1 }, ...explain(thrown.message, text.charAt(start)) } };
   }
   return { document: { value, place: locateToml(text) } };
 }
 
-/** smol-toml's first line, without its heading and its drawing, and what to do about it. */
-function explain(message: string): { message: string; hint: string } {
+/** smol-toml's first line, without its heading and its drawing, and what to do about it. `at`: the character it stands at. */
+function explain(message: string, at: string): { message: string; hint: string } {
   const said = (message.split("\n")[0] ?? "").replace(/^Invalid TOML document: /, "");
-  const mend = mends.find(([part]) => said.includes(part));
+  // The end of a line where a string or key should go on is no bad character: something before it was not finished.
+  const endsEarly = at === "" || at === "\n" || at === "\r";
+  const known = endsEarly ? [...earlyEnds, ...mends] : mends;
+  const mend = known.find(([part]) => said.includes(part));
   return {
     message: mend?.[1] ?? `this is not TOML: ${said}`,
-    hint: mend?.[2] ?? "see https://toml.io for how values are written; strings need quotes",
+    hint: mend?.[2] ?? "see https://toml.io for how values are written",
   };
 }
+
+const earlyEnds: readonly (readonly [string, string, string])[] = [
+  [
+    "control characters",
+    "the string is not finished on its line",
+    "close it with the quote it begins with; a string of several lines is in three quotes",
+  ],
+  [
+    "illegal character in key",
+    "the line ends within a key or section name",
+    "write key = value, or close the section with ]",
+  ],
+  ["invalid value", "the value is missing", "write a string in quotes, a number, true, false, a list or a table"],
+];
 
 /** Part of smol-toml's message → what is wrong, and the mend, in our words. */
 const mends: readonly (readonly [string, string, string])[] = [
@@ -56,6 +73,11 @@ const mends: readonly (readonly [string, string, string])[] = [
     "there is more on this line than one value",
     "put every key on a line of its own, and strings in quotes",
   ],
+  ["unexpected end of key", "the key is missing", "write key = value"],
+  ["invalid value", "this is not a value", 'strings need quotes: image = "nginx:1.27"'],
+  ["invalid date", "this is not a date", "put it in quotes to make it a string"],
+  ["leading zero", "a number must not begin with 0", 'leave the zeros out; a file mode is a string: "0644"'],
+  ["losslessly", "this number is too large", "write a smaller one, or put it in quotes to make it a string"],
   ["excessively nested", `tables and lists are nested more than ${maxDepth} deep`, "write it flatter"],
   [
     "unrecognised escape",

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { parseInstanceId } from "../../base/id.ts";
 import type { Generation } from "../model.ts";
 import { same } from "./diff.ts";

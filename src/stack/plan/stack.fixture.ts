@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { sha256 } from "../../base/id.ts";
 import { instanceDefaults } from "../default.ts";
 import type { Generation, InstanceSection } from "../model.ts";
