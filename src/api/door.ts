@@ -67,7 +67,10 @@ export class Door {
       socket.off("timeout", late);
       socket.unshift(hello);
       if (alike) this.#acceptHttp2(socket);
-      else this.#http1.emit("connection", socket);
+      else {
+        this.#http1.emit("connection", socket);
+        socket.resume();
+      }
     };
     socket.on("data", sniff);
   }

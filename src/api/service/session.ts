@@ -52,9 +52,10 @@ export async function* attachInstance(
 }
 
 /** The first message, which must say what to start. */
-export async function readStart<Start>(spoken: AsyncIterator<Spoken<Start>>): Promise<Start> {
+export async function readStart<Start>(spoken: AsyncIterator<Spoken<Start>>): Promise<NonNullable<Start>> {
   const { done, value } = await spoken.next();
-  if (done !== true && value.message.case === "start") return value.message.value;
+  const start = done !== true && value.message.case === "start" ? value.message.value : undefined;
+  if (start !== undefined && start !== null) return start;
   throw new Fault("invalid", "the first message must be start");
 }
 
