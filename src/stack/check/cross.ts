@@ -35,15 +35,7 @@ function checkNames(report: Report, sections: Sections, name: string, instance: 
     if (instance.networks?.indexOf(network) !== index) {
       report.error(at, `the network "${network}" is named twice`, "remove one of the two");
     } else if (network !== defaultNetwork && !sections.network.has(network)) {
-      const hint =
-        network === "host"
-          ? "Croft does not lend the host's network; publish ports instead"
-          : suggest(network, [...sections.network.keys(), defaultNetwork], "");
-      report.error(
-        at,
-        `there is no network "${network}"`,
-        `${hint}, or declare it as [network.${network}]`.replace("?,", "? If not,").replace("If not, or", "If not,"),
-      );
+      report.error(at, `there is no network "${network}"`, networkHint(sections, network));
     }
   }
   if (instance.networks === undefined) used.network.add(defaultNetwork);
@@ -61,6 +53,13 @@ function checkNames(report: Report, sections: Sections, name: string, instance: 
       `did you mean "${near}"?`,
     );
   }
+}
+
+function networkHint(sections: Sections, network: string): string {
+  if (network === "host") return "Croft does not lend the host's network; publish ports instead";
+  const near = closest(network, [...sections.network.keys(), defaultNetwork]);
+  const declare = `declare it as [network.${network}]`;
+  return near === undefined ? declare : `did you mean "${near}"? If not, ${declare}`;
 }
 
 function checkNetworking(report: Report, sections: Sections, name: string, instance: InstanceInput): void {
@@ -130,7 +129,7 @@ function checkNeeds(report: Report, sections: Sections): void {
           suggest(
             needed,
             names.filter((other) => other !== name),
-            "",
+            `declare it as [container.${needed}], or take it out`,
           ),
         );
       } else if (needs.indexOf(needed) !== index) {
@@ -214,23 +213,16 @@ function checkSubnets(report: Report, sections: Sections): void {
 function checkImages(report: Report, sections: Sections, used: Usage): void {
   const edges = new Map<string, readonly string[]>();
   for (const [name, image] of sections.image) {
-    const { from, packages = [] } = image;
+    const { from } = image;
     if (from === undefined) continue;
     edges.set(name, sections.image.has(from) ? [from] : []);
     if (from !== name) used.image.add(from);
-    if (from === "scratch" && packages.length > 0) {
-      report.error(
-        ["image", name, "packages"],
-        "packages cannot be installed upon scratch",
-        'build upon Debian: from = "debian:bookworm"',
-      );
-    }
   }
   for (const cycle of findCycle(edges)) {
     report.error(
       ["image", cycle[0] ?? "", "from"],
       `these images are built upon each other: ${cycle.join(" → ")}`,
-      'build one of them upon something else, such as "debian:bookworm"',
+      'build one of them upon another image, such as "debian:bookworm"',
     );
   }
 }

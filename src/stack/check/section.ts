@@ -165,6 +165,7 @@ function split(message: string): { message: string; hint: string | undefined } {
 /** What zod wanted somewhere within a field's value. */
 function expectation(issue: Issue): string {
   if (issue.code === "invalid_union" && issue.message !== "Invalid input") return issue.message;
+  if (issue.code === "invalid_value") return `one of ${issue.values.map((value) => `"${String(value)}"`).join(", ")}`;
   if (issue.code !== "invalid_type") return "something else";
   const words: Readonly<Record<string, string>> = {
     array: "a list",

@@ -94,16 +94,21 @@ const besidePath = reading(
 );
 
 /** A list, or one string that is split at spaces. Quotes are refused there, since they would not mean what they seem to. */
-const argv = z.union([
-  z.array(text),
-  reading(
-    (line): readonly string[] | Wrong =>
-      /["'\\$`|&;<>*?]/.test(line)
-        ? { wrong: `in one string, quotes and other shell characters have no meaning\nwrite a list: ["sh", "-c", "…"]` }
-        : line.split(" ").filter((word) => word !== ""),
-    {},
-  ),
-]);
+const argv = z.union(
+  [
+    z.array(text),
+    reading(
+      (line): readonly string[] | Wrong =>
+        /["'\\$`|&;<>*?]/.test(line)
+          ? {
+              wrong: `in one string, quotes and other shell characters have no meaning\nwrite a list: ["sh", "-c", "…"]`,
+            }
+          : line.split(" ").filter((word) => word !== ""),
+      {},
+    ),
+  ],
+  "a list of strings, or one string",
+);
 
 const envName = z
   .string()
@@ -192,7 +197,7 @@ const health = z
   .strictObject({
     http: reading(parseHttp, { pattern: "^:?[0-9]+(/.*)?$" }).optional(),
     tcp: z
-      .union([z.number().transform(String), z.string()])
+      .union([z.number().transform(String), z.string()], "a port")
       .pipe(reading(parsePort, {}))
       .optional(),
     exec: argv.optional(),
@@ -290,12 +295,15 @@ export const instanceShapes = {
   hostname,
   volumes: z.record(
     z.string(),
-    z.union([
-      absolutePath.transform((path) => ({ path, readOnly: false })),
-      z
-        .strictObject({ path: absolutePath, "read-only": flag.optional() })
-        .transform((value) => ({ path: value.path, readOnly: value["read-only"] ?? false })),
-    ]),
+    z.union(
+      [
+        absolutePath.transform((path) => ({ path, readOnly: false })),
+        z
+          .strictObject({ path: absolutePath, "read-only": flag.optional() })
+          .transform((value) => ({ path: value.path, readOnly: value["read-only"] ?? false })),
+      ],
+      "a path in the instance, or { path, read-only }",
+    ),
   ),
   files: z.record(
     absolutePath,
