@@ -13,6 +13,7 @@ import { StoredOperations } from "../operation/stored-operations.ts";
 import { InstanceFace } from "../reconcile/instances.ts";
 import { Reconciler } from "../reconcile/reconciler.ts";
 import { StackFace } from "../reconcile/stacks.ts";
+import { renderDiff, renderPlan } from "../stack/plan/render.ts";
 import { SealedSecrets } from "../secret/sealed-secrets.ts";
 import { readConfig } from "./config.ts";
 import { listForeignSubnets, openDrivers } from "./drivers.ts";
@@ -92,6 +93,10 @@ async function serve(home: Home, version: string): Promise<void> {
       files,
       registries: images,
       host: new LocalHost(home, drivers, version, startedMs),
+      plans: {
+        plan: ({ stack, plan }, options) => renderPlan(stack, plan, options),
+        diff: renderDiff,
+      },
     }),
     { socketPath: home.socketPath, ...(config.tcp === undefined ? {} : { tcp: config.tcp }) },
     { clock, log, maxCalls },

@@ -181,6 +181,7 @@ export class StackLoop {
   async #pass(): Promise<void> {
     const { clock } = this.#shared.call;
     await this.#removeFinishedRun();
+    this.#probe();
     const observed = this.observed();
     const planned = plan(this.state.desired(), observed, { removeVolumes: this.state.record?.pruneVolumes ?? false });
     this.#plan = { plan: planned, done: new Set() };
@@ -289,25 +290,29 @@ export class StackLoop {
     this.#failures.forget(key);
   }
 
-  /** Names and ports lead to what is running and not known to be sick; probes follow what has a check. */
-  #route(observed: Observed): void {
-    const { health, routing, sight, book } = this.#shared;
-    for (const instance of observed.instances) {
-      const desired = this.state.desiredInstance(instance.id);
-      const section = desired?.section ?? instance.section;
-      const facts = sight.instances.get(instance.id);
-      if (section === undefined || facts?.status !== "running") {
-        routing.drop(instance.id);
-        if (instance.health !== "none") health.forget(instance.id);
+  /** Probes follow what runs and has a check. Before observing: a check that changed has said nothing yet. */
+  #probe(): void {
+    const { health, sight, book } = this.#shared;
+    for (const id of sight.ofStack(this.state.name)) {
+      const facts = sight.instances.get(id);
+      const section = this.state.desiredInstance(id)?.section ?? this.state.instance(id)?.section;
+      if (facts?.status !== "running" || facts.startedMs === undefined || section?.health === undefined) {
+        health.forget(id);
         continue;
       }
-      const route = routeOf(this.state.name, instance.id, section, book, (name) => this.#isInternal(name));
-      if (section.health !== undefined && facts.startedMs !== undefined) {
-        const address = route.names[0]?.address;
-        health.follow({ id: instance.id, address, startedMs: facts.startedMs, section: section.health });
-      }
-      if (instance.health === "none" || instance.health === "healthy") routing.set(route);
-      else routing.drop(instance.id);
+      const address = routeOf(this.state.name, id, section, book, () => false).names[0]?.address;
+      health.follow({ id, address, startedMs: facts.startedMs, section: section.health });
+    }
+  }
+
+  /** Names and ports lead to what is running and not known to be sick. */
+  #route(observed: Observed): void {
+    const { routing, sight, book } = this.#shared;
+    for (const { id, health, section: applied } of observed.instances) {
+      const section = this.state.desiredInstance(id)?.section ?? applied;
+      const ready = sight.instances.get(id)?.status === "running" && (health === "none" || health === "healthy");
+      if (section === undefined || !ready) routing.drop(id);
+      else routing.set(routeOf(this.state.name, id, section, book, (name) => this.#isInternal(name)));
     }
   }
 

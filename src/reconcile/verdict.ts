@@ -34,7 +34,9 @@ export function judge(input: Evidence): Verdict {
   if (!instance.running) return { kind: "good" };
   if (observed?.status === "running" || observed?.status === "frozen") {
     if (section.health !== undefined && observed.health === "healthy") return { kind: "good" };
-    if (section.health !== undefined && observed.health === "unhealthy") {
+    // What was sick before this generation touched it is about to be started again.
+    const judged = input.attemptedMs !== undefined || section.restart === "never";
+    if (section.health !== undefined && observed.health === "unhealthy" && judged) {
       return { kind: "bad", why: `${name} is unhealthy: ${input.message}` };
     }
     if (section.health === undefined) {
