@@ -61,14 +61,14 @@ export async function ingestLayer(
   try {
     kept = options.keepBlobPath === undefined ? undefined : new PendingFile(options.keepBlobPath);
     const facts = await unpack(source, target, kept, expected, limits, call);
-    kept?.sync();
-    target.sync();
-    kept?.publish();
-    target.publish();
+    await target.sync();
+    await kept?.sync();
+    await kept?.publish();
+    await target.publish();
     return facts;
   } catch (thrown) {
-    target.discard();
-    kept?.discard();
+    await target.discard();
+    await kept?.discard();
     throw faultOf(thrown, `unpack ${layerTopic(expected)}`);
   }
 }
@@ -94,6 +94,7 @@ async function unpack(
     checkExpansion(unpackedBytes, blob.sizeBytes, limits);
     diffHash?.update(chunk);
     reader.push(chunk);
+    target.syncBehind(writer.position);
   };
   try {
     const { first, rest } = await peek(blob.chunks());

@@ -1,10 +1,16 @@
-import { closeSync, constants, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { closeSync, constants, fdatasync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
+import { promisify } from "node:util";
 
 /** What is being written lies here until it is complete and verified. One ingest of a path at a time. */
 export function partialPath(path: string): string {
   return `${path}.partial`;
 }
+
+/** So much is written before the disk is set to work on it. */
+const syncStepBytes = 32 << 20;
+
+const syncData = promisify(fdatasync);
 
 /** A file that becomes visible under its name only when it is complete. */
 export class PendingFile {
@@ -12,6 +18,10 @@ export class PendingFile {
   readonly fd: number;
   #isOpen = true;
   #isPublished = false;
+  #syncing: Promise<void> | undefined;
+  #syncedBytes = 0;
+  /** The kernel tells of a failed write once; whoever waits for the next sync would not hear of it. */
+  #syncFailure: unknown;
 
   constructor(path: string) {
     this.#path = path;
@@ -24,30 +34,51 @@ export class PendingFile {
     while (done < bytes.length) done += writeSync(this.fd, bytes, done);
   }
 
-  /** Puts the bytes on disk. To be done before `publish`, so that no name ever leads to half a file. */
-  sync(): void {
-    fsyncSync(this.fd);
-    this.#close();
+  /**
+   * Lets the disk begin with what was written, `writtenBytes` in all, while more is being written: at the end only the
+   * rest is left to wait for. Cheap; may be called often.
+   */
+  syncBehind(writtenBytes: number): void {
+    if (this.#syncing !== undefined || writtenBytes - this.#syncedBytes < syncStepBytes) return;
+    this.#syncedBytes = writtenBytes;
+    this.#syncing = syncData(this.fd)
+      .catch((error: unknown) => {
+        this.#syncFailure ??= error;
+      })
+      .finally(() => {
+        this.#syncing = undefined;
+      });
+  }
+
+  /** Puts all bytes on disk. To be done before `publish`, so that no name ever leads to half a file. */
+  async sync(): Promise<void> {
+    await this.#syncing;
+    if (this.#syncFailure !== undefined) throw this.#syncFailure;
+    await syncData(this.fd);
+    await this.#close();
   }
 
   /** Gives the file its name, which then survives a power cut. */
-  publish(): void {
+  async publish(): Promise<void> {
     renameSync(partialPath(this.#path), this.#path);
     this.#isPublished = true;
     const directory = openSync(dirname(this.#path), constants.O_RDONLY | constants.O_DIRECTORY);
     try {
-      fsyncSync(directory);
+      await syncData(directory);
     } finally {
       closeSync(directory);
     }
   }
 
-  discard(): void {
-    this.#close();
+  /** Removes it, also when it has its name already. */
+  async discard(): Promise<void> {
+    await this.#close();
     rmSync(this.#isPublished ? this.#path : partialPath(this.#path), { force: true });
   }
 
-  #close(): void {
+  /** A number that is closed while the thread pool still works with it may belong to another file by then. */
+  async #close(): Promise<void> {
+    await this.#syncing;
     if (!this.#isOpen) return;
     this.#isOpen = false;
     closeSync(this.fd);

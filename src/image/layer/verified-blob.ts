@@ -48,6 +48,7 @@ export class VerifiedBlob {
       }
       this.#hash.update(chunk);
       this.#kept?.append(chunk);
+      this.#kept?.syncBehind(this.sizeBytes);
       yield chunk;
       this.#reportProgress();
     }
