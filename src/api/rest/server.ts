@@ -33,60 +33,61 @@ export class RestServer {
       const kept = this.#kept.find(url);
       if (kept !== undefined) return sendAll(answer, 200, jsonHead, kept);
     }
+    const mark = url.indexOf("?");
+    const rawPath = mark === -1 ? url : url.slice(0, mark);
+    const verb = request.method ?? "GET";
+    if (verb === "GET" && rawPath === "/v1/openapi.json") return this.#sendOpenApi(answer);
+    const found = this.#routes.find(verb, rawPath);
+    if (found.kind === "method") {
+      const query = new URLSearchParams(mark === -1 ? "" : url.slice(mark + 1));
+      return this.#serve(found.binding, found.path, query, request, answer, author);
+    }
+    if (found.kind === "wrong-verb") {
+      const allow = [...new Set(found.allowed)].join(", ");
+      const fault = new Fault("unsupported", `${rawPath} does not take ${verb}`, { hint: `use ${allow}` });
+      return sendFault(answer, fault, { allow, ...unread(request) }, 405);
+    }
+    const hint =
+      found.near.length > 0 ? `did you mean ${found.near.join(" or ")}?` : "GET /v1/openapi.json lists all routes";
+    sendFault(answer, new Fault("not-found", `there is no route ${verb} ${rawPath}`, { hint }), unread(request));
+  }
+
+  #sendOpenApi(answer: Answer): void {
+    readFile(openApiFile).then(
+      (bytes) => sendAll(answer, 200, jsonHead, bytes),
+      (error: unknown) => sendFault(answer, Fault.from(error, "read the API's description")),
+    );
+  }
+
+  #serve(
+    binding: Binding,
+    path: Readonly<Record<string, string>>,
+    query: URLSearchParams,
+    request: Request,
+    answer: Answer,
+    author: string,
+  ): void {
     const gone = new AbortController();
     answer.once("close", () => {
       if (!answer.writableFinished) gone.abort();
     });
     const call = this.#dispatcher.call(author, gone.signal);
-    // Its answer may have begun, or its client be gone: then nothing is sent.
-    this.#answer(request, answer, url, call).catch((thrown: unknown) => {
-      const fault = this.#dispatcher.fault(thrown, `${request.method} ${url.split("?")[0]}`, gone.signal);
+    this.#call(binding, path, query, request, answer, call).catch((thrown: unknown) => {
+      const fault = this.#dispatcher.fault(thrown, binding.method.name, gone.signal);
       if (answer.headersSent) answer.destroy();
       else sendFault(answer, fault, unread(request));
     });
-  }
-
-  async #answer(request: Request, answer: Answer, url: string, call: ApiCall): Promise<void> {
-    const mark = url.indexOf("?");
-    const rawPath = mark === -1 ? url : url.slice(0, mark);
-    const verb = request.method ?? "GET";
-    if (verb === "GET" && rawPath === "/v1/openapi.json") {
-      return sendAll(answer, 200, jsonHead, await readFile(openApiFile));
-    }
-    const found = this.#routes.find(verb, rawPath);
-    switch (found.kind) {
-      case "unknown": {
-        const hint =
-          found.near.length > 0 ? `did you mean ${found.near.join(" or ")}?` : "GET /v1/openapi.json lists all routes";
-        return sendFault(
-          answer,
-          new Fault("not-found", `there is no route ${verb} ${rawPath}`, { hint }),
-          unread(request),
-        );
-      }
-      case "wrong-verb": {
-        const allow = [...new Set(found.allowed)].join(", ");
-        const fault = new Fault("unsupported", `${rawPath} does not take ${verb}`, { hint: `use ${allow}` });
-        return sendFault(answer, fault, { allow, ...unread(request) }, 405);
-      }
-      case "method": {
-        using _place = this.#dispatcher.admit();
-        await this.#call(found.binding, found.path, new URLSearchParams(mark === -1 ? "" : url.slice(mark + 1)), {
-          request,
-          answer,
-          url,
-          call,
-        });
-      }
-    }
   }
 
   async #call(
     binding: Binding,
     path: Readonly<Record<string, string>>,
     query: URLSearchParams,
-    { request, answer, url, call }: { request: Request; answer: Answer; url: string; call: ApiCall },
+    request: Request,
+    answer: Answer,
+    call: ApiCall,
   ): Promise<void> {
+    using _place = this.#dispatcher.admit();
     const { method } = binding;
     const plainInput =
       isByteStream(method, "input") && /^application\/(octet-stream|x-tar)/.test(request.headers["content-type"] ?? "");
@@ -103,7 +104,7 @@ export class RestServer {
         const message = await this.#read(binding, path, query, request, call);
         const revision = this.#kept.revision(method);
         const body = encode(method.output, await this.#dispatcher.handler<UnaryHandler>(method)(message, call));
-        if (revision !== undefined) this.#kept.keep(url, method, revision, body);
+        if (revision !== undefined) this.#kept.keep(request.url ?? "/", method, revision, body);
         return sendAll(answer, 200, jsonHead, body);
       }
       case "server_streaming": {
