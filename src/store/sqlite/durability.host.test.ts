@@ -12,7 +12,7 @@ import { Database } from "./database.ts";
 import { SqliteStore } from "./store.ts";
 
 const call = backgroundCall();
-const fixture = new URL("writer.fixture.ts", import.meta.url).pathname;
+const fixture = new URL("writer-fixture.ts", import.meta.url).pathname;
 
 /** What a writer said before it ended. */
 interface Said {

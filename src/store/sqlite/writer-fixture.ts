@@ -5,7 +5,7 @@ import { Database } from "./database.ts";
 import { SqliteStore } from "./store.ts";
 
 /**
- * A process for the durability tests to kill: `writer.fixture.ts <database> <first number> <burst> <bursts>`. In each
+ * A process for the durability tests to kill: `writer-fixture.ts <database> <first number> <burst> <bursts>`. In each
  * burst it puts `burst` keys and publishes as many events at once, and says `put <number>` or `event <sequence>` on
  * standard output for each that was acknowledged, `fault <reason>` for one that was refused.
  */
