@@ -77,6 +77,9 @@ const iflaNamespaceFd = 28;
 const iflaExtMask = 29;
 const infoKind = 1;
 const infoData = 2;
+const infoPortKind = 4;
+const infoPortData = 5;
+const bridgePortHairpin = 4;
 const vethPeer = 1;
 const inet6AddrGenMode = 8;
 
@@ -188,12 +191,32 @@ export function createVethRequests(veth: {
   return [
     { message: newLink(attributes, linkHeader(0, 0, 0)), attempted: `create link ${veth.name}` },
     ...startLinkRequests(veth.name, veth.alias),
+    reflectRequest(veth.name),
   ];
 }
 
 /** Without a link-local address: the kernel handles the start before the address mode when both are in one message. */
 export function startLinkRequests(name: string, alias: string): Request[] {
   return [setLinkRequest(name, { alias, ipv6: false }), setLinkRequest(name, { up: true })];
+}
+
+/**
+ * Lets a port of a bridge send back where a frame came from. Where the kernel passes bridged packets by the rules for IPv4
+ * (br_netfilter), one that is translated to its sender's own address never leaves the bridge, which would drop it.
+ */
+export function reflectRequest(name: string): Request {
+  const attributes: Attribute[] = [
+    { type: iflaName, value: text(name) },
+    {
+      type: iflaLinkInfo,
+      value: [
+        { type: infoPortKind, value: text("bridge") },
+        { type: infoPortData, value: [{ type: bridgePortHairpin, value: u8(1) }] },
+      ],
+    },
+  ];
+  const message = { type: rtmNewLink, flags: 0, header: linkHeader(0, 0, 0), attributes };
+  return { message, attempted: `set up bridge port ${name}` };
 }
 
 /** Changes a link. `ipv6: false` keeps the kernel from giving it a link-local address. */

@@ -4,6 +4,7 @@ import {
   addAddressRequest,
   createVethRequests,
   type Link,
+  reflectRequest,
   removeAddressRequest,
   removeLinkRequest,
   RouteSocket,
@@ -75,6 +76,7 @@ export function wireTaps(wires: readonly Wire[], ownerUid: number, host: RouteSo
     host.do(
       setLinkRequest(wire.linkName, { mtu: wire.bridge.mtu, master: wire.bridge.index }),
       ...startLinkRequests(wire.linkName, wire.alias),
+      reflectRequest(wire.linkName),
     );
   }
 }
@@ -113,6 +115,7 @@ function mendPort(wire: Wire, host: RouteSocket): void {
   host.do(
     setLinkRequest(wire.linkName, { master: wire.bridge.index, mtu: wire.bridge.mtu }),
     ...startLinkRequests(wire.linkName, wire.alias),
+    reflectRequest(wire.linkName),
   );
 }
 

@@ -1,0 +1,98 @@
+import { execFile, execFileSync } from "node:child_process";
+import { createSocket, type Socket, type SocketOptions } from "node:dgram";
+import { once } from "node:events";
+import { createServer, type Server } from "node:net";
+import { createNamespace, inNamespace, removeNamespace } from "../../host/netns.ts";
+
+/** Machines and programs for tests of where packets go: each is a network namespace, named by its file. */
+
+/** Where a program runs: the file of a namespace, or `host`, where the driver itself is. */
+export type Place = string;
+
+export function inPlace(place: Place, argv: readonly string[]): string[] {
+  return place === "host" ? [...argv] : ["nsenter", `--net=${place}`, ...argv];
+}
+
+export function command(place: Place, ...argv: string[]): string {
+  const [program = "", ...args] = inPlace(place, argv);
+  return execFileSync(program, args, { stdio: ["ignore", "pipe", "pipe"] }).toString();
+}
+
+/** A TCP server there that says its name and the client's address, and then echoes until the client ends. */
+export function serve(place: Place, port: number, name: string): Server {
+  const server = createServer((socket) => {
+    socket.on("error", () => {});
+    socket.write(`${name} ${socket.remoteAddress?.replace("::ffff:", "")}\n`);
+    socket.pipe(socket);
+  });
+  // Without an address the socket is made at once, while the thread is in the namespace.
+  if (place === "host") server.listen(port);
+  else inNamespace(place, () => server.listen(port));
+  return server;
+}
+
+/** What the server at `address`:`port` says to a client in `place`; `nothing` when it cannot be reached within a second. */
+export function ask(place: Place, address: string, port: number): Promise<string> {
+  const [program = "", ...args] = inPlace(place, [
+    "socat",
+    "-T1",
+    "-,ignoreeof",
+    `TCP4:${address}:${port},connect-timeout=1`,
+  ]);
+  return new Promise((resolve) => {
+    const child = execFile(program, args, () => resolve("nothing"));
+    child.stdout?.once("data", (chunk: string) => {
+      resolve(chunk.trim());
+      child.kill();
+    });
+  });
+}
+
+/** The same by one UDP packet, from a fixed port where that matters; `nothing` after half a second without an answer. */
+export async function askUdp(place: Place, address: string, port: number, sourcePort = 0): Promise<string> {
+  const socket = udpSocket(place, sourcePort);
+  try {
+    socket.send("hello", port, address);
+    const [answer] = (await once(socket, "message", { signal: AbortSignal.timeout(500) })) as [Buffer];
+    return answer.toString();
+  } catch {
+    return "nothing";
+  } finally {
+    socket.close();
+  }
+}
+
+/** A UDP server there that answers every packet with its name and the client's address. */
+export function serveUdp(place: Place, port: number, name: string): Socket {
+  const socket = udpSocket(place, port);
+  socket.on("message", (_packet, peer) => socket.send(`${name} ${peer.address}`, peer.port, peer.address));
+  return socket;
+}
+
+function udpSocket(place: Place, port: number): Socket {
+  // With a lookup that does not wait, the socket is made at once, while the thread is in the namespace.
+  const lookup = ((host: string, _options: unknown, done: (error: null, address: string, family: number) => void) =>
+    done(null, host, 4)) as SocketOptions["lookup"];
+  const socket = createSocket({ type: "udp4", ...(lookup === undefined ? {} : { lookup }) });
+  socket.on("error", () => {});
+  if (place === "host") socket.bind(port, "0.0.0.0");
+  else inNamespace(place, () => socket.bind(port, "0.0.0.0"));
+  return socket;
+}
+
+/** Another machine, on a link of its own to this one: `192.0.2.9` there, `192.0.2.1` here, which is its way out. */
+export function addOtherMachine(path: string): void {
+  createNamespace(path, () => {});
+  execFileSync("ip", ["link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", path]);
+  command("host", "ip", "address", "add", "192.0.2.1/24", "dev", "uplink");
+  command("host", "ip", "link", "set", "uplink", "up");
+  command(path, "ip", "link", "set", "lo", "up");
+  command(path, "ip", "address", "add", "192.0.2.9/24", "dev", "eth0");
+  command(path, "ip", "link", "set", "eth0", "up");
+  command(path, "ip", "route", "add", "default", "via", "192.0.2.1");
+}
+
+export function removeOtherMachine(path: string): void {
+  command("host", "ip", "link", "delete", "uplink");
+  removeNamespace(path);
+}
