@@ -12,11 +12,18 @@ import { Fault, type Reason } from "../base/fault.ts";
 /** Two numbers have two names; these are the ones that Node's own errors do not use. */
 const aliases: ReadonlySet<string> = new Set(["EWOULDBLOCK", "EOPNOTSUPP"]);
 
-const namesByNumber: ReadonlyMap<number, string> = new Map(
-  Object.entries(constants.errno)
+/** Those of Linux that Node has no name for, as far as our calls meet them. */
+const unnamed: readonly (readonly [number, string])[] = [
+  [15, "ENOTBLK"],
+  [117, "EUCLEAN"],
+];
+
+const namesByNumber: ReadonlyMap<number, string> = new Map([
+  ...Object.entries(constants.errno)
     .filter(([name]) => !aliases.has(name))
-    .map(([name, number]) => [number, name]),
-);
+    .map(([name, number]) => [number, name] as const),
+  ...unnamed,
+]);
 
 /** Errnos whose meaning does not depend on what was attempted; every other one is `failed`. */
 const reasons: Readonly<Record<string, Reason>> = {
@@ -36,6 +43,8 @@ const reasons: Readonly<Record<string, Reason>> = {
   ENODEV: "unsupported",
   ECONNREFUSED: "unavailable",
   ETIMEDOUT: "timeout",
+  EUCLEAN: "corrupt",
+  EBADMSG: "corrupt",
 };
 
 const sentences: Readonly<Record<string, string>> = {
@@ -65,6 +74,9 @@ const sentences: Readonly<Record<string, string>> = {
   EROFS: "the file system is read-only",
   ENAMETOOLONG: "the name is too long",
   EIO: "input/output error",
+  ENOTBLK: "the kernel mounts it from a block device only",
+  EUCLEAN: "the file system is damaged",
+  EBADMSG: "the file system is damaged",
 };
 
 /** `ENOENT` for 2; `E<number>` for one that Node does not name. */

@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
-import { type FileHandle, lstat, open, opendir, rename, rmdir, unlink } from "node:fs/promises";
-import { constants } from "node:fs";
+import { constants, lstatSync, opendirSync, renameSync, rmdirSync } from "node:fs";
+import { type FileHandle, lstat, open, rename, unlink } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { Fault } from "../base/fault.ts";
 import { errnoOf, hostFault } from "./errno.ts";
 import { listMounts } from "./mount.ts";
@@ -98,7 +99,7 @@ export async function fileExists(path: string): Promise<boolean> {
 export async function removeTree(path: string): Promise<void> {
   const root = resolve(path);
   try {
-    const facts = await lstat(root).catch(ifMissing(undefined));
+    const facts = lstatSync(root, { throwIfNoEntry: false });
     if (facts === undefined) return;
     const [mounted] = listMounts(root);
     if (mounted !== undefined) {
@@ -107,27 +108,42 @@ export async function removeTree(path: string): Promise<void> {
       });
     }
     const top = Buffer.from(root);
-    if (facts.isDirectory()) await removeDirectory(top, { top, device: facts.dev });
+    if (facts.isDirectory()) await removeDirectory(top, { top, device: facts.dev, directories: 0 });
     else await unlink(root).catch(ifMissing(undefined));
   } catch (error) {
     throw hostFault(error, `remove ${root}`);
   }
 }
 
-/** Paths are bytes, as the names of a workload need not be UTF-8. */
-async function removeDirectory(path: Buffer, tree: { readonly top: Buffer; readonly device: number }): Promise<void> {
-  const directory = await opendir(path, { encoding: asBytes, bufferSize: 256 }).catch(ifMissing(undefined));
-  if (directory === undefined) return;
-  for await (const entry of directory) {
-    const inner = beneath(path, entry.name as unknown as Buffer);
-    if (!entry.isDirectory() && (await removeFile(inner))) continue;
-    const facts = await lstat(inner).catch(ifMissing(undefined));
-    if (facts === undefined) continue;
-    // A mount that appeared since the look at the mount table shows as another device.
-    if (facts.dev !== tree.device) throw new Fault("precondition", `remove ${inner.toString()}: another file system`);
-    await removeDirectory(inner.length > deepBytes ? await lifted(inner, tree.top) : inner, tree);
+interface Removal {
+  readonly top: Buffer;
+  readonly device: number;
+  directories: number;
+}
+
+/**
+ * Paths are bytes, as the names of a workload need not be UTF-8. Directories are read and removed on the spot, which
+ * takes microseconds, where a trip to Node's thread pool takes longer than all the rest; deleting a file may take
+ * long, as all its blocks are freed.
+ */
+async function removeDirectory(path: Buffer, removal: Removal): Promise<void> {
+  removal.directories += 1;
+  if (removal.directories % 64 === 0) await setImmediate();
+  const directory = opendirSync(path, { encoding: asBytes, bufferSize: 256 });
+  try {
+    for (let entry = directory.readSync(); entry !== null; entry = directory.readSync()) {
+      const inner = beneath(path, entry.name as unknown as Buffer);
+      if (!entry.isDirectory() && (await removeFile(inner))) continue;
+      // A mount that appeared since the look at the mount table shows as another device.
+      if (lstatSync(inner).dev !== removal.device) {
+        throw new Fault("precondition", `remove ${inner.toString()}: it is on another file system`);
+      }
+      await removeDirectory(inner.length > deepBytes ? lifted(inner, removal.top) : inner, removal);
+    }
+  } finally {
+    directory.closeSync();
   }
-  await rmdir(path).catch(ifMissing(undefined));
+  rmdirSync(path);
 }
 
 /** Node takes this encoding and then gives names as bytes; its types know that for `readdir` only. */
@@ -136,9 +152,9 @@ const asBytes = "buffer" as BufferEncoding;
 /** A workload can nest directories beyond the 4096 bytes that a path may have; from here on they are moved up first. */
 const deepBytes = 3000;
 
-async function lifted(path: Buffer, top: Buffer): Promise<Buffer> {
+function lifted(path: Buffer, top: Buffer): Buffer {
   const higher = beneath(top, Buffer.from(`.removed-${randomBytes(8).toString("hex")}`));
-  await rename(path, higher);
+  renameSync(path, higher);
   return higher;
 }
 

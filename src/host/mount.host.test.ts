@@ -16,8 +16,7 @@ import { test } from "node:test";
 import { backgroundCall } from "../base/call.ts";
 import { isFault } from "../base/fault.ts";
 import { errnoOf } from "./errno.ts";
-import { fileExists, removeTree } from "./file.ts";
-import { MS_RDONLY, mount } from "./kernel.ts";
+import { fileExists, removeTree, writeFileAtomic } from "./file.ts";
 import { findLoopDevice, withLoopDevice } from "./loop.ts";
 import {
   bind,
@@ -95,19 +94,25 @@ scenario("a refused overlay says which part the kernel refused", async (director
   assert.deepEqual(listMounts(directory), []);
 });
 
-scenario("an EROFS file, by itself and by a loop device", async (directory) => {
-  const { tree, target, looped } = folders(directory, "tree", "target", "looped");
+scenario("an EROFS file, from the disk and from where it needs a loop device", async (directory) => {
+  const { tree, memory, target } = folders(directory, "tree", "memory", "target");
   writeFileSync(join(tree, "file"), "content");
+  await mountTmpfs(memory, { sizeBytes: 2 ** 20 });
+  for (const image of [join(directory, "image"), join(memory, "image")]) {
+    await run(["mkfs.erofs", "--quiet", image, tree], {}, call);
+    await mountErofs(image, target);
+    assert.equal(readFileSync(join(target, "file"), "utf8"), "content");
+    assert.throws(() => writeFileSync(join(target, "x"), ""), { code: "EROFS" });
+    await unmount(target);
+    assert.equal(findLoopDevice(image), undefined, "a device goes with its last mount");
+  }
+});
+
+scenario("a damaged EROFS file is refused", async (directory) => {
+  const { target } = folders(directory, "target");
   const image = join(directory, "image");
-  await run(["mkfs.erofs", "--quiet", image, tree], {}, call);
-  await mountErofs(image, target);
-  assert.equal(readFileSync(join(target, "file"), "utf8"), "content");
-  assert.throws(() => writeFileSync(join(target, "x"), ""), { code: "EROFS" });
-  await withLoopDevice(image, { readOnly: true }, (device) => mount(device, looped, "erofs", MS_RDONLY, null));
-  assert.equal(readFileSync(join(looped, "file"), "utf8"), "content");
-  assert.notEqual(findLoopDevice(image), undefined);
-  await unmount(looped);
-  assert.equal(findLoopDevice(image), undefined, "the device goes with its last mount");
+  writeFileSync(image, Buffer.alloc(8192, 7));
+  await assert.rejects(mountErofs(image, target), (error) => isFault(error, "failed"));
 });
 
 scenario("a loop device goes when its use fails, and is shared while it lasts", async (directory) => {
@@ -127,6 +132,16 @@ scenario("a tmpfs has its size, owner and mode", async (directory) => {
   const { mode, uid, gid } = statSync(target);
   assert.deepEqual([mode & 0o7777, uid, gid], [0o1770, 33, 44]);
   assert.throws(() => writeFileSync(join(target, "big"), Buffer.alloc(2 ** 21)), { code: "ENOSPC" });
+});
+
+scenario("a file that does not fit on a full disk is exhausted, and the old one stays", async (directory) => {
+  const { target } = folders(directory, "target");
+  await mountTmpfs(target, { sizeBytes: 2 ** 20 });
+  await writeFileAtomic(join(target, "file"), "old");
+  const writing = writeFileAtomic(join(target, "file"), Buffer.alloc(2 ** 21));
+  await assert.rejects(writing, (error) => isFault(error, "exhausted"));
+  assert.equal(readFileSync(join(target, "file"), "utf8"), "old");
+  assert.deepEqual(readdirSync(target), ["file"]);
 });
 
 scenario("a bind mount, plain, read-only and with what is beneath", async (directory) => {

@@ -33,23 +33,18 @@ import { withLoopDevice } from "./loop.ts";
  * part of a target is never followed when it is a link.
  */
 
-/** Whether this kernel mounts EROFS from a plain file (Linux 6.12); undefined until the first mount has told. */
-let erofsFromFile: boolean | undefined;
-
-/** Mounts an EROFS image read-only, from the file itself where the kernel can and by a loop device elsewhere. */
+/**
+ * Mounts an EROFS image read-only: from the file itself where the kernel can (Linux 6.12, and not on every file system),
+ * elsewhere by a loop device.
+ */
 export async function mountErofs(file: string, target: string): Promise<void> {
   const flags = MS_RDONLY | MS_NODEV | MS_NOSUID | MS_NOATIME;
-  if (erofsFromFile !== false) {
-    try {
-      mount(file, target, "erofs", flags, null);
-      erofsFromFile = true;
-      return;
-    } catch (error) {
-      if (errnoOf(error) !== "ENOTBLK") throw error;
-      erofsFromFile = false;
-    }
+  try {
+    mount(file, target, "erofs", flags, null);
+  } catch (error) {
+    if (errnoOf(error) !== "ENOTBLK") throw error;
+    await withLoopDevice(file, { readOnly: true }, (device) => mount(device, target, "erofs", flags, null));
   }
-  await withLoopDevice(file, { readOnly: true }, (device) => mount(device, target, "erofs", flags, null));
 }
 
 export interface OverlayOptions {
@@ -181,18 +176,23 @@ export async function bind(source: string, target: string, options: BindOptions 
  * With `detach` it is never busy: it disappears before this function returns its promise, and ends when its last user
  * does. If that is us, the promise resolves when its content is on the disk. Ending an overlay writes back the whole
  * file system beneath it, which may take seconds; that is waited for on a thread of Node's pool, as closing the last
- * descriptor is what ends a detached mount.
+ * descriptor is what ends a detached mount. With `abandon` nobody waits for that: its content is to be deleted.
  */
-export async function unmount(target: string, options: { readonly detach?: boolean } = {}): Promise<void> {
+export async function unmount(
+  target: string,
+  options: { readonly detach?: boolean; readonly abandon?: boolean } = {},
+): Promise<void> {
+  const detach = options.detach === true || options.abandon === true;
   let last: number | undefined;
   try {
-    if (options.detach === true) last = openSync(target, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    umount(target, UMOUNT_NOFOLLOW | (options.detach === true ? MNT_DETACH : 0));
+    if (detach) last = openSync(target, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    umount(target, UMOUNT_NOFOLLOW | (detach ? MNT_DETACH : 0));
   } catch (error) {
     if (["EINVAL", "ENOENT"].includes(errnoOf(error) ?? "")) return;
     throw hostFault(error, `unmount ${target}`);
   } finally {
-    if (last !== undefined) await closeDescriptor(last);
+    if (last !== undefined && options.abandon === true) close(last, () => {});
+    else if (last !== undefined) await closeDescriptor(last);
   }
 }
 

@@ -5,10 +5,10 @@ import { isMountPoint, unmount } from "../../host/mount.ts";
 
 /**
  * Unmounts `target` and removes the directory; nothing there is fine. Both are done when this returns its promise, so
- * nothing of ours runs in between; the promise resolves when the content is on the disk.
+ * nothing of ours runs in between; the promise resolves when the content is on the disk, unless it is to be abandoned.
  */
-export async function endMount(target: string): Promise<void> {
-  const ending = isMountPoint(target) ? unmount(target, { detach: true }) : undefined;
+export async function endMount(target: string, fate: "kept" | "abandoned"): Promise<void> {
+  const ending = isMountPoint(target) ? unmount(target, { detach: true, abandon: fate === "abandoned" }) : undefined;
   let strayed = false;
   try {
     removeIfThere(() => rmdirSync(target));

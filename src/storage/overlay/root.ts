@@ -8,12 +8,11 @@ import {
   unlinkSync,
   writeFileSync,
 } from "node:fs";
-import { rename } from "node:fs/promises";
 import { join } from "node:path";
 import { type Call, throwIfCancelled } from "../../base/call.ts";
 import type { Digest, InstanceId } from "../../base/id.ts";
 import { hostFault } from "../../host/errno.ts";
-import { fileExists, removeTree } from "../../host/file.ts";
+import { removeTree } from "../../host/file.ts";
 import { isMountPoint, mountErofs, mountOverlay } from "../../host/mount.ts";
 import type { PoolFacts, Root, RootSpec } from "../contract.ts";
 import { endMount, removeIfThere } from "./mount-point.ts";
@@ -45,7 +44,7 @@ export class Roots {
     const merged = join(this.#places.runRoots, nameOf(spec.id));
     if (isMountPoint(merged)) return { kind: "directory", path: merged };
     const own = join(this.#places.libRoots, nameOf(spec.id));
-    const isNew = !(await fileExists(own));
+    const isNew = statSync(own, { throwIfNoEntry: false }) === undefined;
     try {
       const lowers = await this.#mountLayers(spec);
       const writable = makeWritable(own, lowers[0] ?? own);
@@ -59,24 +58,16 @@ export class Roots {
     }
   }
 
-  async detach(id: InstanceId): Promise<void> {
-    await endMount(join(this.#places.runRoots, nameOf(id)));
-    const released = this.#strike(id);
-    // The first time all are looked at: a crash of the last daemon may have left some between two steps.
-    const candidates = this.#swept ? released : namesIn(this.#places.runLayers);
-    this.#swept = true;
-    for (const name of candidates) {
-      // Asked anew for each, as another root may have come while the last one ended.
-      if (!this.#isNeeded(name)) await endMount(join(this.#places.runLayers, name));
-    }
+  detach(id: InstanceId): Promise<void> {
+    return this.#end(id, "kept");
   }
 
   async remove(id: InstanceId): Promise<void> {
     const own = join(this.#places.libRoots, nameOf(id));
-    await this.detach(id);
+    await this.#end(id, "abandoned");
     await removeTree(removedAt(own));
     // Renamed first: a half-deleted root must never be attached again as if it were whole.
-    if (await fileExists(own)) await rename(own, removedAt(own));
+    removeIfThere(() => renameSync(own, removedAt(own)));
     await removeTree(removedAt(own));
   }
 
@@ -85,15 +76,29 @@ export class Roots {
     return ids.map((id) => ({ id, attached: isMountPoint(join(this.#places.runRoots, id)) }));
   }
 
+  async #end(id: InstanceId, fate: "kept" | "abandoned"): Promise<void> {
+    await endMount(join(this.#places.runRoots, nameOf(id)), fate);
+    const released = this.#strike(id);
+    // The first time all are looked at: a crash of the last daemon may have left some between two steps.
+    const candidates = this.#swept ? released : namesIn(this.#places.runLayers);
+    this.#swept = true;
+    for (const name of candidates) {
+      // Asked anew for each, as another root may have come while the last one ended.
+      if (!this.#isNeeded(name)) await endMount(join(this.#places.runLayers, name), "kept");
+    }
+  }
+
   /** Directories that show the layers, the uppermost first; at least one. */
   async #mountLayers(spec: RootSpec): Promise<string[]> {
     this.#need(spec);
     const targets: string[] = [];
     for (const layer of spec.layers.toReversed()) {
       const target = join(this.#places.runLayers, layer.digest);
-      mkdirSync(target, { recursive: true, mode: 0o755 });
       // Looked at and mounted in one go, so that two roots never mount it twice.
-      if (!isMountPoint(target)) await mountErofs(layer.path, target);
+      if (!isMountPoint(target)) {
+        mkdirSync(target, { recursive: true, mode: 0o755 });
+        await mountErofs(layer.path, target);
+      }
       targets.push(target);
     }
     if (targets.length > 0) return targets;

@@ -51,13 +51,13 @@ export class Volumes {
   }
 
   detach(id: VolumeId): Promise<void> {
-    return this.#inTurn(id, `detach volume ${id}`, () => endMount(this.#placesOf(id).target));
+    return this.#inTurn(id, `detach volume ${id}`, () => endMount(this.#placesOf(id).target, "kept"));
   }
 
   remove(id: VolumeId): Promise<void> {
     return this.#inTurn(id, `remove volume ${id}`, async () => {
       const { own, target } = this.#placesOf(id);
-      await endMount(target);
+      await endMount(target, "kept");
       await removeTree(removedAt(own));
       // Renamed first: half of a volume must never be attached again as if it were the whole.
       if (await fileExists(own)) await rename(own, removedAt(own));
@@ -93,7 +93,7 @@ export class Volumes {
     const { own, target } = this.#placesOf(spec.id);
     const making = madeAt(own);
     const clear = async (): Promise<void> => {
-      await endMount(target);
+      await endMount(target, "kept");
       await removeTree(making);
     };
     await clear();
