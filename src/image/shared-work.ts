@@ -38,6 +38,8 @@ export class SharedWork<Value> {
         // Nobody may join work that is being cancelled.
         if (this.#running.get(key) === running) this.#running.delete(key);
         running.controller.abort();
+        // Whoever cancels may rely on nothing being left once that is acknowledged.
+        await running.result.catch(() => {});
       }
     }
   }

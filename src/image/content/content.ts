@@ -51,6 +51,7 @@ export class Content {
   readonly #shown = new Map<Digest, Image>();
   readonly #held = new Map<Digest, number>();
   readonly #working = new Set<string>();
+  #nameChange: Promise<void> = Promise.resolve();
 
   private constructor(layout: Layout) {
     this.layout = layout;
@@ -226,19 +227,30 @@ export class Content {
   }
 
   async setName(reference: string, digest: Digest): Promise<void> {
-    const previous = this.#names.get(reference);
-    if (previous === digest) return;
-    await writeFileAtomic(namePath(this.layout, reference), JSON.stringify({ reference, digest }));
-    this.#names.set(reference, digest);
-    this.#shown.delete(digest);
-    if (previous !== undefined) this.#shown.delete(previous);
+    await this.#changingNames(async () => {
+      const previous = this.#names.get(reference);
+      if (previous === digest) return;
+      await writeFileAtomic(namePath(this.layout, reference), JSON.stringify({ reference, digest }));
+      this.#names.set(reference, digest);
+      this.#shown.delete(digest);
+      if (previous !== undefined) this.#shown.delete(previous);
+    });
   }
 
   async removeName(reference: string): Promise<void> {
-    const previous = this.#names.get(reference);
-    await removeTree(namePath(this.layout, reference));
-    this.#names.delete(reference);
-    if (previous !== undefined) this.#shown.delete(previous);
+    await this.#changingNames(async () => {
+      const previous = this.#names.get(reference);
+      await removeTree(namePath(this.layout, reference));
+      this.#names.delete(reference);
+      if (previous !== undefined) this.#shown.delete(previous);
+    });
+  }
+
+  /** One change after the other, so that the last one is the same on disk and in memory. */
+  async #changingNames(change: () => Promise<void>): Promise<void> {
+    const done = this.#nameChange.then(change);
+    this.#nameChange = done.catch(() => {});
+    await done;
   }
 
   /**

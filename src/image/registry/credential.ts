@@ -110,9 +110,9 @@ async function askHelper(name: string, server: string, call: Call): Promise<Cred
     throw new Fault("invalid", `docker's configuration names a credential helper "${name.slice(0, 60)}"`);
   }
   const program = `docker-credential-${name}`;
-  // Helpers keep their secrets in the user's home and session; 1 says that there is nothing for this server.
+  // Helpers lie where this process finds programs, and keep their secrets in the user's home and session; 1 says that there is nothing for this server.
   const env = Object.fromEntries(
-    ["HOME", "USER", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "PASSWORD_STORE_DIR", "GNUPGHOME"].flatMap(
+    ["PATH", "HOME", "USER", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "PASSWORD_STORE_DIR", "GNUPGHOME"].flatMap(
       (key) => {
         const value = process.env[key];
         return value === undefined ? [] : [[key, value]];
