@@ -15,9 +15,9 @@ import { errnoFault, errnoName } from "./errno.ts";
 
 /** For the directory argument of the `*at` calls: the working directory (and unused when the path is absolute). */
 export const AT_FDCWD = -100;
-export const AT_EMPTY_PATH = 0x1000;
+const AT_EMPTY_PATH = 0x1000;
 export const AT_RECURSIVE = 0x8000;
-export const AT_SYMLINK_NOFOLLOW = 0x100;
+const AT_SYMLINK_NOFOLLOW = 0x100;
 
 export const O_PATH = 0o10000000;
 export const O_CLOEXEC = 0o2000000;
@@ -38,7 +38,7 @@ export const UMOUNT_NOFOLLOW = 0x8;
 export const CLONE_NEWNET = 0x40000000;
 
 export const OPEN_TREE_CLONE = 0x1;
-export const MOVE_MOUNT_F_EMPTY_PATH = 0x4;
+const MOVE_MOUNT_F_EMPTY_PATH = 0x4;
 export const MOUNT_ATTR_RDONLY = 0x1;
 export const MOUNT_ATTR_NODEV = 0x4;
 
