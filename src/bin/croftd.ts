@@ -1,10 +1,10 @@
 import { mkdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { pino } from "pino";
-import { listen, type Api } from "../api/listen.ts";
+import { listen } from "../api/listen.ts";
 import { services } from "../api/service/all.ts";
-import { backgroundCall, systemClock } from "../base/call.ts";
+import { backgroundCall, systemClock, type Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { defaultHome, homeBeneath, type Home } from "../base/home.ts";
 import { ImageStore } from "../image/images.ts";
@@ -16,8 +16,9 @@ import { StackFace } from "../reconcile/stacks.ts";
 import { renderDiff, renderPlan } from "../stack/plan/render.ts";
 import { SealedSecrets } from "../secret/sealed-secrets.ts";
 import { readConfig } from "./config.ts";
-import { listForeignSubnets, openDrivers } from "./drivers.ts";
+import { listForeignSubnets, openDrivers, type Drivers } from "./drivers.ts";
 import { LocalHost } from "./host-facts.ts";
+import { tearDown } from "./teardown.ts";
 
 /**
  * The daemon: puts the parts together, serves the API, runs the loop. Workloads do not depend on it: it may be stopped,
@@ -25,9 +26,10 @@ import { LocalHost } from "./host-facts.ts";
  */
 const usage = `croftd — runs what croft.toml files declare
 
-usage: croftd [--root DIR]
+usage: croftd [--root DIR] [--teardown]
 
   --root DIR   keep everything beneath DIR instead of /var/lib/croft, /run/croft and /etc/croft
+  --teardown   stop every workload and take links, mounts, tables and cgroups off the host; data stays
   --version    print the version
 `;
 
@@ -37,7 +39,12 @@ const maxCalls = 2000;
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
-    options: { root: { type: "string" }, version: { type: "boolean" }, help: { type: "boolean", short: "h" } },
+    options: {
+      root: { type: "string" },
+      teardown: { type: "boolean" },
+      version: { type: "boolean" },
+      help: { type: "boolean", short: "h" },
+    },
   });
   const version = readVersion();
   if (values.help === true) return void process.stdout.write(usage);
@@ -47,18 +54,22 @@ async function main(): Promise<void> {
       hint: "run it with sudo",
     });
   process.umask(0o022);
-  await serve(values.root === undefined ? defaultHome() : homeBeneath(values.root), version);
+  const home = values.root === undefined ? defaultHome() : homeBeneath(resolve(values.root));
+  for (const directory of [home.libDir, home.runDir, home.etcDir]) {
+    mkdirSync(directory, { recursive: true, mode: 0o755 });
+  }
+  const call = backgroundCall(systemClock);
+  const drivers = await openDrivers(home, systemClock, call);
+  if (values.teardown === true) await tearDown(home, drivers, call);
+  else await serve(home, drivers, version, call);
+  await drivers.close();
 }
 
-async function serve(home: Home, version: string): Promise<void> {
-  const startedMs = systemClock.nowMs();
-  const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime });
-  for (const directory of [home.libDir, home.runDir, home.etcDir])
-    mkdirSync(directory, { recursive: true, mode: 0o755 });
+async function serve(home: Home, drivers: Drivers, version: string, call: Call): Promise<void> {
   const clock = systemClock;
-  const call = backgroundCall(clock);
+  const startedMs = clock.nowMs();
+  const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime });
   const config = await readConfig(home);
-  const drivers = await openDrivers(home, clock, call);
   const { engine, pool, network, store, events } = drivers;
   const onUnexpected = (attempted: string, thrown: unknown): void => log.error({ err: thrown }, attempted);
   const [images, files, secrets, operations] = await Promise.all([
@@ -104,16 +115,9 @@ async function serve(home: Home, version: string): Promise<void> {
   log.info({ socket: home.socketPath, tcp: api.tcpPort, version }, "croftd is ready");
   await endOfService();
   log.info("croftd is stopping; workloads go on");
-  await close(api, reconciler, async () => {
-    await images.close();
-    await drivers.close();
-  });
-}
-
-async function close(api: Api, reconciler: Reconciler, rest: () => Promise<void>): Promise<void> {
   await api.close(graceMs);
   reconciler.stop();
-  await rest();
+  await images.close();
 }
 
 /** Resolves at SIGTERM or SIGINT; a second one ends us at once, which is safe at any time. */
