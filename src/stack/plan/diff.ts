@@ -1,4 +1,3 @@
-import { canonicalJson } from "../../base/id.ts";
 import type { Digest } from "../../base/id.ts";
 import { formatSize } from "../../base/unit.ts";
 import { instanceFields } from "../field.ts";
@@ -212,12 +211,30 @@ function diffPlain(before: object, after: object): Change[] {
   );
 }
 
+/** A value in the words of the language, as near as one line allows. */
 function describeValue(member: string, value: unknown): string {
+  if (typeof value === "string") return value;
   if (typeof value === "number") {
     if (member.endsWith("Bytes")) return formatSize(value);
-    if (member.endsWith("Ms")) return `${value} ms`;
+    return member.endsWith("Ms") ? describeDuration(value) : String(value);
   }
-  return typeof value === "string" ? value : JSON.stringify(value);
+  if (Array.isArray(value)) return `[${value.map((item) => describeValue("", item)).join(", ")}]`;
+  if (typeof value !== "object" || value === null) return String(value);
+  const parts = Object.entries(value).map(
+    ([key, part]) => `${key.replace(/(Bytes|Ms)$/, "")} ${describeValue(key, part)}`,
+  );
+  return `{ ${parts.join(", ")} }`;
+}
+
+/** `90s`, `2m`, `1500ms`: exact, in the largest unit that is. */
+export function describeDuration(durationMs: number): string {
+  const units = [
+    ["h", 3_600_000],
+    ["m", 60_000],
+    ["s", 1000],
+  ] as const;
+  const unit = durationMs === 0 ? undefined : units.find(([, factor]) => durationMs % factor === 0);
+  return unit === undefined ? `${durationMs}ms` : `${durationMs / unit[1]}${unit[0]}`;
 }
 
 function describeMount(mount: MountSection): string {
@@ -235,11 +252,23 @@ function describeMount(mount: MountSection): string {
   }
 }
 
-/** Equal as JSON. The quick test first: on a no-op plan nearly every pair is the same value. */
+/** Equal as JSON: the order of keys says nothing, and an undefined member is an absent one. */
 export function same(left: unknown, right: unknown): boolean {
   if (left === right) return true;
   if (left === null || right === null || typeof left !== "object" || typeof right !== "object") return false;
-  return canonicalJson(left) === canonicalJson(right);
+  if (Array.isArray(left)) {
+    return (
+      Array.isArray(right) && left.length === right.length && left.every((item, index) => same(item, right[index]))
+    );
+  }
+  if (Array.isArray(right)) return false;
+  const others = new Map<string, unknown>(Object.entries(right));
+  for (const [key, value] of Object.entries(left)) {
+    if (!same(value, others.get(key))) return false;
+    others.delete(key);
+  }
+  for (const value of others.values()) if (value !== undefined) return false;
+  return true;
 }
 
 function shortDigest(digest: Digest): string {

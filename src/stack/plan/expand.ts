@@ -13,19 +13,14 @@ import type { Desired, DesiredInstance } from "./step.ts";
  */
 export function expand(generation: Generation, stopped: ReadonlySet<string>): Desired {
   const { spec } = generation;
+  const made = makings.get(generation) ?? makeAll(generation);
+  makings.set(generation, made);
   const instances: DesiredInstance[] = [];
-  for (const [name, section] of Object.entries(spec.instances)) {
-    const pinned = pinnedBy(generation, section);
-    const hash = specHash(generation, section, pinned);
+  for (const { name, section, pinned, hash } of made) {
+    const allRun = !stopped.has(name);
     for (let ordinal = 1; ordinal <= section.replicas; ordinal += 1) {
-      instances.push({
-        id: instanceId(spec.stack, name, ordinal, hash),
-        name,
-        ordinal,
-        section,
-        ...pinned,
-        running: !stopped.has(name) && !stopped.has(`${name}.${ordinal}`),
-      });
+      const running = allRun && !stopped.has(`${name}.${ordinal}`);
+      instances.push({ id: instanceId(spec.stack, name, ordinal, hash), name, ordinal, section, ...pinned, running });
     }
   }
   return {
@@ -55,6 +50,27 @@ export function volumeId(stack: string, name: string): VolumeId {
 
 type Pinned = Pick<DesiredInstance, "image" | "secrets" | "files">;
 
+/** How the instances of one section are made. */
+interface Making {
+  readonly name: string;
+  readonly section: InstanceSection;
+  readonly pinned: Pinned;
+  readonly hash: string;
+}
+
+/** Hashing is most of the work, and a generation never changes: the loop expands the same one at every pass. */
+const makings = new WeakMap<Generation, readonly Making[]>();
+
+function makeAll(generation: Generation): readonly Making[] {
+  const networks = new Map(
+    Object.entries(generation.spec.networks).map(([name, section]) => [name, canonicalJson(section)]),
+  );
+  return Object.entries(generation.spec.instances).map(([name, section]) => {
+    const pinned = pinnedBy(generation, section);
+    return { name, section, pinned, hash: specHash(section, pinned, networks) };
+  });
+}
+
 /** What the section uses of what the generation pins. */
 function pinnedBy(generation: Generation, section: InstanceSection): Pinned {
   const secretNames = new Set<string>();
@@ -75,21 +91,21 @@ function pinnedBy(generation: Generation, section: InstanceSection): Pinned {
 /**
  * Eight hex digits over all that cannot change in place. The networks' own sections count: an instance keeps the
  * addresses and the route it was attached with, so a network that changes makes other instances. The image's name does
- * not count once its digest is known: `nginx:1.27` and `nginx:1.27.3` may be the same bytes.
+ * not count once its digest is known: `nginx:1.27` and `nginx:1.27.3` may be the same bytes. Members that are absent
+ * leave no trace, so that a field that a later release adds does not make other instances of those that lack it.
  */
-function specHash(generation: Generation, section: InstanceSection, pinned: Pinned): string {
-  const members = recreateMembers.filter((member) => member !== "image").map((member) => [member, section[member]]);
-  return shortHash(
-    canonicalJson({
-      section: Object.fromEntries(members),
-      image: pinned.image ?? section.image,
-      secrets: pinned.secrets,
-      files: pinned.files,
-      networks: section.networks.map((name) => own(generation.spec.networks, name)),
-    }),
-    8,
-  );
+function specHash(section: InstanceSection, pinned: Pinned, networks: ReadonlyMap<string, string>): string {
+  let text = "";
+  for (const member of hashedMembers) {
+    const value = section[member];
+    if (value !== undefined) text += `${member}=${canonicalJson(value)}\n`;
+  }
+  for (const name of section.networks) text += `network ${networks.get(name) ?? ""}\n`;
+  text += `${pinned.image ?? section.image}\n${canonicalJson(pinned.secrets)}\n${canonicalJson(pinned.files)}`;
+  return shortHash(text, 8);
 }
+
+const hashedMembers = recreateMembers.filter((member) => member !== "image").toSorted();
 
 function own<Value>(record: Readonly<Record<string, Value>>, key: string): Value | undefined {
   return Object.hasOwn(record, key) ? record[key] : undefined;

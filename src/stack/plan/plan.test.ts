@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
-import { parseInstanceId } from "../../base/id.ts";
+import { parseInstanceId, sha256 } from "../../base/id.ts";
 import type { Generation } from "../model.ts";
 import { same } from "./diff.ts";
 import { expand, expandNothing } from "./expand.ts";
@@ -212,19 +212,21 @@ function movesNetwork(older: Generation, newer: Generation): boolean {
   });
 }
 
-test("with stop-first one replica at a time is replaced", () => {
+test("with stop-first one replica at a time is replaced, also when the plan is cut off and made again", () => {
   fc.assert(
-    fc.property(anyGeneration, fc.array(fc.nat(100), { maxLength: 20 }), (older, order) => {
+    fc.property(anyGeneration, fc.array(fc.nat(100), { maxLength: 20 }), fc.nat(30), (older, order, cut) => {
       const changed = structuredClone(older) as Mutable<Generation>;
       for (const section of Object.values(changed.spec.instances)) Object.assign(section, { image: "app:3" });
-      changed.images = { "app:3": `sha256:${"3".repeat(64)}` as Generation["images"][string] };
+      changed.images = { "app:3": sha256("app:3") };
       const world = settled(older);
       const desired = expand(changed, nobody);
-      perform(world, desired, plan(desired, world.observe(), keepVolumes), picker(order), Infinity, () => {
+      const watch = (): void => {
         for (const [name, section] of Object.entries(changed.spec.instances)) {
           if (section.replicas > 0) assert(world.healthyCount(name) >= section.replicas - 1, name);
         }
-      });
+      };
+      perform(world, desired, plan(desired, world.observe(), keepVolumes), picker(order), cut, watch);
+      perform(world, desired, plan(desired, world.observe(), keepVolumes), picker(order), Infinity, watch);
       isThere(world, desired);
     }),
     rounds,

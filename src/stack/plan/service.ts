@@ -1,6 +1,6 @@
 import { hotMembers } from "../field.ts";
 import type { InstanceSection } from "../model.ts";
-import { describeChange, diffInstance, same } from "./diff.ts";
+import { describeChange, describeDuration, diffInstance, same } from "./diff.ts";
 import type { Draft } from "./draft.ts";
 import type { Ground } from "./ground.ts";
 import { isHealthy, isUp, staysEnded } from "./slot.ts";
@@ -109,7 +109,7 @@ export class ServicePlanner {
   /** A slot that holds only instances of another specification. Returns when it is ready. */
   #replace(slot: Slot, desired: DesiredInstance, before: readonly string[]): string {
     const old = slot.others.find(isUp) ?? slot.others[0];
-    const why = old === undefined ? "changed" : whyReplaced(old, desired);
+    const why = old === undefined ? "changed" : whyReplaced(old, desired, this.#ground);
     const broken = slot.broken === undefined ? [] : [slot.broken];
     const moves = this.#moves(slot, desired);
     if (desired.section.update.order === "start-first" && desired.running && !moves) {
@@ -186,7 +186,12 @@ export class ServicePlanner {
 
   #await(desired: DesiredInstance, after: readonly string[]): string {
     const within = desired.section.update.healthyWithinMs;
-    return this.#draft.add({ kind: "await-healthy", instance: desired.id }, "none", `within ${within} ms`, { after });
+    return this.#draft.add(
+      { kind: "await-healthy", instance: desired.id },
+      "none",
+      `within ${describeDuration(within)}`,
+      { after },
+    );
   }
 
   /** Brings the fields that change in place up to date. What only the planner reads is never a reason to touch one. */
@@ -234,13 +239,15 @@ const updatable: readonly (keyof InstanceSection)[] = [
   ...hotMembers.filter((member) => member !== "replicas" && member !== "update"),
 ];
 
-function whyReplaced(old: ObservedInstance, desired: DesiredInstance): string {
+function whyReplaced(old: ObservedInstance, desired: DesiredInstance, ground: Ground): string {
   if (old.section === undefined) return "its specification changed";
   const { image, secrets, files } = old;
   const changes = diffInstance({ section: old.section, image, secrets, files }, desired);
   const hot: ReadonlySet<string> = new Set(["replicas", "update"]);
   const named = changes.filter((change) => !hot.has(change.field));
   if (named.length > 0) return named.map(describeChange).join(", ");
+  const networks = desired.section.networks.filter((name) => ground.networkSteps.has(name));
+  if (networks.length > 0) return `network ${networks.join(", ")} changed`;
   return desired.image === undefined
     ? `image ${desired.section.image} is not here yet`
     : "its image, a file, a secret or a network changed";
