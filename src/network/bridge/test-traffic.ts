@@ -1,7 +1,7 @@
 import { execFile, execFileSync } from "node:child_process";
-import { createSocket, type Socket, type SocketOptions } from "node:dgram";
+import { createSocket, type Socket as UdpSocket, type SocketOptions } from "node:dgram";
 import { once } from "node:events";
-import { createServer, type Server } from "node:net";
+import { createServer, type Socket } from "node:net";
 import { createNamespace, inNamespace, removeNamespace } from "../../host/netns.ts";
 
 /** Machines and programs for tests of where packets go: each is a network namespace, named by its file. */
@@ -19,8 +19,11 @@ export function command(place: Place, ...argv: string[]): string {
 }
 
 /** A TCP server there that says its name and the client's address, and then echoes until the client ends. */
-export function serve(place: Place, port: number, name: string): Server {
+export function serve(place: Place, port: number, name: string): { close(): void } {
+  const open = new Set<Socket>();
   const server = createServer((socket) => {
+    open.add(socket);
+    socket.on("close", () => open.delete(socket));
     socket.on("error", () => {});
     socket.write(`${name} ${socket.remoteAddress?.replace("::ffff:", "")}\n`);
     socket.pipe(socket);
@@ -28,7 +31,13 @@ export function serve(place: Place, port: number, name: string): Server {
   // Without an address the socket is made at once, while the thread is in the namespace.
   if (place === "host") server.listen(port);
   else inNamespace(place, () => server.listen(port));
-  return server;
+  return {
+    close() {
+      server.close();
+      // An open socket would keep its namespace alive.
+      for (const socket of open) socket.destroy();
+    },
+  };
 }
 
 /** What the server at `address`:`port` says to a client in `place`; `nothing` when it cannot be reached within a second. */
@@ -63,13 +72,13 @@ export async function askUdp(place: Place, address: string, port: number, source
 }
 
 /** A UDP server there that answers every packet with its name and the client's address. */
-export function serveUdp(place: Place, port: number, name: string): Socket {
+export function serveUdp(place: Place, port: number, name: string): UdpSocket {
   const socket = udpSocket(place, port);
   socket.on("message", (_packet, peer) => socket.send(`${name} ${peer.address}`, peer.port, peer.address));
   return socket;
 }
 
-function udpSocket(place: Place, port: number): Socket {
+function udpSocket(place: Place, port: number): UdpSocket {
   // With a lookup that does not wait, the socket is made at once, while the thread is in the namespace.
   const lookup = ((host: string, _options: unknown, done: (error: null, address: string, family: number) => void) =>
     done(null, host, 4)) as SocketOptions["lookup"];

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { Resolver } from "node:dns/promises";
-import { connect, type Server } from "node:net";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { backgroundCall } from "../../base/call.ts";
@@ -16,7 +16,7 @@ const back = network("back", "10.86.3.0/24", true);
 
 let host: TestHost;
 const place: Record<string, string> = {};
-const servers: Server[] = [];
+const servers: { close(): void }[] = [];
 
 before(async () => {
   host = makeTestHost();
