@@ -8,7 +8,7 @@ const holeBytes = 64 * 1024;
 
 /**
  * The target file as the writer fills it: sequential appends through one large buffer, with the ability to leave a gap
- * to be filled later. Writes are synchronous: this runs in a worker thread, and the page cache answers at memory speed.
+ * to be filled later. Writes are synchronous: this runs in a worker, and the page cache answers at memory speed.
  */
 export class BlockFile {
   readonly #fd: number;

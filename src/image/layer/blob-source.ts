@@ -2,7 +2,7 @@ import { createReadStream } from "node:fs";
 import type { Call } from "../../base/call.ts";
 import { openHttpBlob } from "./http-blob.ts";
 
-/** Where a layer's blob comes from, as a description, so that the thread that unpacks it can open it by itself. */
+/** Where a layer's blob comes from, as a description, so that the worker that unpacks it can open it by itself. */
 export type BlobSource = FileSource | HttpSource;
 
 /** A file, a fifo, or a part of a file, such as a layer within an uncompressed archive of images. */

@@ -44,7 +44,7 @@ export interface IngestOptions {
  * Streams a layer's blob into one EROFS file: both digests, gunzip or zstd, tar and file system in one pass. The file gets
  * its name only after digest, size and diff id turned out right and its bytes are on disk; on any failure nothing stays.
  *
- * File writes are synchronous, so this belongs in a worker thread (`LayerWorkers`).
+ * File writes are synchronous, so this belongs in a worker (`LayerWorkers`).
  *
  * @throws Fault naming layer and entry: `corrupt` when the content is not what it claims to be, `hostile` when it tried to
  *   leave its bounds, `exhausted` when it crosses a limit or the disk is full, `cancelled`, and what `source` throws.

@@ -28,7 +28,7 @@ function blobFile(name: string, bytes: Buffer): string {
   return join(dir, name);
 }
 
-test("more layers than threads are all unpacked, and agree with what was expected", async () => {
+test("more layers than workers are all unpacked, and agree with what was expected", async () => {
   const blobs = Array.from({ length: 5 }, (_, index) => gzipSync(tar(entry({ name: `${index}` }, `${index}`))));
   const all = blobs.map((blob, index) =>
     workers.ingest(
@@ -54,7 +54,7 @@ test("a part of a file is a layer too, as in an archive of images", async () => 
   assert.equal(facts.digest, sha256(blob));
 });
 
-test("a layer comes over HTTP with headers from this thread, and progress is reported", async () => {
+test("a layer comes over HTTP with headers from this process, and progress is reported", async () => {
   const blob = tar(entry({}, Buffer.alloc(5 * 2 ** 20, "x")));
   const server = createServer((request, response) => {
     response.writeHead(request.headers.authorization === "Bearer t" ? 200 : 401).end(blob);
@@ -84,7 +84,7 @@ test("a layer comes over HTTP with headers from this thread, and progress is rep
   }
 });
 
-test("a Fault crosses threads whole", async () => {
+test("a Fault crosses processes whole", async () => {
   const path = blobFile("blob", tar(entry({ name: "../x" })));
   const attempt = workers.ingest({ kind: "file", path }, { targetPath: join(dir, "layer") }, {}, backgroundCall());
   await assert.rejects(attempt, { name: "Fault", reason: "hostile", detail: { entry: "../x" }, hint: /do not trust/ });
@@ -98,7 +98,7 @@ test("one target is written once at a time", async () => {
   await first;
 });
 
-test("cancelling, while running or waiting for a thread, leaves nothing", async () => {
+test("cancelling, while running or waiting for a worker, leaves nothing", async () => {
   const hanging = createServer((_, response) => void response.writeHead(200).write(Buffer.alloc(2 ** 21)));
   await new Promise<void>((resolve) => hanging.listen(0, "127.0.0.1", resolve));
   try {
@@ -145,8 +145,8 @@ test("closing in the middle leaves nothing, and refuses what comes after", async
   }
 });
 
-test("a layer whose names fill the thread's memory ends that thread, not the process", async () => {
-  // Limits that admit anything, so that only the thread's own memory is left to stop it.
+test("a layer whose names fill the memory ends its worker and nothing else", async () => {
+  // Limits that admit anything, so that only the worker's own memory is left to stop it.
   const limits = { ...defaultLayerLimits, maxEntries: 1e9, maxNameBytes: 1e12, maxRatio: 1e9, maxDepth: 2000 };
   const small = new LayerWorkers(systemClock, { maxWorkers: 1, maxHeapMiB: 16 });
   try {

@@ -7,7 +7,7 @@ import type { PendingFile } from "./pending-file.ts";
 
 /** From the network come pieces of at most 64 KiB; gathered to this, unpacking takes half the time. */
 const pieceBytes = 1 << 20;
-/** Progress more often than this would only be traffic between threads. */
+/** Progress more often than this would only be traffic between processes. */
 const progressStepBytes = 1 << 20;
 
 /** What a layer is called in progress and errors. */

@@ -4,7 +4,7 @@ import type { FileSource } from "./blob-source.ts";
 import type { IngestOptions, LayerExpectation, LayerFacts } from "./ingest.ts";
 import type { LayerLimits } from "./limit.ts";
 
-/** What the daemon's thread and a layer worker say to each other. A worker has one job at a time. */
+/** What the daemon and a layer worker say to each other. A worker has one job at a time. */
 export type ToWorker =
   | {
       readonly kind: "ingest";
@@ -23,13 +23,13 @@ export type FromWorker =
   | { readonly kind: "done"; readonly facts: LayerFacts }
   | { readonly kind: "failed"; readonly fault: PlainFault };
 
-/** A Fault as it can be copied between threads, which drop an error's class. */
+/** A Fault as it can be copied between processes. */
 export interface PlainFault {
   readonly reason: Reason;
   readonly message: string;
-  readonly hint: string | undefined;
+  readonly hint?: string | undefined;
   readonly detail: Readonly<Record<string, string>>;
-  readonly cause: string | undefined;
+  readonly cause?: string | undefined;
 }
 
 export function plainFault(fault: Fault): PlainFault {

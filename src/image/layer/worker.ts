@@ -1,11 +1,14 @@
-import { parentPort } from "node:worker_threads";
+import { createInterface } from "node:readline";
 import { systemClock, type Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { openBlob, type BlobSource } from "./blob-source.ts";
 import { ingestLayer } from "./ingest.ts";
 import { faultFrom, plainFault, type FromWorker, type ToWorker } from "./worker-message.ts";
 
-/** The thread that unpacks layers, one after the other. Started by `LayerWorkers` only. */
+/**
+ * The program that unpacks layers, one after the other. Started by `LayerWorkers` only, spoken to in lines of JSON. It ends
+ * with its standard input, and so with the daemon, however that ends.
+ */
 
 type Headers = Readonly<Record<string, string>>;
 
@@ -13,8 +16,7 @@ let controller = new AbortController();
 let headersWanted: PromiseWithResolvers<Headers> | undefined;
 
 function post(message: FromWorker): void {
-  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
-  parentPort?.postMessage(message);
+  process.stdout.write(`${JSON.stringify(message)}\n`);
 }
 
 function requestHeaders(): Promise<Headers> {
@@ -39,7 +41,7 @@ async function ingest(job: Extract<ToWorker, { kind: "ingest" }>): Promise<void>
   }
 }
 
-parentPort?.on("message", (message: ToWorker) => {
+function receive(message: ToWorker): void {
   switch (message.kind) {
     case "ingest":
       void ingest(message);
@@ -54,4 +56,8 @@ parentPort?.on("message", (message: ToWorker) => {
     case "no-headers":
       headersWanted?.reject(faultFrom(message.fault));
   }
-});
+}
+
+createInterface({ input: process.stdin })
+  .on("line", (line) => receive(JSON.parse(line) as ToWorker))
+  .on("close", () => process.exit());
