@@ -8,8 +8,10 @@ import { afterEach, beforeEach, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { backgroundCall, systemClock, type Progress } from "../../base/call.ts";
 import { sha256 } from "../../base/id.ts";
+import { run } from "../../host/process.ts";
 import { LayerWorkers } from "./layer-workers.ts";
 import { defaultLayerLimits } from "./limit.ts";
+import { partialSuffix } from "./pending-file.ts";
 import { entry, tar } from "./tar-fixture.ts";
 
 let dir = "";
@@ -139,6 +141,36 @@ test("closing in the middle leaves nothing, and refuses what comes after", async
     await outcome;
     assert.deepEqual(readdirSync(dir), []);
     await assert.rejects(workers.ingest(source, { targetPath: join(dir, "a") }, {}, call), { reason: "unavailable" });
+  } finally {
+    hanging.close();
+    hanging.closeAllConnections();
+  }
+});
+
+test("workers end with the daemon, even when it is killed", async () => {
+  const ended = Promise.withResolvers<void>();
+  const hanging = createServer((request, response) => {
+    request.socket.once("close", () => ended.resolve());
+    response.writeHead(200).write(Buffer.alloc(2 ** 21));
+  });
+  await new Promise<void>((resolve) => hanging.listen(0, "127.0.0.1", resolve));
+  try {
+    const { href } = new URL(".", import.meta.url);
+    const daemon = `
+      import { LayerWorkers } from "${href}layer-workers.ts";
+      import { backgroundCall, systemClock } from "${href}../../base/call.ts";
+      const url = "http://127.0.0.1:${(hanging.address() as AddressInfo).port}/";
+      const source = { kind: "http", url, headers: () => Promise.resolve({}) };
+      const call = { ...backgroundCall(), report: () => process.kill(process.pid, "SIGKILL") };
+      await new LayerWorkers(systemClock).ingest(source, { targetPath: ${JSON.stringify(join(dir, "layer"))} }, {}, call);
+    `;
+    const argv = [process.execPath, "--input-type=module", "--eval", daemon];
+    await assert.rejects(run(argv, {}, backgroundCall()), { detail: { signal: "SIGKILL" } });
+    await ended.promise;
+    assert.deepEqual(
+      readdirSync(dir).filter((name) => !name.endsWith(partialSuffix)),
+      [],
+    );
   } finally {
     hanging.close();
     hanging.closeAllConnections();

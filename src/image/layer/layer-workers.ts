@@ -160,7 +160,7 @@ export class LayerWorkers {
         throw faultFrom(outcome.fault);
       }
       // A process that dies cannot clean up after itself.
-      await removePartials(options);
+      await removePartials(options, worker.pid);
       throw this.#isClosed ? shutdown(job) : worker.death(outcome, `unpack ${layerTopic(expected)}`);
     } finally {
       call.signal.removeEventListener("abort", cancel);
@@ -186,9 +186,9 @@ async function answerHeaders(source: BlobSource, worker: WorkerProcess): Promise
   }
 }
 
-async function removePartials(options: IngestOptions): Promise<void> {
-  await rm(partialPath(options.targetPath), { force: true });
-  if (options.keepBlobPath !== undefined) await rm(partialPath(options.keepBlobPath), { force: true });
+async function removePartials(options: IngestOptions, pid: number): Promise<void> {
+  await rm(partialPath(options.targetPath, pid), { force: true });
+  if (options.keepBlobPath !== undefined) await rm(partialPath(options.keepBlobPath, pid), { force: true });
 }
 
 function shutdown(job: Job): Fault {

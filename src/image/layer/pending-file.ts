@@ -2,9 +2,15 @@ import { closeSync, constants, fdatasync, openSync, renameSync, rmSync, writeSyn
 import { dirname } from "node:path";
 import { promisify } from "node:util";
 
-/** What is being written lies here until it is complete and verified. One ingest of a path at a time. */
-export function partialPath(path: string): string {
-  return `${path}.partial`;
+/** What ends so was being written when its worker or the machine was stopped, and can be removed when no worker runs. */
+export const partialSuffix = ".partial";
+
+/**
+ * Where the process `pid` writes what will be at `path`. Each process has a file of its own, so that one which outlives its
+ * daemon by a moment never gives the name to what its successor is still writing.
+ */
+export function partialPath(path: string, pid: number): string {
+  return `${path}.${pid}${partialSuffix}`;
 }
 
 /** So much is written before the disk is set to work on it. */
@@ -12,9 +18,10 @@ const syncStepBytes = 32 << 20;
 
 const syncData = promisify(fdatasync);
 
-/** A file that becomes visible under its name only when it is complete. */
+/** A file that becomes visible under its name only when it is complete. In one process, one at a time for each path. */
 export class PendingFile {
   readonly #path: string;
+  readonly #partialPath: string;
   readonly fd: number;
   #isOpen = true;
   #isPublished = false;
@@ -25,8 +32,9 @@ export class PendingFile {
 
   constructor(path: string) {
     this.#path = path;
-    rmSync(partialPath(path), { force: true });
-    this.fd = openSync(partialPath(path), constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    this.#partialPath = partialPath(path, process.pid);
+    rmSync(this.#partialPath, { force: true });
+    this.fd = openSync(this.#partialPath, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
   }
 
   append(bytes: Uint8Array): void {
@@ -60,7 +68,7 @@ export class PendingFile {
 
   /** Gives the file its name, which then survives a power cut. */
   async publish(): Promise<void> {
-    renameSync(partialPath(this.#path), this.#path);
+    renameSync(this.#partialPath, this.#path);
     this.#isPublished = true;
     const directory = openSync(dirname(this.#path), constants.O_RDONLY | constants.O_DIRECTORY);
     try {
@@ -73,7 +81,7 @@ export class PendingFile {
   /** Removes it, also when it has its name already. */
   async discard(): Promise<void> {
     await this.#close();
-    rmSync(this.#isPublished ? this.#path : partialPath(this.#path), { force: true });
+    rmSync(this.#isPublished ? this.#path : this.#partialPath, { force: true });
   }
 
   /** A number that is closed while the thread pool still works with it may belong to another file by then. */

@@ -39,6 +39,10 @@ export class WorkerProcess {
     });
   }
 
+  get pid(): number {
+    return this.#streams.pid;
+  }
+
   send(message: ToWorker): void {
     this.#streams.stdin.write(`${JSON.stringify(message)}\n`);
   }
