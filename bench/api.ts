@@ -52,6 +52,7 @@ async function ask(socketPath: string): Promise<number> {
 }
 
 if (parentPort !== null) {
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker's port has no origins
   parentPort.postMessage(await ask(workerData as string));
 } else {
   const bareKib = pssKib();

@@ -87,7 +87,7 @@ describe("what nobody foresaw is a bug with an id, and tells nothing else", () =
         assert.equal(fault?.reason, "bug");
         assert.doesNotMatch(JSON.stringify(fault), /secret|TypeError/);
         assert.match(String(logged[0]?.["error"]), /\/root\/\.secret/);
-        assert.equal(logged[0]?.["id"], (fault?.detail as { id: string }).id);
+        assert.deepEqual(fault?.detail, { id: logged[0]?.["id"] });
       }
     });
   }

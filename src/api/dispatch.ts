@@ -35,9 +35,10 @@ export class Dispatcher {
     }
   }
 
-  handler<Shape extends AnyHandler>(method: DescMethod): Shape {
-    const served = this.services.find(({ service }) => service === method.parent);
-    return served?.handlers[method.localName] as unknown as Shape;
+  handler(method: DescMethod): AnyHandler {
+    const handler = this.services.find(({ service }) => service === method.parent)?.handlers[method.localName];
+    if (handler === undefined) throw new Error(`${method.toString()} is not served here`);
+    return handler;
   }
 
   call(author: string, signal: AbortSignal): ApiCall {

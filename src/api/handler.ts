@@ -59,7 +59,7 @@ export function serve<Service extends DescService>(
 ): Served {
   return {
     service,
-    handlers: handlers as unknown as Served["handlers"],
-    revisions: revisions as unknown as Served["revisions"],
+    handlers,
+    revisions: revisions as Served["revisions"],
   };
 }

@@ -1,5 +1,6 @@
 import { Fault } from "../base/fault.ts";
 import { instanceId, sha256, type NetworkId, type OperationId, type VolumeId } from "../base/id.ts";
+import { Wake } from "../base/wake.ts";
 import { MemoryEventBus } from "../event/memory/event-bus.ts";
 import type { Image } from "../image/contract.ts";
 import type { Session } from "../instance/contract.ts";
@@ -110,19 +111,22 @@ const preview: Preview = {
   missingImages: ["nginx:1.27"],
 };
 
+function missing(what: string, name: string): Fault {
+  return new Fault("not-found", `there is no ${what} ${name}`, { hint: "look again", detail: { name } });
+}
+
+function knownStack(stack: string): void {
+  if (stack !== "shop") throw missing("stack", stack);
+}
+
 /** The world as an API test needs it: it answers the same to the same question, and knows nothing called `nosuch`. */
 export function exampleNeeds(instances: readonly InstanceView[] = [exampleInstance()]): Needs & { revision: number } {
-  const missing = (what: string, name: string): Fault =>
-    new Fault("not-found", `there is no ${what} ${name}`, { hint: "look again", detail: { name } });
   const find = (name: string): InstanceView => {
     const view = instances.find((view) => view.name === name || `${view.stack}/${view.name}` === name);
     if (view === undefined) throw missing("instance", name);
     return view;
   };
   const byId = (id: string): InstanceView => instances.find((view) => view.id === id) ?? exampleInstance();
-  const knownStack = (stack: string): void => {
-    if (stack !== "shop") throw missing("stack", stack);
-  };
   const events = new MemoryEventBus({ ...silentClock, nowMs: () => thenMs });
   const needs: Needs & { revision: number } = {
     revision: 1,
@@ -327,22 +331,22 @@ const volumeView = {
 /** Says on stdout what it hears, and on stderr how it was resized or signalled; ends with 42 when its input ends. */
 export function echoSession(): Session {
   const said: { stream: "stdout" | "stderr"; bytes: Uint8Array }[] = [];
-  let wake = (): void => {};
+  const news = new Wake();
   let ended = false;
   const say = (stream: "stdout" | "stderr", bytes: Uint8Array): void => {
     said.push({ stream, bytes });
-    wake();
+    news.ring();
   };
   const end = (): void => {
     ended = true;
-    wake();
+    news.ring();
   };
   async function* output() {
     for (;;) {
       const next = said.shift();
       if (next !== undefined) yield next;
       else if (ended) return;
-      else await new Promise<void>((resolve) => (wake = resolve));
+      else await news.next(AbortSignal.any([]));
     }
   }
   return {

@@ -1,6 +1,14 @@
 import { request as httpRequest } from "node:http";
 import { connect as connectSocket } from "node:net";
-import { fromJson, toJson, type DescMethod, type JsonValue, type Message } from "@bufbuild/protobuf";
+import {
+  fromJson,
+  toJson,
+  type DescMethod,
+  type DescMethodStreaming,
+  type DescMethodUnary,
+  type JsonValue,
+  type Message,
+} from "@bufbuild/protobuf";
 import { ConnectError, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { FaultSchema } from "../gen/croft/v1/fault_pb.ts";
@@ -68,13 +76,13 @@ export async function speakGrpc(place: Place, method: DescMethod, said: readonly
   try {
     if (method.methodKind === "unary") {
       const [message = fromJson(method.input, {})] = messages;
-      hear((await transport.unary(method as never, undefined, undefined, header, message as never)).message as Message);
+      hear((await transport.unary(method as DescMethodUnary, undefined, undefined, header, message)).message);
     } else {
       const stream = async function* () {
         yield* messages;
       };
-      const response = await transport.stream(method as never, undefined, undefined, header, stream() as never);
-      for await (const message of response.message) hear(message as Message);
+      const response = await transport.stream(method as DescMethodStreaming, undefined, undefined, header, stream());
+      for await (const message of response.message) hear(message);
     }
     return { answers };
   } catch (thrown) {

@@ -1,4 +1,4 @@
-import type { ClientRequest, IncomingMessage } from "node:http";
+import type { ClientRequest } from "node:http";
 import { routes, type CallOptions, type Duplex, type Methods } from "../gen/client.ts";
 import { Exchanger, faultOf, type ErrorBody, type Exchange, type ExchangerOptions } from "./exchange.ts";
 import { readLines } from "./line.ts";
@@ -56,8 +56,7 @@ async function unary(
   options: CallOptions,
   exchanger: Exchanger,
 ): Promise<Json> {
-  const exchange = open(attempted, route, request, options, exchanger);
-  return await wholeAnswer(exchange, attempted, exchanger);
+  return await wholeAnswer(open(attempted, route, request, options, exchanger));
 }
 
 async function* serverStream(
@@ -66,11 +65,10 @@ async function* serverStream(
   request: Json,
   options: CallOptions,
   exchanger: Exchanger,
-): AsyncGenerator<unknown> {
+): AsyncGenerator {
   const exchange = open(attempted, route, request, options, exchanger);
   try {
-    const response = await exchange.answer;
-    yield* route.bytes === true ? received(response, attempted, exchanger) : results(response, attempted, exchanger);
+    yield* route.bytes === true ? exchange.body() : results(exchange);
   } finally {
     exchange.request.destroy();
   }
@@ -78,18 +76,13 @@ async function* serverStream(
 
 async function upload(
   attempted: string,
-  route: Route,
+  { verb, path }: Route,
   chunks: AsyncIterable<Uint8Array>,
   options: CallOptions,
   exchanger: Exchanger,
 ): Promise<Json> {
-  const exchange = exchanger.begin({
-    verb: route.verb,
-    path: route.path,
-    contentType: "application/octet-stream",
-    attempted,
-    signal: options.signal,
-  });
+  const contentType = "application/octet-stream";
+  const exchange = exchanger.begin({ verb, path, contentType, attempted, signal: options.signal });
   let refused = false;
   exchange.answer.catch(() => (refused = true));
   try {
@@ -98,22 +91,21 @@ async function upload(
       if (refused) break;
       await send(exchange.request, chunk);
     }
-  } catch (error) {
+    exchange.request.end();
+    return await wholeAnswer(exchange);
+  } finally {
     exchange.request.destroy();
-    throw error;
   }
-  exchange.request.end();
-  return await wholeAnswer(exchange, attempted, exchanger);
 }
 
-function duplex(attempted: string, route: Route, options: CallOptions, exchanger: Exchanger): Duplex<Json, unknown> {
-  const exchange = exchanger.begin({
-    verb: route.verb,
-    path: route.path,
-    contentType: "application/x-ndjson",
-    attempted,
-    signal: options.signal,
-  });
+function duplex(
+  attempted: string,
+  { verb, path }: Route,
+  options: CallOptions,
+  exchanger: Exchanger,
+): Duplex<Json, unknown> {
+  const contentType = "application/x-ndjson";
+  const exchange = exchanger.begin({ verb, path, contentType, attempted, signal: options.signal });
   exchange.request.flushHeaders();
   return {
     async send(message) {
@@ -124,7 +116,7 @@ function duplex(attempted: string, route: Route, options: CallOptions, exchanger
     },
     async *[Symbol.asyncIterator]() {
       try {
-        yield* results(await exchange.answer, attempted, exchanger);
+        yield* results(exchange);
       } finally {
         exchange.request.destroy();
       }
@@ -135,9 +127,9 @@ function duplex(attempted: string, route: Route, options: CallOptions, exchanger
 function open(attempted: string, route: Route, request: Json, options: CallOptions, exchanger: Exchanger): Exchange {
   const left = { ...request };
   const path = route.path.replace(/\{(\w+)\}/g, (_, field: string) => {
-    const value = String(left[field] ?? "");
+    const value = left[field];
     delete left[field];
-    return encodeURIComponent(value);
+    return encodeURIComponent(typeof value === "string" ? value : "");
   });
   const exchange = exchanger.begin({
     verb: route.verb,
@@ -157,34 +149,19 @@ function query(request: Json): string {
     if (value === undefined || value === null) return;
     if (Array.isArray(value)) value.forEach((item) => add(name, item));
     else if (typeof value === "object") Object.entries(value).forEach(([key, member]) => add(`${name}.${key}`, member));
-    else parameters.append(name, String(value));
+    else parameters.append(name, `${value as string | number | boolean}`);
   };
   Object.entries(request).forEach(([name, value]) => add(name, value));
   return parameters.size === 0 ? "" : `?${parameters.toString()}`;
 }
 
-async function wholeAnswer(exchange: Exchange, attempted: string, exchanger: Exchanger): Promise<Json> {
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of received(await exchange.answer, attempted, exchanger)) chunks.push(chunk);
+async function wholeAnswer(exchange: Exchange): Promise<Json> {
+  const chunks = await Array.fromAsync(exchange.body());
   return JSON.parse(Buffer.concat(chunks).toString("utf8")) as Json;
 }
 
-async function* received(
-  response: IncomingMessage,
-  attempted: string,
-  exchanger: Exchanger,
-): AsyncGenerator<Uint8Array> {
-  try {
-    for await (const chunk of response) yield chunk as Uint8Array;
-  } catch (error) {
-    throw exchanger.broken(error, attempted);
-  }
-  // Not every runtime that this is compiled for throws for an answer that was cut off.
-  if (!response.complete) throw exchanger.broken(undefined, attempted);
-}
-
-async function* results(response: IncomingMessage, attempted: string, exchanger: Exchanger): AsyncGenerator<unknown> {
-  for await (const line of readLines(received(response, attempted, exchanger), lineLimitBytes)) {
+async function* results(exchange: Exchange): AsyncGenerator {
+  for await (const line of readLines(exchange.body(), lineLimitBytes)) {
     const message = JSON.parse(line) as { result: unknown } | { error: ErrorBody };
     if ("error" in message) throw faultOf(message.error);
     yield message.result;

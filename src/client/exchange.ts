@@ -7,6 +7,8 @@ export interface Exchange {
   readonly request: ClientRequest;
   /** Rejects with the Fault that the daemon answered, or with `unavailable` when it cannot be reached. */
   readonly answer: Promise<IncomingMessage>;
+  /** The answer's body as it comes; throws like `answer`, and `unavailable` when it is cut off. */
+  body(): AsyncGenerator<Uint8Array>;
 }
 
 export interface ExchangeInit {
@@ -47,19 +49,32 @@ export class Exchanger {
     request.once("close", () => init.signal?.removeEventListener("abort", onAbort));
     const answer = new Promise<IncomingMessage>((resolve, reject) => {
       request.once("response", resolve);
-      request.once("error", (error) => reject(this.#unreachable(error, init.attempted)));
+      // Stays for good: a connection may fail more than once, when nobody asks any more.
+      request.on("error", (error) => reject(this.#unreachable(error, init)));
     }).then(async (response) => {
       if (response.statusCode === 200) return response;
-      throw await this.#refusal(response, init.attempted);
+      throw await this.#refusal(response, init);
     });
     // A caller that is still sending looks at the answer later: until then its failure is not an unhandled one.
     answer.catch(() => {});
-    return { request, answer };
+    return { request, answer, body: () => this.#body(answer, init) };
+  }
+
+  async *#body(answer: Promise<IncomingMessage>, init: ExchangeInit): AsyncGenerator<Uint8Array> {
+    const response = await answer;
+    try {
+      for await (const chunk of response) yield chunk as Uint8Array;
+    } catch (error) {
+      throw this.#broken(error, init);
+    }
+    // Not every runtime that this is compiled for throws when the answer was cut off.
+    if (!response.complete) throw this.#broken(undefined, init);
   }
 
   /** The end of a stream that broke, as a Fault. */
-  broken(error: unknown, attempted: string): Fault {
+  #broken(error: unknown, { attempted, signal }: ExchangeInit): Fault {
     if (error instanceof Fault) return error;
+    if (signal?.aborted === true) return cancelled(attempted, signal);
     return new Fault("unavailable", `${attempted}: the connection to the daemon was lost`, {
       hint: "see whether it still runs with: croft doctor",
       cause: error,
@@ -82,7 +97,8 @@ export class Exchanger {
     return process.getBuiltinModule("node:https").request({ ...options, ...place });
   }
 
-  #unreachable(error: Error, attempted: string): Fault {
+  #unreachable(error: Error, init: ExchangeInit): Fault {
+    const { attempted } = init;
     if (error instanceof Fault) return error;
     const place = describeTarget(this.#target);
     const code = "code" in error ? String(error.code) : "";
@@ -92,7 +108,7 @@ export class Exchanger {
         cause: error,
       });
     }
-    if (code === "ECONNRESET" || code === "EPIPE") return this.broken(error, attempted);
+    if (code === "ECONNRESET" || code === "EPIPE") return this.#broken(error, init);
     return new Fault("unavailable", `${attempted}: the Croft daemon does not answer at ${place}`, {
       hint:
         this.#target.kind === "unix"
@@ -103,12 +119,12 @@ export class Exchanger {
   }
 
   /** The Fault in an answer that is not 200. */
-  async #refusal(response: IncomingMessage, attempted: string): Promise<Fault> {
+  async #refusal(response: IncomingMessage, init: ExchangeInit): Promise<Fault> {
     const chunks: Buffer[] = [];
     try {
       for await (const chunk of response) chunks.push(chunk as Buffer);
     } catch (error) {
-      return this.broken(error, attempted);
+      return this.#broken(error, init);
     }
     try {
       return faultOf((JSON.parse(Buffer.concat(chunks).toString("utf8")) as { error: ErrorBody }).error);
@@ -116,7 +132,7 @@ export class Exchanger {
       const place = describeTarget(this.#target);
       return new Fault(
         "unavailable",
-        `${attempted}: what answers at ${place} (HTTP ${response.statusCode}) is not Croft`,
+        `${init.attempted}: what answers at ${place} (HTTP ${response.statusCode}) is not Croft`,
         {
           cause: error,
         },

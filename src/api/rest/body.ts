@@ -38,7 +38,7 @@ export async function readBody(
 /** The messages of a client's stream: lines of JSON, or plain bytes where the message is nothing but a chunk. */
 export async function* readMessages(request: Readable, method: DescMethod, plain: boolean): AsyncGenerator<Message> {
   if (plain) {
-    for await (const chunk of bytes(request)) yield create(method.input, { chunk } as never);
+    for await (const chunk of bytes(request)) yield create(method.input, { chunk });
     return;
   }
   for await (const line of readLines(bytes(request), messageLimitBytes)) {

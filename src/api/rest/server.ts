@@ -45,11 +45,11 @@ export class RestServer {
     if (found.kind === "wrong-verb") {
       const allow = [...new Set(found.allowed)].join(", ");
       const fault = new Fault("unsupported", `${rawPath} does not take ${verb}`, { hint: `use ${allow}` });
-      return sendFault(answer, fault, { allow, ...unread(request) }, 405);
+      return sendFault(answer, fault, { allow }, 405);
     }
     const hint =
       found.near.length > 0 ? `did you mean ${found.near.join(" or ")}?` : "GET /v1/openapi.json lists all routes";
-    sendFault(answer, new Fault("not-found", `there is no route ${verb} ${rawPath}`, { hint }), unread(request));
+    sendFault(answer, new Fault("not-found", `there is no route ${verb} ${rawPath}`, { hint }));
   }
 
   #sendOpenApi(answer: Answer): void {
@@ -72,11 +72,14 @@ export class RestServer {
       if (!answer.writableFinished) gone.abort();
     });
     const call = this.#dispatcher.call(author, gone.signal);
-    this.#call(binding, path, query, request, answer, call).catch((thrown: unknown) => {
-      const fault = this.#dispatcher.fault(thrown, binding.method.name, gone.signal);
-      if (answer.headersSent) answer.destroy();
-      else sendFault(answer, fault, unread(request));
-    });
+    this.#call(binding, path, query, request, answer, call)
+      .catch((thrown: unknown) => {
+        const fault = this.#dispatcher.fault(thrown, binding.method.name, gone.signal);
+        if (answer.headersSent) answer.destroy();
+        else sendFault(answer, fault);
+      })
+      // What the client still sends is read and dropped: closing on it could lose the answer on its way.
+      .finally(() => request.resume());
   }
 
   async #call(
@@ -103,22 +106,22 @@ export class RestServer {
       case "unary": {
         const message = await this.#read(binding, path, query, request, call);
         const revision = this.#kept.revision(method);
-        const body = encode(method.output, await this.#dispatcher.handler<UnaryHandler>(method)(message, call));
+        const body = encode(method.output, await (this.#dispatcher.handler(method) as UnaryHandler)(message, call));
         if (revision !== undefined) this.#kept.keep(request.url ?? "/", method, revision, body);
         return sendAll(answer, 200, jsonHead, body);
       }
       case "server_streaming": {
         const message = await this.#read(binding, path, query, request, call);
-        return await streamed(this.#dispatcher.handler<ServerStreamHandler>(method)(message, call));
+        return await streamed((this.#dispatcher.handler(method) as ServerStreamHandler)(message, call));
       }
       case "client_streaming": {
         const messages = readMessages(request, method, plainInput);
-        const result = await this.#dispatcher.handler<ClientStreamHandler>(method)(messages, call);
+        const result = await (this.#dispatcher.handler(method) as ClientStreamHandler)(messages, call);
         return sendAll(answer, 200, jsonHead, encode(method.output, result));
       }
       case "bidi_streaming": {
         const messages = readMessages(request, method, plainInput);
-        return await streamed(this.#dispatcher.handler<DuplexHandler>(method)(messages, call));
+        return await streamed((this.#dispatcher.handler(method) as DuplexHandler)(messages, call));
       }
     }
   }
@@ -140,9 +143,4 @@ export class RestServer {
     const text = await readBody(request, (delayMs, action) => call.clock.after(delayMs, action));
     return decode(method.input, text.trim() === "" ? {} : parseJson(text), path);
   }
-}
-
-/** A request that was refused before its body was read cannot be followed by another on the same connection. */
-function unread(request: Request): Record<string, string> {
-  return request.httpVersionMajor === 1 && !request.complete ? { connection: "close" } : {};
 }
