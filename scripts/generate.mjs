@@ -41,13 +41,17 @@ try {
 
 async function documents(descriptorSet) {
   const { readModel } = await source("src/api/document/model.ts");
-  const { clientSource } = await source("src/api/document/client.ts");
   const model = readModel(descriptorSet);
-  outputs.set("src/gen/client.ts", clientSource(model));
-  const { openApi } = await source("src/api/document/openapi.ts");
-  outputs.set("docs/reference/openapi.json", `${JSON.stringify(openApi(model), null, 1)}\n`);
-  const { apiReference } = await source("src/api/document/reference.ts");
-  outputs.set("docs/reference/api.md", apiReference(model));
+  const json = (value) => `${JSON.stringify(value, null, 1)}\n`;
+  // Each row: the file, the module that makes it, and how.
+  const rows = [
+    ["src/gen/client.ts", "src/api/document/client.ts", ({ clientSource }) => clientSource(model)],
+    ["docs/reference/openapi.json", "src/api/document/openapi.ts", ({ openApi }) => json(openApi(model))],
+    ["docs/reference/api.md", "src/api/document/reference.ts", ({ apiReference }) => apiReference(model)],
+    ["docs/reference/language.md", "src/stack/reference.ts", ({ languageReference }) => languageReference()],
+    ["docs/reference/croft.schema.json", "src/stack/schema.ts", ({ stackSchema }) => json(stackSchema())],
+  ];
+  for (const [path, module, make] of rows) outputs.set(path, make(await source(module)));
 }
 
 function source(path) {

@@ -68,7 +68,7 @@ export function givenSource(source: StackSource | undefined): StackSource {
 async function refusal({ problems }: Checked): Promise<Fault> {
   const { formatProblems } = await import("../../stack/check/problem.ts");
   return new Fault("invalid", formatProblems(problems).trimEnd(), {
-    hint: "croft check shows the same without applying anything",
+    hint: "croft plan shows the same without applying anything",
   });
 }
 
