@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import type { Call } from "../base/call.ts";
 import { Fault, isFault } from "../base/fault.ts";
 import type { Digest } from "../base/id.ts";
@@ -38,7 +39,7 @@ export class LayerStore {
   ): Promise<StoredLayer> {
     const { digest, diffId, sizeBytes } = expected;
     const content = this.#content;
-    if (content.hasBlob(digest) && content.hasLayer(diffId)) return { digest, diffId, sizeBytes };
+    if (content.blobSize(digest) === sizeBytes && content.hasLayer(diffId)) return { digest, diffId, sizeBytes };
     return await this.#shared.join(`${digest} ${diffId}`, call, async (call) => {
       if (content.hasBlob(digest)) {
         try {
@@ -81,22 +82,18 @@ export class LayerStore {
     hold: (...digests: readonly Digest[]) => void = () => {},
   ): Promise<StoredLayer> {
     const content = this.#content;
-    const layer = content.temporary();
-    const blob = content.temporary();
+    const workspace = await content.workspace();
+    const targetPath = join(workspace.path, "layer");
+    const keepBlobPath = join(workspace.path, "blob");
     try {
-      const facts = await this.#workers.ingest(
-        source,
-        { targetPath: layer.path, keepBlobPath: blob.path },
-        expected,
-        call,
-      );
+      const facts = await this.#workers.ingest(source, { targetPath, keepBlobPath }, expected, call);
       const { digest, diffId, sizeBytes } = facts;
       hold(digest, diffId);
-      if (!content.hasBlob(digest)) content.adoptBlob(blob.path, digest, sizeBytes);
-      if (!content.hasLayer(diffId)) content.adoptLayer(layer.path, diffId, facts.erofsBytes);
+      if (!content.hasBlob(digest)) content.adoptBlob(keepBlobPath, digest, sizeBytes);
+      if (!content.hasLayer(diffId)) content.adoptLayer(targetPath, diffId, facts.erofsBytes);
       return { digest, diffId, sizeBytes };
     } finally {
-      await Promise.all([layer.release(), blob.release()]);
+      await workspace.release();
     }
   }
 }

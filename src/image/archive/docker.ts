@@ -91,7 +91,7 @@ async function loadImage(
   const configDescriptor = { mediaType: mediaType.config, digest: await content.putBlob(config), urls: [] };
   const { bytes, digest } = writeManifest({ ...configDescriptor, sizeBytes: config.length }, descriptors);
   lease.hold(digest);
-  return await content.commit(bytes, call.clock.nowMs());
+  return await content.commit(bytes);
 }
 
 /** Only the diff id is known, and the blob's digest equals it as long as the layer is a plain tar. */

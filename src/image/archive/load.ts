@@ -26,7 +26,7 @@ export async function loadArchive(
   lease: Lease,
   call: Call,
 ): Promise<readonly LoadedImage[]> {
-  const work = content.temporary();
+  const work = await content.workspace();
   try {
     const spool = await Spool.read(archive, work.path, call);
     // Docker has written both since version 25; the OCI one carries the digests that the image was pulled by.

@@ -86,7 +86,7 @@ async function loadImage(
     await layers.ensure({ digest, sizeBytes, diffId }, [source], call);
   }
   await content.putBlob(config);
-  return await content.commit(bytes, call.clock.nowMs());
+  return await content.commit(bytes);
 }
 
 /** A document among the blobs, held against its descriptor. */

@@ -1,5 +1,4 @@
 import { closeSync, openSync, writeSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -17,7 +16,7 @@ const maxNameBytes = 4096;
 const maxLinks = 8;
 /** As with layers: more than this for one byte of the archive is an attack. */
 const maxRatio = 200;
-const ratioFloorBytes = 2 ** 30;
+const ratioFloorBytes = 256 * 2 ** 20;
 
 interface Spooled {
   readonly path: string;
@@ -34,9 +33,8 @@ export class Spool {
     this.#links = links;
   }
 
-  /** Reads a whole archive into `directory`, which it makes. Entries that are neither files nor links are passed over. */
+  /** Reads a whole archive into an empty directory. Entries that are neither files nor links are passed over. */
   static async read(archive: AsyncIterable<Uint8Array>, directory: string, call: Call): Promise<Spool> {
-    await mkdir(directory, { mode: 0o700 });
     const sink = new SpoolSink(directory);
     const reader = new TarReader(sink);
     let packedBytes = 0;

@@ -65,7 +65,7 @@ export class Builder {
       layers.map((layer) => ({ ...layer, urls: [] })),
     );
     lease.hold(digest);
-    return await this.#content.commit(bytes, call.clock.nowMs());
+    return await this.#content.commit(bytes);
   }
 
   async #base(recipe: Recipe, lease: Lease, call: Call): Promise<Base> {
@@ -136,9 +136,9 @@ export class Builder {
       lease.hold(known.digest, known.diffId);
       return known;
     }
-    const work = this.#content.temporary();
+    const work = await this.#content.workspace();
     try {
-      await mkdir(join(work.path, "work"), { recursive: true });
+      await mkdir(join(work.path, "work"));
       const tarPath = join(work.path, "layer.tar");
       await write(join(work.path, "work"), tarPath);
       const layer = await this.#layers.add({ kind: "file", path: tarPath }, {}, lease.hold, call);

@@ -38,12 +38,24 @@ export async function writePackageTar(
   call.report({ topic, state: "downloading" });
   const archives = await download(packages, workDir, call);
   call.report({ topic, state: "unpacking" });
+  const withApplets = packages.some((name) => /^busybox-static(?:[:=]|$)/.test(name));
+  await unpackPackages(archives, withApplets, workDir, tarPath, call);
+}
+
+/** The second half of it: from package files to tar. */
+export async function unpackPackages(
+  archives: readonly string[],
+  withApplets: boolean,
+  workDir: string,
+  tarPath: string,
+  call: Call,
+): Promise<void> {
   const root = join(workDir, "root");
   await mkdir(root);
   for (const archive of archives) {
     await run(["dpkg-deb", "--extract", archive, root], { attempted: `unpack ${archive}` }, call);
   }
-  if (packages.some((name) => /^busybox-static\b/.test(name))) await linkApplets(root, call);
+  if (withApplets) await linkApplets(root, call);
   // The directory's own mode is the umask's; the image's root must be open to every user.
   await chmod(root, 0o755);
   await run(

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { Fault, isFault } from "../../base/fault.ts";
 import { type Digest, isDigest, sha256 } from "../../base/id.ts";
 import { hostFault } from "../../host/errno.ts";
-import { readSmallFile, removeTree, writeFileAtomic } from "../../host/file.ts";
+import { readSmallFile, removeTree, syncDirectory, writeFileAtomic } from "../../host/file.ts";
 import type { Image } from "../contract.ts";
 import {
   type ConfigDocument,
@@ -126,18 +126,22 @@ export class Content {
     return image;
   }
 
-  /** A path of nobody else's in the temporary directory; `release` removes what is there. */
-  temporary(): { readonly path: string; release(): Promise<void> } {
+  /** An empty directory of the caller's own, on the store's file system; `release` removes it and what is in it. */
+  async workspace(): Promise<{ readonly path: string; release(): Promise<void> }> {
     const name = randomBytes(8).toString("hex");
     const path = join(this.layout.temporaryDir, name);
     this.#working.add(name);
-    return {
-      path,
-      release: async () => {
-        await removeTree(path);
-        this.#working.delete(name);
-      },
+    try {
+      await mkdir(path, { mode: 0o700 });
+    } catch (error) {
+      this.#working.delete(name);
+      throw hostFault(error, `make ${path}`);
+    }
+    const release = async (): Promise<void> => {
+      await removeTree(path);
+      this.#working.delete(name);
     };
+    return { path, release };
   }
 
   lease(): Lease {
@@ -169,7 +173,7 @@ export class Content {
     return digest;
   }
 
-  /** Takes over a finished, verified and synced file as blob; it must lie in the temporary directory. */
+  /** Takes over a finished, verified and synced file as blob; it must lie in a workspace. */
   adoptBlob(path: string, digest: Digest, sizeBytes: number): void {
     // One rename, without a turn of the event loop before memory knows: `collect` never sees half of it.
     renameSync(path, blobPath(this.layout, digest));
@@ -215,13 +219,19 @@ export class Content {
    * Makes an image of content that is all here: from now on it survives a crash. `manifestBytes` are its identity.
    * Throws a `bug` Fault when something of it is missing.
    */
-  async commit(manifestBytes: Buffer, arrivedMs: number): Promise<StoredImage> {
+  async commit(manifestBytes: Buffer): Promise<StoredImage> {
     const digest = sha256(manifestBytes);
     const known = this.#images.get(digest);
     if (known !== undefined) return known;
-    const stored = await this.#assemble(digest, manifestBytes, arrivedMs);
-    if (stored === undefined) throw new Fault("bug", `image ${digest} was about to be stored without all its content`);
-    await writeFileAtomic(manifestPath(this.layout, digest), manifestBytes);
+    const assembled = await this.#assemble(digest, manifestBytes, 0);
+    if (assembled === undefined) throw new Fault("bug", `image ${digest} was to be stored without all its content`);
+    // The adopted files' names have to be on disk before the manifest that promises them.
+    await syncDirectory(this.layout.blobDir);
+    await syncDirectory(this.layout.layerDir);
+    const path = manifestPath(this.layout, digest);
+    await writeFileAtomic(path, manifestBytes);
+    // The file's time rather than the clock's, as it is what the next start finds.
+    const stored = { ...assembled, arrivedMs: wholeMs((await stat(path)).mtimeMs) };
     this.#images.set(digest, stored);
     return stored;
   }
@@ -259,8 +269,7 @@ export class Content {
    */
   async collect(keep: ReadonlySet<Digest>): Promise<{ images: number; freedBytes: number }> {
     const stale = (await readdir(this.layout.temporaryDir)).filter((name) => !this.#working.has(name));
-    const bin = this.temporary();
-    await mkdir(bin.path);
+    const bin = await this.workspace();
     const named = new Set(this.#names.values());
     const kept = (digest: Digest): boolean => named.has(digest) || keep.has(digest) || this.#held.has(digest);
     const needed = new Set<Digest>();
@@ -360,6 +369,10 @@ async function scanFiles(
       continue;
     }
     const facts = await stat(path);
-    visit(digest, facts.size, facts.mtimeMs);
+    visit(digest, facts.size, wholeMs(facts.mtimeMs));
   }
+}
+
+function wholeMs(timeMs: number): number {
+  return Math.trunc(timeMs);
 }

@@ -47,7 +47,7 @@ export async function pullImage(
     await layers.ensure({ digest, sizeBytes, diffId }, sourcesOf(layer, client), call);
   });
   await content.putBlob(config);
-  return await content.commit(bytes, call.clock.nowMs());
+  return await content.commit(bytes);
 }
 
 async function findManifest(
