@@ -1,3 +1,4 @@
+import { closest } from "../../base/closest.ts";
 import { defaultNetwork } from "../model.ts";
 import type { PublishSection } from "../model.ts";
 import { findCycle } from "./cycle.ts";
@@ -6,7 +7,7 @@ import { overlap, parseNetwork } from "./ipv4.ts";
 import { checkMounts } from "./mount.ts";
 import type { Report } from "./problem.ts";
 import type { InstanceInput } from "./shape.ts";
-import { closest, suggest } from "./suggest.ts";
+import { suggest } from "./suggest.ts";
 import { checkSecretName, Usage } from "./usage.ts";
 
 /** Everything that is wrong, or odd, between fields and sections. Looks at what could be read, whatever else is wrong. */

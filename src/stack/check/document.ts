@@ -1,3 +1,4 @@
+import { closest } from "../../base/closest.ts";
 import { namePattern } from "../../base/id.ts";
 import { imageFields, instanceFields, networkFields, secretFields, topFields, volumeFields } from "../field.ts";
 import type { ParsedDocument } from "../parse/place.ts";
@@ -5,7 +6,6 @@ import type { Report } from "./problem.ts";
 import { describeValue, isTable, readSection } from "./section.ts";
 import { imageShapes, instanceShapes, networkShapes, secretShapes, topShapes, volumeShapes } from "./shape.ts";
 import type { ImageInput, InstanceInput, NetworkInput, SecretInput, VolumeInput } from "./shape.ts";
-import { closest } from "./suggest.ts";
 
 /** The file's sections as far as they could be read, by name, in the order of the file. */
 export interface Sections {

@@ -1,9 +1,10 @@
+import { closest } from "../../base/closest.ts";
 import type { z } from "zod";
 import type { Field } from "../field.ts";
 import type { KeyPath } from "../parse/place.ts";
 import type { Report } from "./problem.ts";
 import type { Readable } from "./shape.ts";
-import { closest, suggest } from "./suggest.ts";
+import { suggest } from "./suggest.ts";
 
 /** One issue, as zod tells it. */
 type Issue = z.core.$ZodIssue;

@@ -1,7 +1,7 @@
+import { closest } from "../../base/closest.ts";
 import type { KeyPath } from "../parse/place.ts";
 import type { Sections } from "./document.ts";
 import type { Report } from "./problem.ts";
-import { closest } from "./suggest.ts";
 
 /** What some section names, for telling what none does. */
 export class Usage {

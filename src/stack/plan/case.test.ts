@@ -259,9 +259,37 @@ test("half-made is made again, detached is attached again, frozen stays frozen",
     "remove a-1 < stop a-1 (recreate) half-made or broken beyond repair",
     "create a-1 < remove a-1 (recreate) half-made or broken beyond repair",
     "start a-1 < create a-1 (recreate) half-made or broken beyond repair",
-    "repair b-1 (hot) its links or volumes are gone from the host",
+    "stop b-1 (restart) its links or volumes are gone from the host",
+    "repair b-1 < stop b-1 (restart) its links or volumes are gone from the host",
+    "start b-1 < repair b-1 (restart) its links or volumes are gone from the host",
     "repair d-1 (none) its links or volumes are gone from the host",
     "start d-1 < repair d-1 (none) not running",
+  ]);
+});
+
+test("a restart that was asked for goes from replica to replica, without a pause", () => {
+  const generation = generationOf({ web: { replicas: 2, health: check, restart: "never" } });
+  const world = settle(generation);
+  for (const name of ["web-1", "web-2"]) change(world, name, { restartAsked: true, restartAfterMs: 9 });
+  assert.deepEqual(told(desire(generation), world.observe()), [
+    "stop web-1 (restart) a restart was asked for",
+    "start web-1 < stop web-1 (restart) a restart was asked for",
+    "await web-1 < start web-1 (none) within 1m",
+    "stop web-2 < await web-1 (restart) a restart was asked for",
+    "start web-2 < stop web-2 (restart) a restart was asked for",
+    "await web-2 < start web-2 (none) within 1m",
+  ]);
+});
+
+test("one left over from a start-first update ends before the new one starts when the order is now stop-first", () => {
+  const startFirst: Partial<InstanceSection> = { update: { order: "start-first", healthyWithinMs: 1 } };
+  const world = settle(generationOf({ web: startFirst }));
+  const halfway = desire(generationOf({ web: { ...startFirst, image: "app:2" } }));
+  perform(world, halfway, plan(halfway, world.observe(), keepVolumes), () => 0, 1);
+  assert.deepEqual(told(desire(generationOf({ web: { image: "app:2" } })), world.observe()), [
+    "stop web-1' (recreate) its replacement is there",
+    "remove web-1' < stop web-1' (recreate) its replacement is there",
+    "start web-1 < remove web-1' (none) not running",
   ]);
 });
 

@@ -35,18 +35,21 @@ export class ServicePlanner {
   plan(slots: readonly Slot[], gate: readonly string[]): readonly string[] {
     const ready: string[] = [];
     const surplus: Slot[] = [];
-    const replaced: Slot[] = [];
+    const inTurn: Slot[] = [];
     for (const slot of slots) {
       if (slot.desired === undefined) surplus.push(slot);
-      else if (slot.current === undefined && slot.others.length > 0) replaced.push(slot);
+      else if (isReplaced(slot) || isRestarted(slot)) inTurn.push(slot);
       else push(ready, this.#settle(slot, slot.desired, gate));
     }
     // Replacing one that does not work costs nothing; one that works may have to wait for it.
-    replaced.sort((left, right) => works(left) - works(right) || left.ordinal - right.ordinal);
+    inTurn.sort((left, right) => works(left) - works(right) || left.ordinal - right.ordinal);
     let before: readonly string[] = [...gate, ...ready];
-    for (const slot of replaced) {
+    for (const slot of inTurn) {
       if (slot.desired === undefined) continue;
-      const done = this.#replace(slot, slot.desired, before);
+      const done = isReplaced(slot)
+        ? this.#replace(slot, slot.desired, before)
+        : this.#settle(slot, slot.desired, before);
+      if (done === undefined) continue;
       ready.push(done);
       before = [done];
     }
@@ -144,44 +147,52 @@ export class ServicePlanner {
       }
       return undefined;
     }
-    if (staysEnded(current, desired)) return undefined;
+    // What is frozen was frozen by somebody: it stays as it is until it is thawed.
+    if (current.status === "frozen" || staysEnded(current, desired)) return undefined;
     const before = updated === undefined ? [] : [updated];
-    if (!current.attached) {
-      const why = "its links or volumes are gone from the host";
-      before.push(
-        this.#draft.add({ kind: "repair-instance", instance: desired.id }, isUp(current) ? "hot" : "none", why, {
-          after: this.#onGround(desired.section, []),
-        }),
-      );
-    }
-    if (current.status === "frozen" || isHealthy(current, desired)) return undefined;
-    if (current.status === "running") return this.#heal(current, desired, gate, before);
-
-    const exited = current.status === "exited";
-    const start = this.#draft.add(
-      { kind: "start-instance", instance: desired.id },
-      exited ? "restart" : "none",
-      exited ? `exited${current.exitCode === undefined ? "" : ` with code ${current.exitCode}`}` : "not running",
-      { after: this.#onGround(desired.section, [...gate, ...before]), notBeforeMs: current.restartAfterMs },
-    );
-    return desired.section.health === undefined ? start : this.#await(desired, [start]);
+    if (current.status !== "running") return this.#start(current, desired, gate, before);
+    const why = whyRestarted(current, desired);
+    if (why !== undefined) return this.#restart(current, desired, [...gate, ...before], why);
+    return isHealthy(current, desired) ? undefined : this.#await(desired, before);
   }
 
-  /** Running, and not healthy: wait while it may still become so, else start it again. */
-  #heal(
+  /** It is whole but does not run: attach what a reboot took away, start, await. */
+  #start(
     current: ObservedInstance,
     desired: DesiredInstance,
     gate: readonly string[],
     before: readonly string[],
   ): string {
-    if (current.health !== "unhealthy" || desired.section.restart === "never") return this.#await(desired, before);
-    const why = "its health check fails";
+    const exited = current.status === "exited";
+    const code = current.exitCode === undefined ? "" : ` with code ${current.exitCode}`;
+    const attached = current.attached ? before : [...before, this.#repair(desired, "none", before)];
+    const start = this.#draft.add(
+      { kind: "start-instance", instance: desired.id },
+      exited ? "restart" : "none",
+      exited ? `exited${code}` : "not running",
+      { after: this.#onGround(desired.section, [...gate, ...attached]), notBeforeMs: current.restartAfterMs },
+    );
+    return desired.section.health === undefined ? start : this.#await(desired, [start]);
+  }
+
+  /** It runs and must not go on as it does: stop, attach what is missing, start, await. */
+  #restart(current: ObservedInstance, desired: DesiredInstance, before: readonly string[], why: string): string {
     const stop = this.#draft.add({ kind: "stop-instance", instance: desired.id }, "restart", why, {
-      after: [...gate, ...before],
-      notBeforeMs: current.restartAfterMs,
+      after: before,
+      // The pause is for programs that fail by themselves; a person who asks does not wait.
+      notBeforeMs: why === failing ? current.restartAfterMs : undefined,
     });
-    const start = this.#draft.add({ kind: "start-instance", instance: desired.id }, "restart", why, { after: [stop] });
-    return this.#await(desired, [start]);
+    const attached = current.attached ? stop : this.#repair(desired, "restart", [stop]);
+    const start = this.#draft.add({ kind: "start-instance", instance: desired.id }, "restart", why, {
+      after: [attached],
+    });
+    return desired.section.health === undefined ? start : this.#await(desired, [start]);
+  }
+
+  #repair(desired: DesiredInstance, cost: Cost, before: readonly string[]): string {
+    return this.#draft.add({ kind: "repair-instance", instance: desired.id }, cost, detached, {
+      after: this.#onGround(desired.section, before),
+    });
   }
 
   #await(desired: DesiredInstance, after: readonly string[]): string {
@@ -239,6 +250,28 @@ const updatable: readonly (keyof InstanceSection)[] = [
   ...hotMembers.filter((member) => member !== "replicas" && member !== "update"),
 ];
 
+const failing = "its health check fails";
+const detached = "its links or volumes are gone from the host";
+
+/** Why a running instance is started again; undefined when it is not. */
+function whyRestarted(current: ObservedInstance, desired: DesiredInstance): string | undefined {
+  // A process keeps the links and mounts it was started with: new ones reach only a new process.
+  if (!current.attached) return detached;
+  if (current.restartAsked === true) return "a restart was asked for";
+  const fails = desired.section.health !== undefined && current.health === "unhealthy";
+  return fails && desired.section.restart !== "never" ? failing : undefined;
+}
+
+function isReplaced(slot: Slot): boolean {
+  return slot.current === undefined && slot.others.length > 0;
+}
+
+function isRestarted({ current, desired }: Slot): boolean {
+  return (
+    current?.restartAsked === true && current.status === "running" && current.attached && desired?.running === true
+  );
+}
+
 function whyReplaced(old: ObservedInstance, desired: DesiredInstance, ground: Ground): string {
   if (old.section === undefined) return "its specification changed";
   const { image, secrets, files } = old;
@@ -253,10 +286,10 @@ function whyReplaced(old: ObservedInstance, desired: DesiredInstance, ground: Gr
     : "its image, a file, a secret or a network changed";
 }
 
-function works(slot: Slot): number {
-  return slot.others.some((old) => old.status === "running" && (old.health === "healthy" || old.health === "none"))
-    ? 1
-    : 0;
+/** 1 when something in the slot works, for sorting. */
+function works({ current, others }: Slot): number {
+  const all = current === undefined ? others : [current, ...others];
+  return all.some((one) => one.status === "running" && (one.health === "healthy" || one.health === "none")) ? 1 : 0;
 }
 
 function push(list: string[], item: string | undefined): void {

@@ -95,6 +95,7 @@ export const anyFault = fc.record({
     "broken" as const,
     "forgotten" as const,
     "rebooted" as const,
+    "asked" as const,
     "network-broken" as const,
     "network-gone" as const,
   ),

@@ -50,6 +50,8 @@ export interface ObservedInstance {
   readonly exitCode?: number;
   /** A restart is due, but not before this time (back-off). */
   readonly restartAfterMs?: number;
+  /** It runs, and since it was started somebody asked for a restart: `croft restart`. Replicas follow one another. */
+  readonly restartAsked?: boolean;
 }
 
 /** What a step costs whoever uses the instance. */

@@ -97,6 +97,7 @@ export class World {
             assert(other === there || !sameSlot(other, there) || !isUp(other), step.key);
         }
         there.status = "running";
+        delete there.restartAsked;
         there.health = wanted.section.health === undefined ? "none" : "starting";
         break;
       case "await-healthy":
@@ -110,7 +111,7 @@ export class World {
         else if (there.health === "none" && there.status === "running") there.health = "starting";
         break;
       case "repair-instance":
-        assert(wanted !== undefined, step.key);
+        assert(wanted !== undefined && !isUp(there), step.key);
         this.#checkGround(wanted.section, desired, step);
         there.attached = true;
         break;
