@@ -22,8 +22,8 @@ export interface Cgroups {
   limit(path: string, limits: Limits): void;
   freeze(path: string): void;
   thaw(path: string): void;
-  /** False when it is not there, too. */
-  isFrozen(path: string): boolean;
+  /** `freezing`: asked for, but not all of its processes have stopped. `thawed` when it is not there, too. */
+  freezeState(path: string): "thawed" | "freezing" | "frozen";
   counters(path: string): Counters;
   /** SIGKILL to everything in it, once; what forks meanwhile needs another call. */
   kill(path: string): void;
@@ -92,6 +92,20 @@ export async function emptyCgroup(cgroups: Cgroups, path: string, call: Call): P
   }
 }
 
+/** Freezes or thaws and waits until it is so: a process inside a system call stops at its end. */
+export async function settleFreeze(cgroups: Cgroups, path: string, frozen: boolean, call: Call): Promise<void> {
+  if (frozen) cgroups.freeze(path);
+  else cgroups.thaw(path);
+  const deadlineMs = call.clock.monotonicMs() + 10_000;
+  while (cgroups.freezeState(path) !== (frozen ? "frozen" : "thawed")) {
+    if (call.clock.monotonicMs() > deadlineMs) {
+      cgroups.thaw(path);
+      throw new Fault("timeout", `freeze ${path}: some of its processes do not stop`);
+    }
+    await call.clock.sleep(5, call.signal);
+  }
+}
+
 class CgroupsV1 implements Cgroups {
   readonly version = 1;
   readonly #trees: readonly string[];
@@ -141,9 +155,9 @@ class CgroupsV1 implements Cgroups {
     write(join(this.#in("freezer", path), "freezer.state"), "THAWED");
   }
 
-  isFrozen(path: string): boolean {
+  freezeState(path: string): "thawed" | "freezing" | "frozen" {
     const state = read(join(this.#in("freezer", path), "freezer.state"))?.trim();
-    return state === "FROZEN" || state === "FREEZING";
+    return state === "FROZEN" ? "frozen" : state === "FREEZING" ? "freezing" : "thawed";
   }
 
   counters(path: string): Counters {
@@ -164,7 +178,7 @@ class CgroupsV1 implements Cgroups {
 
   kill(path: string): void {
     // A frozen process does not even die.
-    if (this.isFrozen(path)) this.thaw(path);
+    if (this.freezeState(path) !== "thawed") this.thaw(path);
     for (const pid of this.pids(path)) killPid(pid);
   }
 
@@ -217,8 +231,9 @@ class CgroupsV2 implements Cgroups {
     this.#write(path, "cgroup.freeze", "0");
   }
 
-  isFrozen(path: string): boolean {
-    return read(this.#file(path, "cgroup.freeze"))?.trim() === "1";
+  freezeState(path: string): "thawed" | "freezing" | "frozen" {
+    if (read(this.#file(path, "cgroup.freeze"))?.trim() !== "1") return "thawed";
+    return readKeyed(this.#file(path, "cgroup.events")).get("frozen") === 1 ? "frozen" : "freezing";
   }
 
   counters(path: string): Counters {

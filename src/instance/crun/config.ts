@@ -12,7 +12,11 @@ export interface OciConfig {
   readonly root: { readonly path: string; readonly readonly: boolean };
   readonly hostname: string;
   readonly mounts: readonly OciMount[];
-  readonly linux: Readonly<Record<string, unknown>> & { readonly seccomp: SeccompProfile };
+  readonly annotations?: Readonly<Record<string, string>>;
+  readonly linux: Readonly<Record<string, unknown>> & {
+    readonly namespaces: readonly { readonly type: string; readonly path?: string }[];
+    readonly seccomp: SeccompProfile;
+  };
 }
 
 export interface OciProcess {
@@ -62,7 +66,13 @@ export interface Resolved {
   readonly cgroupPath: string;
 }
 
-export function ociConfig(launch: Launch, resolved: Resolved, host: HostFacts): OciConfig {
+/** The part of a launch that the configuration is made of. */
+export type Launched = Pick<
+  Launch,
+  "root" | "attachment" | "hostname" | "argv" | "env" | "terminal" | "readOnlyRoot" | "capabilities" | "limits"
+>;
+
+export function ociConfig(launch: Launched, resolved: Resolved, host: HostFacts): OciConfig {
   const granted = resolveCapabilities(launch.capabilities).filter((name) => host.capabilities.includes(name));
   return {
     // The oldest runtimes in use refuse a newer number, and nothing newer is needed.

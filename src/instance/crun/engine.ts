@@ -1,74 +1,104 @@
-import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, rmSync } from "node:fs";
 import type { Call } from "../../base/call.ts";
 import type { Probe } from "../../base/driver.ts";
 import { Fault } from "../../base/fault.ts";
 import type { Home } from "../../base/home.ts";
 import { type InstanceId, parseInstanceId } from "../../base/id.ts";
-import { errnoOf, hostFault } from "../../host/errno.ts";
-import { signalProcess } from "../../host/proc.ts";
-import type { Engine, InstanceEvent, InstanceFacts, Launch, LogLine, LogRange, StopPolicy } from "../contract.ts";
-import { type Cgroups, emptyCgroup, findHierarchies, openCgroups } from "./cgroup.ts";
+import type {
+  AttachFacet,
+  Engine,
+  ExecFacet,
+  FreezeFacet,
+  InstanceEvent,
+  InstanceFacts,
+  Launch,
+  LogLine,
+  LogRange,
+  ProcessesFacet,
+  ResizeFacet,
+  StatsFacet,
+  StopPolicy,
+} from "../contract.ts";
+import { attachTo } from "./attach.ts";
+import { type Cgroups, emptyCgroup, findHierarchies, openCgroups, settleFreeze } from "./cgroup.ts";
+import { clearRun } from "./clear.ts";
 import type { HostFacts } from "./config.ts";
+import { execIn } from "./exec.ts";
 import { ExitWatch } from "./exit-watch.ts";
 import { type InstancePaths, type Layout, layoutOf } from "./layout.ts";
 import { keepLog, readLog, rotateLog } from "./log-file.ts";
-import { load } from "./monitor.ts";
+import { load, type MonitorRecord } from "./monitor.ts";
 import { factsOf, type Observation, observe } from "./observe.ts";
-import { OomWatch } from "./oom-watch.ts";
-import { hostFacts, prepare, writeFiles } from "./prepare.ts";
-import { launchRecord, writeRecord } from "./record.ts";
+import { hostFacts, prepare, userNames, writeFiles } from "./prepare.ts";
+import { probeRuntime } from "./probe.ts";
+import { describeProcesses, parseNetDev } from "./process-list.ts";
+import { launchRecord, type LaunchRecord, namesIn, readText, writeRecord } from "./record.ts";
 import { type Runtime, type RuntimeName, runtimes } from "./runtime.ts";
+import { SeccompCache } from "./seccomp-cache.ts";
 import { sendSignal, signalNumber } from "./signal.ts";
 import { Turns } from "./turn.ts";
-
-/** How often `watch` looks whether conmon began a new log file. */
-const logLookMs = 5_000;
+import { watchInstances } from "./watch.ts";
 
 /**
  * Containers: an OCI runtime makes them, conmon stays with them, and this class holds no state that matters. What is
  * there is observed anew for each call, so another object, after the daemon was killed, goes on where this one stopped.
+ * Either runtime finds, stops and removes what the other one started.
  */
 export class ContainerEngine implements Engine {
   readonly name: RuntimeName;
   readonly takes = { root: "directory", nic: "netns" } as const;
+  readonly exec: ExecFacet = { exec: async (id, spec, call) => execIn(this.#placeOf(id), spec, call) };
+  readonly attach: AttachFacet = { attach: (id, call) => this.#attach(id, call) };
+  readonly freeze: FreezeFacet = {
+    freeze: (id, call) => this.#setFrozen(id, true, call),
+    thaw: (id, call) => this.#setFrozen(id, false, call),
+  };
+  readonly resize: ResizeFacet = { resize: (id, limits) => this.#resize(id, limits) };
+  readonly stats: StatsFacet = { stats: (id, call) => this.#stats(id, call) };
+  readonly processes: ProcessesFacet = { processes: (id) => this.#processes(id) };
+  readonly #home: Home;
   readonly #layout: Layout;
   readonly #runtime: Runtime;
   readonly #turns = new Turns();
   readonly #exits: ExitWatch;
+  readonly #seccomp: SeccompCache;
   readonly #listeners = new Set<(event: InstanceEvent) => void>();
   #host: { readonly cgroups: Cgroups; readonly facts: HostFacts } | undefined;
 
   constructor(options: { readonly home: Home; readonly runtime: RuntimeName }) {
     this.name = options.runtime;
+    this.#home = options.home;
     this.#runtime = runtimes[options.runtime];
-    this.#layout = layoutOf(options.home, options.runtime);
+    this.#layout = layoutOf(options.home);
     this.#exits = new ExitWatch(this.#layout.exitDir);
+    this.#seccomp = new SeccompCache(this.#layout);
   }
 
-  async probe(_call: Call): Promise<Probe> {
-    return { ok: true, detail: "" };
+  probe(call: Call): Promise<Probe> {
+    return probeRuntime(this.#runtime, this.#home, call);
   }
 
   async create(launch: Launch, call: Call): Promise<void> {
     const paths = this.#layout.of(launch.id);
     await this.#turns.take(launch.id, async () => {
-      const seen = this.#observe(paths);
-      const record = launchRecord(launch);
+      const { cgroups, facts } = this.#on();
+      const seen = observe(paths, cgroups);
+      const next = launchRecord(launch);
+      const isSame = seen.record?.fingerprint === next.fingerprint;
       if (isUp(seen) && seen.record !== undefined && seen.monitor !== undefined) {
-        if (seen.record.fingerprint === record.fingerprint) return;
+        if (isSame && sameLimits(seen.record.launch, launch)) return;
         throw new Fault("precondition", `change ${launch.id}: it is running`, { hint: "stop it first" });
       }
-      if (isUp(seen)) await this.#clear(paths, call);
+      if (isUp(seen)) await clearRun(paths, cgroups, call);
       mkdirSync(paths.dir, { recursive: true, mode: 0o700 });
       mkdirSync(paths.logDir, { recursive: true, mode: 0o700 });
-      if (seen.record?.fingerprint !== record.fingerprint) {
+      if (!isSame) {
         rmSync(paths.launchFile, { force: true });
         writeFiles(launch, paths);
       }
       // Tried now, so that whoever creates it hears what is wrong with the image.
-      await prepare(launch, paths, this.#on().facts);
-      if (seen.record?.fingerprint !== record.fingerprint) writeRecord(paths.launchFile, record);
+      await prepare(launch, paths, facts);
+      writeRecord(paths.launchFile, next);
     });
   }
 
@@ -76,19 +106,18 @@ export class ContainerEngine implements Engine {
     const paths = this.#layout.of(id);
     await this.#turns.take(id, async () => {
       const seen = this.#observe(paths);
-      if (seen.record === undefined) throw notCreated(id, "start");
-      if (seen.main !== undefined && !seen.awaitsRelease) {
+      if (isRunning(seen)) {
         if (seen.monitor !== undefined) return;
         throw new Fault("precondition", `start ${id}: it runs, but its monitor was killed`, {
           hint: "remove it and create it again",
         });
       }
-      const pid =
-        seen.main !== undefined && seen.monitor !== undefined ? seen.main.pid : await this.#load(id, seen, call);
+      const isLoaded = seen.main !== undefined && seen.monitor !== undefined;
+      const pid = isLoaded ? seen.main.pid : await this.#load(id, seen, call);
       try {
-        await this.#runtime.release(id, this.#layout, paths, call);
+        await runtimes[seen.monitor?.runtime ?? this.name].release(id, this.#layout, paths, call);
       } catch (error) {
-        await this.#clear(paths, call);
+        await clearRun(paths, this.#on().cgroups, call);
         throw error;
       }
       this.#emit({ kind: "started", id, pid });
@@ -97,8 +126,8 @@ export class ContainerEngine implements Engine {
 
   async signal(id: InstanceId, signal: string, _call: Call): Promise<void> {
     const number = signalNumber(signal);
-    const { main, awaitsRelease } = this.#observe(this.#layout.of(id));
-    if (main === undefined || awaitsRelease || !sendSignal(main, number)) throw notRunning(id, `send ${signal} to`);
+    const seen = this.#observe(this.#layout.of(id));
+    if (!isRunning(seen) || !sendSignal(seen.main, number)) throw notRunning(id, `send ${signal} to`);
   }
 
   async stop(id: InstanceId, policy: StopPolicy, call: Call): Promise<void> {
@@ -107,34 +136,60 @@ export class ContainerEngine implements Engine {
     await this.#turns.idle(id);
     const { cgroups } = this.#on();
     const seen = this.#observe(paths);
-    if (seen.main !== undefined && !seen.awaitsRelease) {
+    if (isRunning(seen)) {
       // What is frozen does not hear the signal.
-      if (cgroups.isFrozen(paths.cgroup)) cgroups.thaw(paths.cgroup);
+      if (cgroups.freezeState(paths.cgroup) !== "thawed") cgroups.thaw(paths.cgroup);
       sendSignal(seen.main, number);
       await this.#exits.until(id, () => !isUp(this.#observe(paths)), policy.graceMs, call);
     }
     await emptyCgroup(cgroups, paths.cgroup, call);
     // The exit code is worth a moment, if there is somebody to write it.
-    const settled = (): boolean => {
+    const isSettled = (): boolean => {
       const now = this.#observe(paths);
       return now.monitor === undefined || now.exit !== undefined || !now.hasRun;
     };
-    await this.#exits.until(id, settled, 5_000, call);
+    await this.#exits.until(id, isSettled, 5_000, call);
   }
 
   async remove(id: InstanceId, call: Call): Promise<void> {
     const paths = this.#layout.of(id);
     await this.#turns.take(id, async () => {
-      await this.#clear(paths, call);
+      await clearRun(paths, this.#on().cgroups, call);
       rmSync(paths.logDir, { recursive: true, force: true });
       rmSync(paths.dir, { recursive: true, force: true });
       this.#exits.notify(id);
     });
   }
 
-  async list(_call: Call): Promise<readonly InstanceFacts[]> {
-    const names = new Set([...namesIn(this.#layout.instancesDir), ...namesIn(this.#layout.logsDir)]);
+  list(_call: Call): Promise<readonly InstanceFacts[]> {
+    return Promise.resolve(this.#facts());
+  }
+
+  watch(call: Call): AsyncGenerator<InstanceEvent> {
+    const listen = (listener: (event: InstanceEvent) => void): (() => void) => {
+      this.#listeners.add(listener);
+      return () => void this.#listeners.delete(listener);
+    };
+    const running = (): InstanceFacts[] => this.#facts().filter(({ status }) => status === "running");
     const { cgroups } = this.#on();
+    return watchInstances({ layout: this.#layout, cgroups, exits: this.#exits, listen, running }, call);
+  }
+
+  async *logs(id: InstanceId, range: LogRange, call: Call): AsyncGenerator<LogLine> {
+    const paths = this.#layout.of(id);
+    if (!existsSync(paths.logDir)) throw new Fault("not-found", `read the log of ${id}: there is none`);
+    const hasEnded = (): boolean => !existsSync(paths.dir) || this.#observe(paths).exit !== undefined;
+    const woken = (look: () => void): (() => void) => {
+      return this.#exits.listen((name) => {
+        if (name === id) look();
+      });
+    };
+    yield* readLog(paths.logDir, range, hasEnded, woken, call);
+  }
+
+  #facts(): InstanceFacts[] {
+    const { cgroups } = this.#on();
+    const names = new Set([...namesIn(this.#layout.instancesDir), ...namesIn(this.#layout.logsDir)]);
     return [...names]
       .filter((name): name is InstanceId => parseInstanceId(name) !== undefined)
       .map((id) => {
@@ -143,113 +198,117 @@ export class ContainerEngine implements Engine {
       });
   }
 
-  async *watch(call: Call): AsyncGenerator<InstanceEvent> {
-    const queue: InstanceEvent[] = [];
-    let wake = (): void => {};
-    const push = (event: InstanceEvent): void => {
-      queue.push(event);
-      wake();
-    };
-    const oom = new OomWatch(this.#layout, (id) => push({ kind: "oom", id }));
-    const onEvent = (event: InstanceEvent): void => {
-      if (event.kind === "started") oom.add(event.id);
-      push(event);
-    };
-    const stopListening = this.#exits.listen((name) => {
-      if (parseInstanceId(name) === undefined) return;
-      const id = name as InstanceId;
-      const { exit, main } = this.#observe(this.#layout.of(id));
-      if (exit === undefined || main !== undefined) return;
-      oom.drop(id);
-      push({ kind: "exited", id, exit });
-    });
-    this.#listeners.add(onEvent);
-    const onAbort = (): void => wake();
-    call.signal.addEventListener("abort", onAbort, { once: true });
-    try {
-      for (const facts of await this.list(call)) if (facts.status === "running") oom.add(facts.id);
-      let lookedMs = call.clock.monotonicMs();
-      while (!call.signal.aborted) {
-        const pushed = new Promise<void>((resolve) => (wake = resolve));
-        for (let event = queue.shift(); event !== undefined; event = queue.shift()) yield event;
-        if (queue.length > 0 || call.signal.aborted) continue;
-        const cancelTick = call.clock.after(Math.max(0, lookedMs + logLookMs - call.clock.monotonicMs()), () => wake());
-        await pushed;
-        cancelTick();
-        if (call.clock.monotonicMs() - lookedMs < logLookMs) continue;
-        lookedMs = call.clock.monotonicMs();
-        for (const name of namesIn(this.#layout.logsDir)) keepLog(join(this.#layout.logsDir, name));
-      }
-    } finally {
-      call.signal.removeEventListener("abort", onAbort);
-      this.#listeners.delete(onEvent);
-      stopListening();
-      oom.close();
-    }
-  }
-
-  async *logs(id: InstanceId, range: LogRange, call: Call): AsyncGenerator<LogLine> {
-    const paths = this.#layout.of(id);
-    if (!existsSync(paths.logDir)) throw new Fault("not-found", `read the log of ${id}: there is none`);
-    const ended = (): boolean => !existsSync(paths.dir) || this.#observe(paths).exit !== undefined;
-    const woken = (look: () => void): (() => void) => {
-      return this.#exits.listen((name) => {
-        if (name === id) look();
-      });
-    };
-    yield* readLog(paths.logDir, range, ended, woken, call);
-  }
-
   /** Clears what an earlier run left, makes the container anew, and returns the pid of its init, which waits. */
   async #load(id: InstanceId, seen: Observation, call: Call): Promise<number> {
     const paths = this.#layout.of(id);
-    if (seen.record === undefined) throw notCreated(id, "start");
-    if (seen.hasRun) await this.#clear(paths, call);
+    if (seen.record === undefined) {
+      throw new Fault("precondition", `start ${id}: it was not created`, { hint: "create it first" });
+    }
     const { cgroups, facts } = this.#on();
-    const launch = { ...seen.record.launch, limits: seen.record.limits };
-    const config = await prepare(launch, paths, facts);
+    if (seen.hasRun) await clearRun(paths, cgroups, call);
+    const { launch } = seen.record;
+    const config = this.#seccomp.prepared(await prepare(launch, paths, facts), this.#runtime);
     rotateLog(paths.logDir, launch.log.maxBytes);
     try {
       const loaded = await load(id, launch, config, this.#runtime, this.#layout, call);
+      // After the runtime: it moved the container into all groups, so the kernel does this one without waiting.
       cgroups.adopt(this.#layout.monitorCgroup, loaded.monitor.pid);
       keepLog(paths.logDir);
-      void loaded.monitorEnded.then(() => this.#onMonitorEnd(id, paths));
+      await this.#seccomp.learn(config, this.#runtime, paths);
+      void loaded.monitorEnded.then(() => this.#onMonitorEnd(id, loaded.monitor));
       return loaded.pid;
     } catch (error) {
-      await this.#clear(paths, call);
+      await clearRun(paths, cgroups, call);
       throw error;
     }
   }
 
-  /** Ends whatever is left of a run and removes all of it but logs and preparation. From any half-made state. */
-  async #clear(paths: InstancePaths, call: Call): Promise<void> {
-    const { cgroups } = this.#on();
-    const { monitor, main } = observe(paths, cgroups);
-    if (monitor !== undefined && main === undefined) signalProcess(monitor, "SIGKILL");
-    await emptyCgroup(cgroups, paths.cgroup, call);
-    if (monitor !== undefined) signalProcess(monitor, "SIGKILL");
-    await this.#removeCgroup(paths.cgroup, call);
-    for (const path of [paths.stateDir, paths.socketLink, paths.exitFile, paths.bundleDir]) {
-      rmSync(path, { recursive: true, force: true });
-    }
+  async #attach(id: InstanceId, call: Call): ReturnType<AttachFacet["attach"]> {
+    const paths = this.#layout.of(id);
+    await this.#turns.take(id, async () => {
+      const seen = this.#observe(paths);
+      // Whoever attaches before the start sees the first byte: the container is made now and let go by `start`.
+      if (!isUp(seen)) await this.#load(id, seen, call);
+    });
+    const hasExited = (): boolean => !isUp(this.#observe(paths)) && this.#observe(paths).monitor === undefined;
+    const exited = async (): Promise<number> => {
+      const isKnown = (): boolean => this.#observe(paths).exit !== undefined || hasExited();
+      await this.#exits.until(id, isKnown, Infinity, call);
+      return this.#observe(paths).exit?.code ?? 255;
+    };
+    const code = exited();
+    // Whoever does not ask for the code need not hear that the call was cancelled.
+    code.catch(() => {});
+    return attachTo(id, paths, { exited: code, signal: (signal) => this.signal(id, signal, call) }, call);
   }
 
-  async #removeCgroup(path: string, call: Call): Promise<void> {
-    const { cgroups } = this.#on();
-    for (let tries = 0; ; tries += 1) {
-      try {
-        return cgroups.remove(path);
-      } catch (error) {
-        // A process that was just killed still counts for a moment.
-        if (errnoOf(error) !== "EBUSY" || tries === 100) throw error;
-        await emptyCgroup(cgroups, path, call);
-        await call.clock.sleep(Math.min(1 + tries, 20), call.signal);
+  async #setFrozen(id: InstanceId, frozen: boolean, call: Call): Promise<void> {
+    const { paths } = this.#runningOf(id, frozen ? "freeze" : "thaw");
+    await settleFreeze(this.#on().cgroups, paths.cgroup, frozen, call);
+  }
+
+  async #resize(id: InstanceId, limits: LaunchRecord["launch"]["limits"]): Promise<void> {
+    const { paths, record } = this.#runningOf(id, "resize");
+    await this.#turns.take(id, async () => {
+      const { cgroups } = this.#on();
+      const { memoryBytes } = cgroups.counters(paths.cgroup);
+      if (limits.memoryBytes !== undefined && limits.memoryBytes < memoryBytes) {
+        throw new Fault(
+          "precondition",
+          `limit the memory of ${id} to ${limits.memoryBytes} bytes: it uses ${memoryBytes}`,
+          {
+            hint: "choose a higher limit, or restart it with this one",
+          },
+        );
       }
-    }
+      cgroups.limit(paths.cgroup, limits);
+      writeRecord(paths.launchFile, { ...record, launch: { ...record.launch, limits } });
+    });
   }
 
-  #onMonitorEnd(id: InstanceId, paths: InstancePaths): void {
-    if (isUp(this.#observe(paths))) this.#emit({ kind: "broken", id });
+  async #stats(id: InstanceId, call: Call): ReturnType<StatsFacet["stats"]> {
+    const { paths, main } = this.#runningOf(id, "measure");
+    const counters = this.#on().cgroups.counters(paths.cgroup);
+    return {
+      timeMs: call.clock.nowMs(),
+      ...counters,
+      ...parseNetDev(readText(`/proc/${main.pid}/net/dev`) ?? ""),
+    };
+  }
+
+  async #processes(id: InstanceId): ReturnType<ProcessesFacet["processes"]> {
+    const { paths, main } = this.#runningOf(id, "list the processes of");
+    const names = await userNames(`/proc/${main.pid}/root`);
+    return describeProcesses(this.#on().cgroups.pids(paths.cgroup), (uid) => names.get(uid) ?? String(uid));
+  }
+
+  #placeOf(id: InstanceId): Parameters<typeof execIn>[0] {
+    const { main, record, monitor } = this.#runningOf(id, "run a program in");
+    const runtime = runtimes[monitor?.runtime ?? this.name];
+    return { id, main, launch: record.launch, runtime, layout: this.#layout };
+  }
+
+  /** `precondition` when it is not running. */
+  #runningOf(
+    id: InstanceId,
+    verb: string,
+  ): {
+    readonly paths: InstancePaths;
+    readonly main: NonNullable<Observation["main"]>;
+    readonly record: LaunchRecord;
+    readonly monitor: MonitorRecord | undefined;
+  } {
+    const paths = this.#layout.of(id);
+    const seen = this.#observe(paths);
+    if (!isRunning(seen) || seen.record === undefined) throw notRunning(id, verb);
+    return { paths, main: seen.main, record: seen.record, monitor: seen.monitor };
+  }
+
+  /** The monitor of a run that is over ends, too. Alone it was killed, and the instance needs repair. */
+  #onMonitorEnd(id: InstanceId, monitor: MonitorRecord): void {
+    const seen = this.#observe(this.#layout.of(id));
+    if (isUp(seen) && (seen.monitor === undefined || seen.monitor.pid === monitor.pid))
+      this.#emit({ kind: "broken", id });
   }
 
   #observe(paths: InstancePaths): Observation {
@@ -274,17 +333,13 @@ function isUp(seen: Observation): boolean {
   return seen.main !== undefined;
 }
 
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch (error) {
-    if (errnoOf(error) === "ENOENT") return [];
-    throw hostFault(error, `list ${directory}`);
-  }
+function isRunning(seen: Observation): seen is Observation & { readonly main: NonNullable<Observation["main"]> } {
+  return seen.main !== undefined && !seen.awaitsRelease;
 }
 
-function notCreated(id: InstanceId, verb: string): Fault {
-  return new Fault("precondition", `${verb} ${id}: it was not created`, { hint: "create it first" });
+function sameLimits(before: Launch, after: Launch): boolean {
+  const { cpus, memoryBytes, pids } = before.limits;
+  return cpus === after.limits.cpus && memoryBytes === after.limits.memoryBytes && pids === after.limits.pids;
 }
 
 function notRunning(id: InstanceId, verb: string): Fault {

@@ -1,6 +1,7 @@
 import { type FSWatcher, mkdirSync, watch } from "node:fs";
-import type { Call } from "../../base/call.ts";
+import { type Call, throwIfCancelled } from "../../base/call.ts";
 import { hostFault } from "../../host/errno.ts";
+import { Bell } from "./bell.ts";
 
 /**
  * Tells at once when conmon leaves an exit code, by one inotify watch on the directory of exit files, which exists while
@@ -39,25 +40,24 @@ export class ExitWatch {
   async until(name: string, done: () => boolean, limitMs: number, call: Call): Promise<boolean> {
     const tickMs = 200;
     const deadlineMs = call.clock.monotonicMs() + limitMs;
-    let wake = (): void => {};
+    const bell = new Bell();
     const stopListening = this.listen((appeared) => {
-      if (appeared === name) wake();
+      if (appeared === name) bell.ring();
     });
+    const onAbort = (): void => bell.ring();
+    call.signal.addEventListener("abort", onAbort, { once: true });
     try {
       for (;;) {
-        const restMs = deadlineMs - call.clock.monotonicMs();
-        const woken = new Promise<void>((resolve) => (wake = resolve));
+        throwIfCancelled(call);
         if (done()) return true;
+        const restMs = deadlineMs - call.clock.monotonicMs();
         if (restMs <= 0) return false;
-        const ticking = new AbortController();
-        const signal = AbortSignal.any([call.signal, ticking.signal]);
-        try {
-          await Promise.race([woken, call.clock.sleep(Math.min(tickMs, restMs), signal)]);
-        } finally {
-          ticking.abort();
-        }
+        const stopTick = call.clock.after(Math.min(tickMs, restMs), () => bell.ring());
+        await bell.heard();
+        stopTick();
       }
     } finally {
+      call.signal.removeEventListener("abort", onAbort);
       stopListening();
     }
   }
@@ -65,7 +65,7 @@ export class ExitWatch {
   #open(): FSWatcher {
     try {
       mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
-      const watcher = watch(this.#directory, { persistent: false }, (kind, name) => {
+      const watcher = watch(this.#directory, (kind, name) => {
         if (kind !== "rename" || name === null) return;
         this.notify(name);
       });

@@ -10,10 +10,11 @@ import { type InstanceId, shortHash } from "../../base/id.ts";
  * it, and after a reboot `reconcile` creates the instance again. Only logs are on disk.
  */
 export interface Layout {
+  readonly runDir: string;
   readonly instancesDir: string;
   /** conmon writes here, as `<id>`, the exit code of a main process that ended. */
   readonly exitDir: string;
-  /** The runtime's own records, one directory for each instance. */
+  /** The runtimes' own records, one directory for each instance. */
   readonly stateDir: string;
   /** Short links to bundles, as the path of a socket is limited to 107 bytes. */
   readonly socketDir: string;
@@ -50,14 +51,15 @@ export interface InstancePaths {
   readonly logDir: string;
 }
 
-export function layoutOf(home: Home, engine: string): Layout {
-  const runDir = join(home.runDir, engine);
+export function layoutOf(home: Home): Layout {
+  const runDir = join(home.runDir, "container");
   const instancesDir = join(runDir, "instance");
   const exitDir = join(runDir, "exit");
   const stateDir = join(runDir, "state");
   const socketDir = join(runDir, "socket");
-  const logsDir = join(home.libDir, "log", engine);
+  const logsDir = join(home.libDir, "log", "container");
   return {
+    runDir,
     instancesDir,
     exitDir,
     stateDir,

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { type Call, throwIfCancelled } from "../../base/call.ts";
 import { errnoOf, hostFault } from "../../host/errno.ts";
 import type { LogLine, LogRange } from "../contract.ts";
+import { Bell } from "./bell.ts";
 import { type LogEntry, LineReader, maxLineBytes, parseEntry, type PlacedLine } from "./log-line.ts";
 
 /**
@@ -97,15 +98,14 @@ async function* follow(
   call: Call,
 ): AsyncGenerator<LogLine> {
   let segment = begun;
-  let look = (): void => {};
-  const watcher = watch(directory, { persistent: false }, () => look());
-  watcher.on("error", () => look());
-  const stopWaking = woken(() => look());
-  const onAbort = (): void => look();
-  call.signal.addEventListener("abort", onAbort, { once: true });
+  const bell = new Bell();
+  const ring = (): void => bell.ring();
+  const watcher = watch(directory, ring);
+  watcher.on("error", ring);
+  const stopWaking = woken(ring);
+  call.signal.addEventListener("abort", ring, { once: true });
   try {
     for (;;) {
-      const changed = new Promise<void>((resolve) => (look = resolve));
       // Asked before reading: what was written before the end is read after it.
       const last = ended();
       segment ??= openSegment(join(directory, current));
@@ -123,11 +123,11 @@ async function* follow(
       }
       if (last) return;
       throwIfCancelled(call);
-      await changed;
+      await bell.heard();
       throwIfCancelled(call);
     }
   } finally {
-    call.signal.removeEventListener("abort", onAbort);
+    call.signal.removeEventListener("abort", ring);
     stopWaking();
     watcher.close();
     if (segment !== undefined) closeSync(segment.fd);

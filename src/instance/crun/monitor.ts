@@ -11,7 +11,7 @@ import type { OciConfig } from "./config.ts";
 import type { InstancePaths, Layout } from "./layout.ts";
 import { segmentBytes } from "./log-file.ts";
 import { readRecord, writeRecord } from "./record.ts";
-import type { Runtime } from "./runtime.ts";
+import type { Runtime, RuntimeName } from "./runtime.ts";
 
 /**
  * conmon: the process that stays with a container when we do not. It runs the runtime's `create`, holds the other end of
@@ -19,6 +19,8 @@ import type { Runtime } from "./runtime.ts";
  */
 export interface MonitorRecord extends ProcessIdentity {
   readonly startedMs: number;
+  /** Which runtime made the container; another one does not know it. */
+  readonly runtime: RuntimeName;
 }
 
 export interface Loaded {
@@ -55,7 +57,8 @@ export async function load(
     env: { _OCI_SYNCPIPE: "3", _OCI_STARTPIPE: "4" },
     stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],
   });
-  const monitor = { ...(identifyProcess(conmon.pid) ?? { pid: conmon.pid, startTicks: 0 }), startedMs };
+  const identity = identifyProcess(conmon.pid) ?? { pid: conmon.pid, startTicks: 0 };
+  const monitor = { ...identity, startedMs, runtime: runtime.name };
   try {
     // Before conmon goes on: whatever happens from now on, somebody knows of it.
     writeRecord(paths.monitorFile, monitor);
@@ -70,16 +73,27 @@ export async function load(
 }
 
 function conmonArgv(id: InstanceId, launch: Launch, runtime: Runtime, layout: Layout, paths: InstancePaths): string[] {
+  const options: Readonly<Record<string, string>> = {
+    "--api-version": "1",
+    "--log-level": "error",
+    "--cid": id,
+    "--cuuid": paths.socketName,
+    "--name": id,
+    "--runtime": runtime.program,
+    "--bundle": paths.bundleDir,
+    "--container-pidfile": paths.pidFile,
+    "--exit-dir": layout.exitDir,
+    "--socket-dir-path": layout.socketDir,
+    "--log-path": `k8s-file:${join(paths.logDir, "log")}`,
+    "--log-size-max": String(segmentBytes(launch.log.maxBytes)),
+  };
   return [
     "conmon",
-    ...["--api-version", "1", "--sync", "--no-sync-log", "--log-level", "error"],
-    ...["--cid", id, "--cuuid", paths.socketName, "--name", id],
-    ...["--runtime", runtime.program],
+    // A child of ours, so that we hear at once when it is killed; and no sync(2) of the log's disk at every exit.
+    "--sync",
+    "--no-sync-log",
+    ...Object.entries(options).flat(),
     ...runtime.globalArgs(layout).flatMap((argument) => ["--runtime-arg", argument]),
-    ...["--bundle", paths.bundleDir, "--container-pidfile", paths.pidFile],
-    ...["--exit-dir", layout.exitDir, "--socket-dir-path", layout.socketDir],
-    ...["--log-path", `k8s-file:${join(paths.logDir, "log")}`],
-    ...["--log-size-max", String(segmentBytes(launch.log.maxBytes))],
     // A terminal outlives whoever is attached to it; a pipe ends with its writer, or no `cat` would ever end.
     ...(launch.terminal ? ["--terminal", "--leave-stdin-open"] : []),
     ...(launch.stdin ? ["--stdin"] : []),
@@ -123,6 +137,6 @@ function runtimeFault(id: InstanceId, message: string): Fault {
 
 /** The monitor of the run, when it is there. */
 export function livingMonitor(paths: InstancePaths): MonitorRecord | undefined {
-  const record = readRecord<MonitorRecord>(paths.monitorFile);
+  const record = readRecord(paths.monitorFile) as MonitorRecord | undefined;
   return record !== undefined && isAlive(record) ? record : undefined;
 }

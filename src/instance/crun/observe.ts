@@ -29,7 +29,7 @@ export function observe(paths: InstancePaths, cgroups: Cgroups): Observation {
   const monitor = livingMonitor(paths);
   const main = mainProcess(paths);
   return {
-    record: readRecord<LaunchRecord>(paths.launchFile),
+    record: readRecord(paths.launchFile) as LaunchRecord | undefined,
     monitor,
     main,
     awaitsRelease: main !== undefined && awaitsRelease(paths),
@@ -39,11 +39,11 @@ export function observe(paths: InstancePaths, cgroups: Cgroups): Observation {
 }
 
 export function factsOf(id: InstanceId, seen: Observation, paths: InstancePaths, cgroups: Cgroups): InstanceFacts {
-  const limits = seen.record?.limits ?? {};
+  const limits = seen.record?.launch.limits ?? {};
   if (seen.main !== undefined && !seen.awaitsRelease) {
     return {
       id,
-      status: cgroups.isFrozen(paths.cgroup) ? "frozen" : "running",
+      status: cgroups.freezeState(paths.cgroup) === "thawed" ? "running" : "frozen",
       pid: seen.main.pid,
       ...(seen.monitor === undefined ? {} : { startedMs: seen.monitor.startedMs }),
       intact: seen.record !== undefined && seen.monitor !== undefined,

@@ -23,7 +23,7 @@ export class OomWatch {
     this.drop(id);
     const { bundleDir } = this.#layout.of(id);
     try {
-      const watcher = watch(bundleDir, { persistent: false }, (kind, name) => {
+      const watcher = watch(bundleDir, (kind, name) => {
         if (kind !== "rename" || name !== "oom" || !this.#take(join(bundleDir, name))) return;
         this.#onKill(id);
       });

@@ -51,6 +51,12 @@ export async function lookUpUser(text: string, rootPath: string): Promise<Resolv
   return resolveUser(text, passwd, group);
 }
 
+/** Names of the users of a root by their number. */
+export async function userNames(rootPath: string): Promise<ReadonlyMap<number, string>> {
+  const lines = (await readAccounts(rootPath, "/etc/passwd")).split("\n").map((line) => line.split(":"));
+  return new Map(lines.map(([name = "", , uid = ""]) => [Number(uid), name] as const));
+}
+
 async function readAccounts(rootPath: string, path: string): Promise<string> {
   try {
     return (await readFileBeneath(rootPath, path, accountFileBytes)).toString("utf8");

@@ -1,4 +1,4 @@
-import { readFileSync, renameSync, writeFileSync } from "node:fs";
+import { readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { canonicalJson, sha256 } from "../../base/id.ts";
 import { errnoOf, hostFault } from "../../host/errno.ts";
 import type { Launch, LaunchMount } from "../contract.ts";
@@ -16,10 +16,10 @@ export function writeRecord(path: string, value: unknown): void {
   }
 }
 
-/** Undefined when it is not there. Only this engine writes these files, so their shape is trusted. */
-export function readRecord<Value>(path: string): Value | undefined {
+/** Undefined when it is not there. Only this engine writes these files, so the caller may trust their shape. */
+export function readRecord(path: string): unknown {
   const text = readText(path);
-  return text === undefined ? undefined : (JSON.parse(text) as Value);
+  return text === undefined ? undefined : (JSON.parse(text) as unknown);
 }
 
 /** The content of a small file; undefined when it is not there. */
@@ -32,23 +32,31 @@ export function readText(path: string): string | undefined {
   }
 }
 
+/** The names in a directory; none when it is not there. */
+export function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return [];
+    throw hostFault(error, `list ${directory}`);
+  }
+}
+
 /** A launch on disk: the contents of its files lie beside it. */
 export interface LaunchRecord {
-  /** Equal for equal launches, contents included. */
+  /** Equal for launches that differ in nothing but what can be changed in place: their limits. */
   readonly fingerprint: string;
-  /** File mounts have no `content` here. */
+  /** File mounts have no `content` here. The limits are those in force: `resize` changes them. */
   readonly launch: Launch;
-  /** As changed by `resize`; otherwise those of the launch. */
-  readonly limits: Launch["limits"];
 }
 
 export function launchRecord(launch: Launch): LaunchRecord {
   const mounts = launch.mounts.map((mount) =>
     mount.kind === "file" ? { ...mount, content: sha256(mount.content) } : mount,
   );
-  const fingerprint = sha256(canonicalJson({ ...launch, mounts }));
+  const fingerprint = sha256(canonicalJson({ ...launch, mounts, limits: undefined }));
   const plain = launch.mounts.map((mount): LaunchMount => {
     return mount.kind === "file" ? { ...mount, content: new Uint8Array() } : mount;
   });
-  return { fingerprint, launch: { ...launch, mounts: plain }, limits: launch.limits };
+  return { fingerprint, launch: { ...launch, mounts: plain } };
 }

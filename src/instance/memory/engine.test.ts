@@ -1,0 +1,52 @@
+import assert from "node:assert/strict";
+import { it } from "node:test";
+import { backgroundCall } from "../../base/call.ts";
+import { type InstanceId, instanceId } from "../../base/id.ts";
+import type { Launch } from "../contract.ts";
+import { engineContract } from "../contract-suite.ts";
+import { breakInstance, MemoryEngine, MemoryWorld } from "./engine.ts";
+
+function launchOf(id: InstanceId, change: Partial<Launch> = {}): Launch {
+  return {
+    id,
+    root: { kind: "directory", path: "/nowhere" },
+    attachment: { kind: "netns", path: "/nowhere", resolvers: [] },
+    hostname: "web-1",
+    argv: ["sleep", "1000"],
+    env: {},
+    user: "",
+    workdir: "/",
+    terminal: false,
+    stdin: false,
+    readOnlyRoot: false,
+    mounts: [],
+    capabilities: { add: [], drop: [] },
+    limits: {},
+    stopSignal: "SIGTERM",
+    log: { maxBytes: 2 ** 20 },
+    labels: {},
+    ...change,
+  };
+}
+
+engineContract("memory", async () => {
+  const world = new MemoryWorld();
+  return {
+    engine: () => new MemoryEngine(world),
+    launch: async (id, change) => launchOf(id, change),
+    dispose: async () => {},
+  };
+});
+
+it("keeps what runs when the engine object is another one, and tells what is broken", async () => {
+  const world = new MemoryWorld();
+  const call = backgroundCall();
+  const id = instanceId("suite", "web", 1, "0123abcd");
+  await new MemoryEngine(world).create(launchOf(id));
+  await new MemoryEngine(world).start(id, call);
+  breakInstance(world, id);
+  const [facts] = await new MemoryEngine(world).list();
+  assert.equal(facts?.status, "running");
+  assert.equal(facts?.intact, false);
+  await new MemoryEngine(world).remove(id);
+});

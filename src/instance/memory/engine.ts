@@ -1,0 +1,304 @@
+import type { Call } from "../../base/call.ts";
+import type { Probe } from "../../base/driver.ts";
+import { Fault } from "../../base/fault.ts";
+import { canonicalJson, type InstanceId } from "../../base/id.ts";
+import type {
+  AttachFacet,
+  Engine,
+  ExecFacet,
+  Exit,
+  FreezeFacet,
+  InstanceEvent,
+  InstanceFacts,
+  InstanceStatus,
+  Launch,
+  LogLine,
+  LogRange,
+  ProcessesFacet,
+  ResizeFacet,
+  Session,
+  StatsFacet,
+  StopPolicy,
+} from "../contract.ts";
+import { ImitatedProcess, ImitatedSession, type Piece } from "./process.ts";
+
+/** What outlives an engine object, as processes outlive the daemon. Hand the same one to the next engine. */
+export class MemoryWorld {
+  readonly instances = new Map<InstanceId, MemoryInstance>();
+  readonly listeners = new Set<(event: InstanceEvent) => void>();
+  /** Thrown by the next calls of these verbs, for tests of what happens then. */
+  readonly faults = new Map<"create" | "start" | "stop" | "remove", Fault>();
+  lastPid = 1000;
+}
+
+interface MemoryInstance {
+  launch: Launch;
+  readonly fingerprint: string;
+  status: InstanceStatus;
+  pid?: number;
+  startedMs?: number;
+  exit?: Exit;
+  intact: boolean;
+  process?: ImitatedProcess;
+  readonly log: LogLine[];
+  readonly changed: Set<() => void>;
+  /** Attached before the start: they wait for the process. */
+  readonly waiting: Set<ImitatedSession>;
+}
+
+/** An engine that runs nothing: for tests of what is above it, and for plans of thousands of instances. */
+export class MemoryEngine implements Engine {
+  readonly name = "memory";
+  readonly takes = { root: "directory", nic: "netns" } as const;
+  readonly exec: ExecFacet = { exec: async (id, spec, call) => this.#exec(id, spec, call) };
+  readonly attach: AttachFacet = { attach: async (id) => this.#attach(id) };
+  readonly freeze: FreezeFacet = {
+    freeze: async (id) => void (this.#running(id, "freeze").status = "frozen"),
+    thaw: async (id) => void (this.#running(id, "thaw").status = "running"),
+  };
+  readonly resize: ResizeFacet = {
+    resize: async (id, limits) => {
+      const instance = this.#running(id, "resize");
+      if ((limits.memoryBytes ?? Infinity) < usedBytes) {
+        throw new Fault("precondition", `limit the memory of ${id}: it uses ${usedBytes} bytes`);
+      }
+      instance.launch = { ...instance.launch, limits };
+    },
+  };
+  readonly stats: StatsFacet = {
+    stats: async (id, call) => {
+      const { limits } = this.#running(id, "measure").launch;
+      return {
+        timeMs: call.clock.nowMs(),
+        cpuNs: 0n,
+        memoryBytes: usedBytes,
+        ...(limits.memoryBytes === undefined ? {} : { memoryLimitBytes: limits.memoryBytes }),
+        pids: 1,
+        readBytes: 0,
+        writtenBytes: 0,
+        receivedBytes: 0,
+        sentBytes: 0,
+        oomKills: 0,
+      };
+    },
+  };
+  readonly processes: ProcessesFacet = {
+    processes: async (id) => {
+      const { pid = 0, startedMs = 0, launch } = this.#running(id, "list the processes of");
+      const command = launch.argv.join(" ");
+      return [{ pid, parentPid: 1, user: "root", cpuMs: 0, memoryBytes: usedBytes, startedMs, command }];
+    },
+  };
+  readonly #world: MemoryWorld;
+
+  constructor(world: MemoryWorld = new MemoryWorld()) {
+    this.#world = world;
+  }
+
+  async probe(): Promise<Probe> {
+    return { ok: true, detail: "instances are imitated in memory" };
+  }
+
+  async create(launch: Launch): Promise<void> {
+    this.#fail("create");
+    const before = this.#world.instances.get(launch.id);
+    const fingerprint = canonicalJson({ ...launch, limits: undefined });
+    if (before !== undefined && isUp(before)) {
+      const isSame = before.fingerprint === fingerprint;
+      if (isSame && canonicalJson(before.launch.limits) === canonicalJson(launch.limits)) return;
+      throw new Fault("precondition", `change ${launch.id}: it is running`, { hint: "stop it first" });
+    }
+    if (before !== undefined && before.fingerprint === fingerprint && before.intact) {
+      before.launch = launch;
+      return;
+    }
+    this.#world.instances.set(launch.id, {
+      launch,
+      fingerprint,
+      status: "created",
+      intact: true,
+      log: before?.log ?? [],
+      changed: new Set(),
+      waiting: new Set(),
+    });
+  }
+
+  async start(id: InstanceId, call: Call): Promise<void> {
+    this.#fail("start");
+    const instance = this.#world.instances.get(id);
+    if (instance === undefined) throw new Fault("precondition", `start ${id}: it was not created`);
+    if (isUp(instance)) return;
+    this.#world.lastPid += 1;
+    const process = new ImitatedProcess(instance.launch.stdin);
+    process.listen((piece) => record(instance, piece, call));
+    delete instance.exit;
+    Object.assign(instance, { status: "running", pid: this.#world.lastPid, startedMs: call.clock.nowMs(), process });
+    for (const session of instance.waiting) session.join(process);
+    instance.waiting.clear();
+    void process.exited.then((code) => this.#end(instance, process, code, call));
+    this.#emit({ kind: "started", id, pid: this.#world.lastPid });
+    process.begin(instance.launch.argv, call.clock);
+  }
+
+  async signal(id: InstanceId, signal: string): Promise<void> {
+    this.#running(id, `send ${signal} to`).process?.signal(signal);
+  }
+
+  async stop(id: InstanceId, policy: StopPolicy, call: Call): Promise<void> {
+    this.#fail("stop");
+    const instance = this.#world.instances.get(id);
+    const process = instance?.process;
+    if (instance === undefined || process === undefined || !isUp(instance)) return;
+    process.signal(policy.signal);
+    const given = new AbortController();
+    const grace = call.clock.sleep(policy.graceMs, given.signal).catch(() => {});
+    await Promise.race([process.exited, grace]);
+    given.abort();
+    process.signal("SIGKILL");
+    await process.exited;
+    while (isUp(instance)) await Promise.resolve();
+  }
+
+  async remove(id: InstanceId): Promise<void> {
+    this.#fail("remove");
+    const instance = this.#world.instances.get(id);
+    if (instance === undefined) return;
+    this.#world.instances.delete(id);
+    instance.process?.signal("SIGKILL");
+    for (const changed of instance.changed) changed();
+  }
+
+  async list(): Promise<readonly InstanceFacts[]> {
+    return [...this.#world.instances.values()].map(({ launch, status, pid, startedMs, exit, intact }) => ({
+      id: launch.id,
+      status,
+      ...(pid === undefined ? {} : { pid }),
+      ...(startedMs === undefined || pid === undefined ? {} : { startedMs }),
+      ...(exit === undefined ? {} : { exit }),
+      intact,
+      limits: launch.limits,
+    }));
+  }
+
+  async *watch(call: Call): AsyncGenerator<InstanceEvent> {
+    const queue: InstanceEvent[] = [];
+    let wake: (() => void) | undefined;
+    const hear = (event: InstanceEvent): void => {
+      queue.push(event);
+      wake?.();
+    };
+    const onAbort = (): void => wake?.();
+    this.#world.listeners.add(hear);
+    call.signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      while (!call.signal.aborted) {
+        for (let event = queue.shift(); event !== undefined; event = queue.shift()) yield event;
+        if (queue.length === 0 && !call.signal.aborted) await new Promise<void>((resolve) => (wake = resolve));
+      }
+    } finally {
+      this.#world.listeners.delete(hear);
+      call.signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  async *logs(id: InstanceId, range: LogRange, call: Call): AsyncGenerator<LogLine> {
+    const instance = this.#world.instances.get(id);
+    if (instance === undefined) throw new Fault("not-found", `read the log of ${id}: there is none`);
+    const { log } = instance;
+    let next = range.tail === undefined ? 0 : Math.max(0, log.length - range.tail);
+    for (;;) {
+      const hasEnded = instance.status === "exited" || !this.#world.instances.has(id);
+      for (let line = log[next]; line !== undefined; line = log[next]) {
+        next += 1;
+        if (range.sinceMs === undefined || line.timeMs >= range.sinceMs) yield line;
+      }
+      if (!range.follow || hasEnded || call.signal.aborted) return;
+      await changeOf(instance, call.signal);
+    }
+  }
+
+  #attach(id: InstanceId): Session {
+    const instance = this.#world.instances.get(id);
+    if (instance === undefined) throw new Fault("precondition", `attach to ${id}: it was not created`);
+    const session = new ImitatedSession({ endsProcess: false });
+    if (instance.process !== undefined && isUp(instance)) session.join(instance.process);
+    else instance.waiting.add(session);
+    return session;
+  }
+
+  #exec(id: InstanceId, spec: Parameters<ExecFacet["exec"]>[1], call: Call): Session {
+    this.#running(id, "run a program in");
+    const known = ["sh", "/bin/sh", "sleep", "echo", "cat", "true", "exit", "printf"];
+    if (!known.includes(spec.argv[0] ?? ""))
+      throw new Fault("not-found", `"${spec.argv[0]}" is not a program of the instance`);
+    const process = new ImitatedProcess(spec.stdin);
+    const session = new ImitatedSession({ endsProcess: true });
+    session.join(process);
+    process.begin(spec.argv, call.clock);
+    return session;
+  }
+
+  #end(instance: MemoryInstance, process: ImitatedProcess, code: number, call: Call): void {
+    if (instance.process !== process) return;
+    const signal = code === 137 ? { signal: "SIGKILL" } : code === 143 ? { signal: "SIGTERM" } : {};
+    instance.status = "exited";
+    instance.exit = { code, ...signal, oomKilled: false, finishedMs: call.clock.nowMs() };
+    delete instance.pid;
+    for (const changed of instance.changed) changed();
+    if (this.#world.instances.get(instance.launch.id) !== instance) return;
+    this.#emit({ kind: "exited", id: instance.launch.id, exit: instance.exit });
+  }
+
+  #running(id: InstanceId, verb: string): MemoryInstance {
+    const instance = this.#world.instances.get(id);
+    if (instance !== undefined && isUp(instance)) return instance;
+    throw new Fault("precondition", `${verb} ${id}: it is not running`, { hint: "start it first" });
+  }
+
+  #emit(event: InstanceEvent): void {
+    for (const listener of this.#world.listeners) listener(event);
+  }
+
+  #fail(verb: "create" | "start" | "stop" | "remove"): void {
+    const fault = this.#world.faults.get(verb);
+    if (fault !== undefined) throw fault;
+  }
+}
+
+/** What every imitated instance claims to use. */
+const usedBytes = 2 ** 20;
+
+function isUp(instance: MemoryInstance): boolean {
+  return instance.status === "running" || instance.status === "frozen";
+}
+
+function record(instance: MemoryInstance, { stream, bytes }: Piece, call: Call): void {
+  const text = Buffer.from(bytes).toString("utf8");
+  const partial = !text.endsWith("\n");
+  const lines = partial ? text.split("\n") : text.slice(0, -1).split("\n");
+  for (const [index, line] of lines.entries()) {
+    const isLast = index === lines.length - 1;
+    instance.log.push({ timeMs: call.clock.nowMs(), stream, bytes: Buffer.from(line), partial: partial && isLast });
+  }
+  for (const changed of instance.changed) changed();
+}
+
+function changeOf(instance: MemoryInstance, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const settle = (): void => {
+      instance.changed.delete(settle);
+      signal.removeEventListener("abort", settle);
+      resolve();
+    };
+    instance.changed.add(settle);
+    signal.addEventListener("abort", settle, { once: true });
+  });
+}
+
+/** As if the monitor of the instance had died: for tests of repair. */
+export function breakInstance(world: MemoryWorld, id: InstanceId): void {
+  const instance = world.instances.get(id);
+  if (instance === undefined) throw new Fault("not-found", `${id} does not exist`);
+  instance.intact = false;
+  for (const listener of world.listeners) listener({ kind: "broken", id });
+}
