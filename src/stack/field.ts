@@ -98,7 +98,7 @@ export const imageFields = {
     type: "list of package names",
     default: "none",
     example: 'packages = ["nginx-light"]',
-    doc: "Debian packages to install. The image must be built upon Debian.",
+    doc: "Debian packages to install, with what they depend on. Upon `scratch` it is these packages' own files, and nothing else.",
   },
   files: {
     type: "table: destination = path beside the stack file",
@@ -175,7 +175,7 @@ export const instanceFields = {
     type: "path, or list of paths, beside the stack file",
     default: "none",
     example: 'env-file = "./shop.env"',
-    doc: "Lines of `NAME=value`; empty lines and lines that begin with `#` are skipped. Later files win, and `env` wins over all of them.",
+    doc: "Lines of `NAME=value`; empty lines and lines that begin with `#` are skipped, and one pair of quotes around a value is taken off. Nothing is expanded. Later files win, and `env` wins over all of them.",
     member: "env",
     change: "recreate",
   },
@@ -364,8 +364,6 @@ export const instanceFields = {
     change: "hot",
   },
 } as const satisfies Record<string, InstanceField>;
-
-export type InstanceFieldName = keyof typeof instanceFields;
 
 /** Members that no field of the language sets; they come from `croft run`. */
 const fixedMembers = ["kind", "terminal", "stdin"] as const satisfies readonly (keyof InstanceSection)[];

@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseInstanceId, sha256 } from "../../base/id.ts";
 import type { Generation, InstanceSection } from "../model.ts";
-import { expand, expandNothing } from "./expand.ts";
+import { expand } from "./expand.ts";
 import { plan } from "./plan.ts";
-import { generationOf } from "./stack.fixture.ts";
+import { generationOf, nothing } from "./stack.fixture.ts";
 import type { Desired, Observed, ObservedInstance, Plan, PlanOptions } from "./step.ts";
 import { perform, World } from "./world.fixture.ts";
 
@@ -328,7 +328,6 @@ test("volumes grow in place, do not shrink, and go only when asked and not prote
       },
     ],
   });
-  const nothing = expandNothing("shop");
   assert.deepEqual(told(nothing, world.observe()), ["remove default (none) no longer wanted"]);
   const { refusals } = plan(nothing, world.observe(), { removeVolumes: true });
   assert.deepEqual(
@@ -371,7 +370,6 @@ test("needs in a circle, as two generations may leave them, do not make a plan t
     const section = [...world.instances.values()][0]?.section;
     if (section !== undefined) change(world, name, { section: { ...section, needs: [needed] } });
   }
-  const nothing = expandNothing("shop");
   perform(world, nothing, plan(nothing, world.observe(), keepVolumes), () => 0, Infinity);
   assert.equal(world.instances.size, 0);
 });

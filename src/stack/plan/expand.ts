@@ -35,11 +35,6 @@ export function expand(generation: Generation, stopped: ReadonlySet<string>): De
   };
 }
 
-/** What should be there of a stack that should not be there: `croft down`. */
-export function expandNothing(stack: string): Desired {
-  return { stack, networks: [], volumes: [], instances: [] };
-}
-
 export function networkId(stack: string, name: string): NetworkId {
   return `${stack}.${name}` as NetworkId;
 }

@@ -4,10 +4,10 @@ import * as fc from "fast-check";
 import { parseInstanceId, sha256 } from "../../base/id.ts";
 import type { Generation } from "../model.ts";
 import { same } from "./diff.ts";
-import { expand, expandNothing } from "./expand.ts";
+import { expand } from "./expand.ts";
 import { plan } from "./plan.ts";
 import { isUp } from "./slot.ts";
-import { anyFault, anyGeneration } from "./stack.fixture.ts";
+import { anyFault, anyGeneration, nothing } from "./stack.fixture.ts";
 import type { AnyFault } from "./stack.fixture.ts";
 import type { Desired, Plan } from "./step.ts";
 import { perform, World } from "./world.fixture.ts";
@@ -162,7 +162,7 @@ test("down removes everything but volumes, and those too when asked", () => {
       (history, removeVolumes, choices) => {
         const world = live(history);
         const volumes = world.volumes.size;
-        const desired = expandNothing("shop");
+        const desired = nothing;
         perform(world, desired, plan(desired, world.observe(), { removeVolumes }), picker(choices), Infinity);
         assert.equal(world.instances.size, 0);
         assert.equal(world.networks.size, 0);
@@ -262,7 +262,6 @@ test("what is needed ends after what needs it", () => {
       const halted = expand(generation, new Set(Object.keys(generation.spec.instances)));
       check(plan(halted, world.observe(), keepVolumes), halted);
       converge(world, expand(generation, nobody));
-      const nothing = expandNothing("shop");
       check(plan(nothing, world.observe(), keepVolumes), nothing);
     }),
     rounds,
@@ -283,7 +282,7 @@ test("protected instances and volumes are never removed, and the plan says so", 
           Object.assign(before.spec.volumes[name] ?? {}, { protect: true });
         }
         const world = settled(before);
-        const desired = down ? expandNothing("shop") : expand(newer, nobody);
+        const desired = down ? nothing : expand(newer, nobody);
         const { steps, refusals } = plan(desired, world.observe(), { removeVolumes: true });
         for (const name of guarded) {
           const lost =

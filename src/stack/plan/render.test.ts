@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { stripVTControlCharacters } from "node:util";
 import { diffGenerations } from "./diff.ts";
-import { expand, expandNothing } from "./expand.ts";
+import { expand } from "./expand.ts";
 import { plan } from "./plan.ts";
 import { renderDiff, renderPlan, summarizePlan } from "./render.ts";
-import { generationOf } from "./stack.fixture.ts";
+import { generationOf, nothing } from "./stack.fixture.ts";
 import { perform, World } from "./world.fixture.ts";
 
 const nobody: ReadonlySet<string> = new Set();
@@ -45,7 +45,7 @@ test("a plan is one line for each thing: what happens, what it costs, and why", 
 });
 
 test("refusals are told with the mend, and that nothing is applied", () => {
-  const steps = plan(expandNothing("shop"), world().observe(), { removeVolumes: true });
+  const steps = plan(nothing, world().observe(), { removeVolumes: true });
   const text = renderPlan("shop", steps, { color: false });
   assert.match(
     text,
@@ -55,8 +55,10 @@ test("refusals are told with the mend, and that nothing is applied", () => {
 });
 
 test("an empty plan says so, and colours are there only when asked for", () => {
-  const nothing = { steps: [], refusals: [] };
-  assert.equal(renderPlan("shop", nothing, { color: true }), "shop: nothing to do, everything is as the file says\n");
+  assert.equal(
+    renderPlan("shop", { steps: [], refusals: [] }, { color: true }),
+    "shop: nothing to do, everything is as the file says\n",
+  );
   const steps = plan(expand(newer, nobody), world().observe(), { removeVolumes: false });
   const plain = renderPlan("shop", steps, { color: false });
   const colored = renderPlan("shop", steps, { color: true });

@@ -2,6 +2,7 @@ import * as fc from "fast-check";
 import { sha256 } from "../../base/id.ts";
 import { instanceDefaults } from "../default.ts";
 import type { Generation, InstanceSection } from "../model.ts";
+import type { Desired } from "./step.ts";
 
 /** A generation of one stack with these sections; the digest of every image is that of its name. */
 export function generationOf(
@@ -26,6 +27,9 @@ export function generationOf(
     files: {},
   };
 }
+
+/** What should be there of a stack that should not be there: `croft down`. */
+export const nothing: Desired = { stack: "shop", networks: [], volumes: [], instances: [] };
 
 const names = ["a", "b", "c", "d"];
 const networkNames = ["default", "back"];
