@@ -1,10 +1,13 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, rm, writeFile } from "node:fs/promises";
+import { freemem } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { text } from "node:stream/consumers";
 import type { Call } from "../../base/call.ts";
 import { withDeadline } from "../../base/call.ts";
-import { Fault } from "../../base/fault.ts";
+import { Fault, isFault } from "../../base/fault.ts";
+import { mount } from "../../host/kernel.ts";
+import { unmount } from "../../host/mount.ts";
 import { run, stream } from "../../host/process.ts";
 import { buildEpochSec } from "./epoch.ts";
 
@@ -31,12 +34,17 @@ const dpkgOptions: readonly string[] = [
 /** What mmdebstrap takes from this machine and leaves in the tree: its name, its resolver, its proxy. */
 const forgetHost = 'rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1/etc/apt/apt.conf.d/99mmdebstrap"';
 
+/** With at least so much memory to spare, a tree is made in half of it. */
+const comfortableBytes = 3 * 2 ** 30;
+
 /**
  * Writes the tar of a minimal Debian with `packages` and all they need, installed by apt and dpkg with their scripts, by
  * mmdebstrap. Services are not started meanwhile.
  *
- * Everything runs in mount and pid namespaces that end with this process, whatever ends it: no mount and no program of
- * the build can outlive the daemon.
+ * Everything runs in mount and pid namespaces that end with this process, whatever ends it: no program of the build can
+ * outlive the daemon. The tree is made in memory where there is enough of it, as writing and deleting its ten thousand
+ * files on a busy disk takes longer than everything else; the mount for that is taken away with the others beneath the
+ * store's temporary directory if the daemon is killed.
  *
  * @param workDir an empty directory, which the caller removes
  */
@@ -52,7 +60,8 @@ export async function writeDebianTar(
   const aptOptions = join(workDir, "apt.conf");
   await writeFile(aptOptions, await hostAptOptions(call));
   const sources = await hostSources(suite, call);
-  await mkdir(join(workDir, "tmp"), { mode: 0o755 });
+  const treeDir = join(workDir, "tree");
+  await mkdir(treeDir, { mode: 0o755 });
   const contained =
     "setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --mount-proc --propagation private".split(" ");
   const settings = [`--aptopt=${aptOptions}`, `--customize-hook=${forgetHost}`].concat(
@@ -61,11 +70,21 @@ export async function writeDebianTar(
   );
   const program = ["mmdebstrap", "--mode=root", "--variant=minbase", "--format=tar", "--skip=output/dev"];
   const argv = [...contained, ...program, ...settings, suite, tarPath, ...sources];
-  const env = {
-    TMPDIR: join(workDir, "tmp"),
-    SOURCE_DATE_EPOCH: String(buildEpochSec),
-    DEBIAN_FRONTEND: "noninteractive",
-  };
+  const env = { TMPDIR: treeDir, SOURCE_DATE_EPOCH: String(buildEpochSec), DEBIAN_FRONTEND: "noninteractive" };
+  const spareBytes = freemem();
+  if (spareBytes >= comfortableBytes) {
+    // The tree has device nodes and setuid programs that its own scripts use.
+    mount("croft", treeDir, "tmpfs", 0, `size=${Math.floor(spareBytes / 2)},mode=755`);
+    try {
+      return await follow(argv, env, topic, call);
+    } catch (error) {
+      // Half of the memory was too little; the disk may have more.
+      if (!isFault(error, "exhausted")) throw error;
+    } finally {
+      await unmount(treeDir, { detach: true });
+    }
+    await rm(tarPath, { force: true });
+  }
   await follow(argv, env, topic, call);
 }
 
