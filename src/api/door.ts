@@ -40,7 +40,13 @@ export class Door {
     this.#dispatcher = dispatcher;
     this.#rest = rest;
     // A stream's body may take for ever, so there is no limit for requests; `readBody` watches those that must end.
-    const limits = { requestTimeout: 0, headersTimeout: helloLimitMs, keepAliveTimeout: 60_000, maxHeaderSize: 16_384 };
+    const limits = {
+      requestTimeout: 0,
+      headersTimeout: helloLimitMs,
+      keepAliveTimeout: 60_000,
+      maxHeaderSize: 16_384,
+      connectionsCheckingInterval: 2000,
+    };
     this.#http1 = createServer(limits, (request, answer) => this.#handle(request, answer));
     this.#http1.maxHeadersCount = 64;
     // This server never listens itself, but only begins to watch for slow headers when it hears that it does.
