@@ -267,6 +267,23 @@ test("half-made is made again, detached is attached again, frozen stays frozen",
   ]);
 });
 
+test("a network that was deleted by hand is made again before its instances are attached to it", () => {
+  const generation = generationOf({ a: {}, b: {} });
+  const world = settle(generation);
+  world.networks.clear();
+  change(world, "a-1", { attached: false });
+  change(world, "b-1", { attached: false, status: "exited", exitCode: 1 });
+  const gone = "its links or volumes are gone from the host";
+  assert.deepEqual(told(desire(generation), world.observe()), [
+    "create default (none) not there yet",
+    `stop a-1 (restart) ${gone}`,
+    `repair a-1 < stop a-1, create default (restart) ${gone}`,
+    `start a-1 < repair a-1 (restart) ${gone}`,
+    `repair b-1 < create default (none) ${gone}`,
+    "start b-1 < repair b-1, create default (restart) exited with code 1",
+  ]);
+});
+
 test("a restart that was asked for goes from replica to replica, without a pause", () => {
   const generation = generationOf({ web: { replicas: 2, health: check, restart: "never" } });
   const world = settle(generation);
