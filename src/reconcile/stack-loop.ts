@@ -186,6 +186,9 @@ export class StackLoop {
     const planned = plan(this.state.desired(), observed, { removeVolumes: this.state.record?.pruneVolumes ?? false });
     this.#plan = { plan: planned, done: new Set() };
     this.#route(observed);
+    // Whoever is started because another is ready finds it by name at once. Costs nothing when nothing changed.
+    await this.#flushRouting();
+    if (this.#plan?.plan !== planned) return;
     const nextMs = this.#launchReady(clock.nowMs());
     const gateMs = await this.#judge(planned, observed);
     if (this.#plan === undefined) return;
