@@ -1,4 +1,4 @@
-import { type Attribute, NETLINK_NETFILTER, NetlinkSocket, type Request, u16be, u32, u8 } from "./netlink.ts";
+import { type Attribute, netfilterSocket, type Request, u16be, u32, u8 } from "./netlink.ts";
 
 /**
  * The kernel's table of connections, as far as translating addresses makes us touch it.
@@ -77,8 +77,7 @@ function forget(attempted: string, pattern: Pattern): void {
     // Nothing matched; or a kernel before 5.8, which has no filters: there the entries end by their own timeout.
     accept: ["ENOENT", "EINVAL", "EOPNOTSUPP"],
   };
-  using socket = new NetlinkSocket(NETLINK_NETFILTER);
-  socket.do(request);
+  netfilterSocket().do(request);
 }
 
 function addressBytes(address: string): Uint8Array {

@@ -44,11 +44,11 @@ export interface Received {
 }
 
 export const NETLINK_ROUTE = 0;
-export const NETLINK_NETFILTER = 12;
+const NETLINK_NETFILTER = 12;
 
-export const NLM_F_REQUEST = 0x1;
-export const NLM_F_ACK = 0x4;
-export const NLM_F_DUMP = 0x300;
+const NLM_F_REQUEST = 0x1;
+const NLM_F_ACK = 0x4;
+const NLM_F_DUMP = 0x300;
 export const NLM_F_REPLACE = 0x100;
 export const NLM_F_EXCL = 0x200;
 export const NLM_F_CREATE = 0x400;
@@ -143,12 +143,6 @@ export function u16be(value: number): Uint8Array {
 export function u32(value: number): Uint8Array {
   const buffer = Buffer.alloc(4);
   buffer.writeUInt32LE(value >>> 0);
-  return buffer;
-}
-
-export function u32be(value: number): Uint8Array {
-  const buffer = Buffer.alloc(4);
-  buffer.writeUInt32BE(value >>> 0);
   return buffer;
 }
 
@@ -299,6 +293,17 @@ export class NetlinkSocket implements Disposable {
     const length = checked(Number(libc.recv(this.#fd, receiveBuffer, BigInt(receiveBytes), 0)), attempted);
     return decodeMessages(receiveBuffer.subarray(0, length));
   }
+}
+
+let netfilter: NetlinkSocket | undefined;
+
+/**
+ * The one socket to netfilter, in the namespace that this process was in when it was first needed. It is never closed:
+ * after a change of rules, closing any such socket waits until no processor can see the old rules, some 10 ms.
+ */
+export function netfilterSocket(): NetlinkSocket {
+  netfilter ??= new NetlinkSocket(NETLINK_NETFILTER);
+  return netfilter;
 }
 
 function refusalOf(message: Received, request: Request): Fault | undefined {

@@ -1,6 +1,6 @@
 import { dlopen, toString } from "node:ffi";
 import { Fault } from "../base/fault.ts";
-import { decodeAttributes, NETLINK_NETFILTER, NetlinkSocket } from "./netlink.ts";
+import { decodeAttributes, netfilterSocket } from "./netlink.ts";
 
 /**
  * nftables by its own library, in this process: a ruleset text in nft's language, applied as one transaction.
@@ -64,7 +64,6 @@ export function nftGeneration(): number {
   const subsystem = 10;
   const getGeneration = 16;
   const generationId = 1;
-  using socket = new NetlinkSocket(NETLINK_NETFILTER);
   // `struct nfgenmsg`: family, version, resource id.
   const message = {
     type: (subsystem << 8) | getGeneration,
@@ -72,7 +71,7 @@ export function nftGeneration(): number {
     header: Buffer.alloc(4),
     attributes: [],
   };
-  const answer = socket.ask({ message, attempted: "ask for the generation of the nftables rules" });
+  const answer = netfilterSocket().ask({ message, attempted: "ask for the generation of the nftables rules" });
   const bytes = answer === undefined ? undefined : decodeAttributes(answer.payload.subarray(4)).get(generationId);
   if (bytes === undefined) throw new Fault("failed", "ask for the generation of the nftables rules: no answer");
   return bytes.readUInt32BE(0);

@@ -48,8 +48,11 @@ async function makeAll(): Promise<void> {
 async function worksAgain(): Promise<void> {
   assert.deepEqual(await intact(), [true, true, true]);
   const server = serve(join(host.home.runDir, "netns", web.id), 80, "web");
-  assert.equal(await ask("host", "127.0.0.1", 18_080), "web 10.86.1.1");
-  server.close();
+  try {
+    assert.equal(await ask("host", "127.0.0.1", 18_080), "web 10.86.1.1");
+  } finally {
+    server.close();
+  }
 }
 
 function forwarding(): string {

@@ -8,6 +8,7 @@ import { identifyProcess, isAlive, type ProcessIdentity, signalProcess } from ".
 import { run } from "../../host/process.ts";
 import type { Routing } from "../contract.ts";
 import { writeWhole } from "./record.ts";
+import { writeSysctl } from "./forwarding.ts";
 
 /**
  * Names of instances, answered by dnsmasq: a process of its own that goes on when the daemon ends.
@@ -73,29 +74,26 @@ export class Resolvers {
     await this.#alone(resolver.address, async () => {
       const path = this.#configuration(resolver.address);
       const text = this.#configurationText(resolver);
-      if (readText(path) === text && this.isRunning(resolver.address)) return;
-      await this.#end(resolver.address, call);
+      const before = readText(path);
+      if (before === text && this.isRunning(resolver.address)) return;
+      if (before !== undefined) await this.#end(resolver.address, this.#process(resolver.address), call);
       mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
       for (const network of resolver.networks) {
         mkdirSync(join(this.#hostsDirectory, network), { recursive: true, mode: 0o755 });
       }
       writeWhole(path, text);
-      // It returns when the child listens; what is wrong is on stderr.
-      await run(
-        ["dnsmasq", `--conf-file=${path}`],
-        {
-          attempted: `start the resolver of ${resolver.networks.join(" and ")} at ${resolver.address}`,
-          timeoutMs: 5000,
-        },
-        call,
-      );
+      allowAnotherWatcher(this.configured().length);
+      await this.#start(resolver, path, call);
     });
   }
 
   async stop(address: string, call: Call): Promise<void> {
     await this.#alone(address, async () => {
-      await this.#end(address, call);
+      const known = this.#process(address);
+      // First the configuration: a daemon that was killed may have left a dnsmasq that is only just starting. Without
+      // configuration it ends by itself; with it, it can be seen by now.
       rmSync(dirname(this.#configuration(address)), { recursive: true, force: true });
+      await this.#end(address, known, call);
     });
   }
 
@@ -104,14 +102,34 @@ export class Resolvers {
     return readdirSync(this.#directory);
   }
 
-  async #end(address: string, call: Call): Promise<void> {
-    const found = this.#process(address) ?? this.#search(address);
-    if (found === undefined) return;
+  /** dnsmasq returns when its child listens; what is wrong is on stderr. */
+  async #start(resolver: Resolver, path: string, call: Call): Promise<void> {
+    const attempted = `start the resolver of ${resolver.networks.join(" and ")} at ${resolver.address}`;
     const deadlineMs = call.clock.monotonicMs() + 2000;
-    signalProcess(found, "SIGTERM");
-    while (isAlive(found)) {
-      if (call.clock.monotonicMs() > deadlineMs) signalProcess(found, "SIGKILL");
-      await call.clock.sleep(2, call.signal);
+    for (;;) {
+      try {
+        await run(["dnsmasq", `--conf-file=${path}`], { attempted, timeoutMs: 5000 }, call);
+        return;
+      } catch (error) {
+        // A process that is just dying gives its memory back, by which it is known, before its sockets.
+        const held = error instanceof Fault && error.message.includes("Address already in use");
+        if (!held || call.clock.monotonicMs() > deadlineMs) throw error;
+      }
+      await call.clock.sleep(10, call.signal);
+    }
+  }
+
+  /** Ends all that answers there; while dnsmasq starts, and when it was started twice, that is more than one process. */
+  async #end(address: string, known: ProcessIdentity | undefined, call: Call): Promise<void> {
+    const deadlineMs = call.clock.monotonicMs() + 2000;
+    let found = known ?? this.#search(address);
+    while (found !== undefined) {
+      signalProcess(found, "SIGTERM");
+      while (isAlive(found)) {
+        if (call.clock.monotonicMs() > deadlineMs) signalProcess(found, "SIGKILL");
+        await call.clock.sleep(2, call.signal);
+      }
+      found = this.#search(address);
     }
   }
 
@@ -206,6 +224,16 @@ export function hostsText(names: Routing["names"]): string {
     .map(([address, own]) => `${address} ${[...own].sort((left, right) => shared(left) - shared(right)).join(" ")}\n`)
     .sort()
     .join("");
+}
+
+/**
+ * Each resolver watches its files by inotify, of which the kernel allows an unprivileged user 128 by default. On a host
+ * with many networks the limit is raised, never lowered; the memory is accounted to who uses it.
+ */
+function allowAnotherWatcher(resolvers: number): void {
+  const path = "/proc/sys/fs/inotify/max_user_instances";
+  const others = 100;
+  if (Number(readText(path) ?? Infinity) < resolvers + others) writeSysctl(path, String(2 * resolvers + others));
 }
 
 function group(map: Map<string, Set<string>>, key: string): Set<string> {

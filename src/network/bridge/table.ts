@@ -38,9 +38,11 @@ export class Table {
     const commands =
       applied === undefined ? wholeTable(this.name, ruleset) : tableChanges(this.name, applied.ruleset, ruleset);
     if (commands === "") return;
+    const before = applied?.generation ?? nftGeneration();
     runNft(commands, `write the rules of table ${this.name}`);
     this.#listing = undefined;
-    this.#record(ruleset);
+    // One transaction is one step. Asking instead could count in what someone else changed meanwhile.
+    this.#record(ruleset, before + 1);
   }
 
   /** Whether the table is on the host as it was last applied. Nothing applied and no table is intact. */
@@ -61,10 +63,11 @@ export class Table {
   #intact(): AppliedRuleset | undefined {
     const applied = this.#applied();
     if (applied === undefined) return undefined;
-    if (applied.generation === nftGeneration()) return applied;
+    const generation = nftGeneration();
+    if (applied.generation === generation) return applied;
     if (this.#listing === undefined || this.#list() !== this.#listing) return undefined;
     // Someone changed other rules: docker, a firewall, another home.
-    return this.#record(applied.ruleset);
+    return this.#record(applied.ruleset, generation);
   }
 
   #applied(): AppliedRuleset | undefined {
@@ -72,8 +75,8 @@ export class Table {
     return applied?.epoch === this.#epoch ? applied : undefined;
   }
 
-  #record(ruleset: Ruleset): AppliedRuleset {
-    const applied = { ruleset, generation: nftGeneration(), epoch: this.#epoch };
+  #record(ruleset: Ruleset, generation: number): AppliedRuleset {
+    const applied = { ruleset, generation, epoch: this.#epoch };
     this.#records.put(record, applied);
     return applied;
   }

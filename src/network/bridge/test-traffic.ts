@@ -9,7 +9,7 @@ import { createNamespace, inNamespace, removeNamespace } from "../../host/netns.
 /** Where a program runs: the file of a namespace, or `host`, where the driver itself is. */
 export type Place = string;
 
-export function inPlace(place: Place, argv: readonly string[]): string[] {
+function inPlace(place: Place, argv: readonly string[]): string[] {
   return place === "host" ? [...argv] : ["nsenter", `--net=${place}`, ...argv];
 }
 
@@ -40,13 +40,13 @@ export function serve(place: Place, port: number, name: string): { close(): void
   };
 }
 
-/** What the server at `address`:`port` says to a client in `place`; `nothing` when it cannot be reached within a second. */
+/** What the server at `address`:`port` says to a client in `place`; `nothing` when it cannot be reached within two seconds, in which a lost packet is sent again. */
 export function ask(place: Place, address: string, port: number): Promise<string> {
   const [program = "", ...args] = inPlace(place, [
     "socat",
-    "-T1",
+    "-T3",
     "-,ignoreeof",
-    `TCP4:${address}:${port},connect-timeout=1`,
+    `TCP4:${address}:${port},connect-timeout=2`,
   ]);
   return new Promise((resolve) => {
     const child = execFile(program, args, () => resolve("nothing"));

@@ -187,8 +187,10 @@ test("a connection outlives changes of its port, its target's leaving it, and a 
   await echo("one\n");
   await publish(tcp(8080, "10.86.1.5", "10.86.1.6"), tcp(8090, "10.86.1.6"));
   await echo("two\n");
-  await publish(tcp(8080, "10.86.1.6"));
+  await publish(tcp(8080, "10.86.1.6"), udp("10.86.1.5"));
   await echo("three\n");
+  await publish(tcp(8080, "10.86.1.6"), udp("10.86.1.6"));
+  await echo("and a half\n");
   command("host", "nft", "flush", "ruleset");
   host.restart();
   await publish(tcp(8080, "10.86.1.6"));
