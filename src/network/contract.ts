@@ -101,7 +101,12 @@ export interface RefusedPort {
 }
 
 export interface NetworkFacts {
-  readonly networks: readonly { readonly id: NetworkId; readonly subnet: string; readonly intact: boolean }[];
+  readonly networks: readonly {
+    readonly id: NetworkId;
+    readonly subnet: string;
+    readonly internal: boolean;
+    readonly intact: boolean;
+  }[];
   /** `intact: false`: something of it is missing (a link deleted by hand); attaching it again repairs it. */
   readonly ports: readonly { readonly id: InstanceId; readonly intact: boolean }[];
   /** The published state on the host is what was last asked for. */

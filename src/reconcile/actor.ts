@@ -73,7 +73,7 @@ export class Actor {
     if (section === undefined) throw new Fault("bug", `network ${id} is not desired`);
     const subnet = await this.#book.subnet(id, section.subnet, call);
     await this.#parts.network.converge({ id, subnet, internal: section.internal }, call);
-    this.#sight.sawNetwork(id, subnet);
+    this.#sight.sawNetwork(id, subnet, section.internal);
   }
 
   async #removeNetwork(id: NetworkId, call: Call): Promise<void> {

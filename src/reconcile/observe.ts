@@ -17,24 +17,17 @@ export function observe(
     const instance = observeInstance(id, state, seen, restartAfterMs(id));
     if (instance !== undefined) instances.push(instance);
   }
-  const sections = new Map(
-    state.current?.generation.spec.stack === undefined ? [] : Object.entries(state.current.generation.spec.networks),
-  );
   const networks = [...sight.networks]
     .filter(([id]) => stackOf(id) === state.name)
-    .map(([id, facts]) => ({
-      id,
-      section: { subnet: facts.subnet, internal: sections.get(id.slice(state.name.length + 1))?.internal ?? false },
-      intact: facts.intact,
-    }));
-  const kept = state.current?.generation.spec.volumes ?? {};
+    .map(([id, { subnet, internal, intact }]) => ({ id, section: { subnet, internal }, intact }));
+  const kept = new Set(state.record?.protectedVolumes);
   const volumes = [...sight.volumes.values()]
     .filter((volume) => stackOf(volume.id) === state.name)
     .map((volume) => ({
       id: volume.id,
       section: {
         ...(volume.sizeBytes === undefined ? {} : { sizeBytes: volume.sizeBytes }),
-        protect: kept[volume.id.slice(state.name.length + 1)]?.protect ?? false,
+        protect: kept.has(volume.id.slice(state.name.length + 1)),
       },
     }));
   return { networks, volumes, instances };

@@ -27,6 +27,8 @@ export interface StackRecord {
   readonly fallback?: number;
   /** Instances somebody stopped by hand: `web-1`. An apply starts them again. */
   readonly stopped: readonly string[];
+  /** Volumes that the last generation which named them protects: also when a later one names them no more. */
+  readonly protectedVolumes: readonly string[];
   /** Volumes that are no longer in the file go as well. */
   readonly pruneVolumes: boolean;
   readonly removal?: { readonly volumes: boolean };
@@ -75,6 +77,7 @@ export function newRecord(name: string): StackRecord {
     newest: 0,
     status: "applying",
     stopped: [],
+    protectedVolumes: [],
     pruneVolumes: false,
     updatedMs: 0,
   };

@@ -1,7 +1,7 @@
 import type { Call } from "../base/call.ts";
 import { parseInstanceId, type InstanceId, type NetworkId, type VolumeId } from "../base/id.ts";
 import type { Engine, InstanceEvent, InstanceFacts } from "../instance/contract.ts";
-import type { NetworkDriver } from "../network/contract.ts";
+import type { NetworkDriver, NetworkFacts } from "../network/contract.ts";
 import type { Pool, VolumeFacts } from "../storage/contract.ts";
 
 /**
@@ -15,7 +15,7 @@ export class Sight {
   readonly ports = new Map<InstanceId, boolean>();
   /** Value: whether it is attached. */
   readonly roots = new Map<InstanceId, boolean>();
-  readonly networks = new Map<NetworkId, { readonly subnet: string; readonly intact: boolean }>();
+  readonly networks = new Map<NetworkId, Omit<NetworkFacts["networks"][number], "id">>();
   readonly volumes = new Map<VolumeId, VolumeFacts>();
   routingIntact = false;
 
@@ -108,9 +108,9 @@ export class Sight {
     this.#index(id);
   }
 
-  sawNetwork(id: NetworkId, subnet: string): void {
+  sawNetwork(id: NetworkId, subnet: string, internal: boolean): void {
     this.#changes += 1;
-    this.networks.set(id, { subnet, intact: true });
+    this.networks.set(id, { subnet, internal, intact: true });
   }
 
   lostNetwork(id: NetworkId): void {

@@ -55,6 +55,7 @@ export class StackState {
 
   async generation(number: number, call: Call): Promise<GenerationRecord> {
     if (this.#current?.number === number) return this.#current;
+    if (this.#added?.number === number) return this.#added;
     const entry = await this.#store.get<GenerationRecord>(keyOf.generation(this.name, number), call);
     if (entry === undefined) {
       throw new Fault("not-found", `stack ${this.name} has no generation ${number}`, {

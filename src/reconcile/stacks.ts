@@ -76,7 +76,7 @@ export class StackFace implements Stacks {
 
   async remove(stack: string, options: { readonly volumes: boolean }, _call: Call): Promise<Operation> {
     const loop = this.#reconciler.loop(stack);
-    const held = options.volumes ? protectedVolumes(loop) : [];
+    const held = options.volumes ? (loop.state.record?.protectedVolumes ?? []).map((name) => `volume ${name}`) : [];
     const instances = Object.entries(currentOf(loop)?.spec.instances ?? {}).flatMap(([name, section]) =>
       section.protect ? [name] : [],
     );
@@ -199,7 +199,7 @@ export class StackFace implements Stacks {
         name,
         ...(volume.sizeBytes === undefined ? {} : { sizeBytes: volume.sizeBytes }),
         ...(volume.usedBytes === undefined ? {} : { usedBytes: volume.usedBytes }),
-        protect: currentOf(this.#reconciler.find(stack))?.spec.volumes[name]?.protect ?? false,
+        protect: this.#reconciler.find(stack)?.state.record?.protectedVolumes.includes(name) ?? false,
         path: volume.path,
         usedBy: this.#usersOf(volume.id),
       };
@@ -300,6 +300,7 @@ export class StackFace implements Stacks {
     call: Call,
   ): Promise<void> {
     const { state } = loop;
+    const { spec } = (await state.generation(number, call)).generation;
     await state.change((record) => {
       const { removal: _, ...kept } = record ?? newRecord(state.name);
       const wasLive = record?.status === "live" ? { fallback: record.current } : {};
@@ -310,6 +311,7 @@ export class StackFace implements Stacks {
         current: number,
         status: "applying",
         stopped: [],
+        protectedVolumes: protectedBy(spec, kept.protectedVolumes),
         updatedMs: call.clock.nowMs(),
       };
     }, call);
@@ -420,9 +422,11 @@ function currentOf(loop: StackLoop | undefined): Generation | undefined {
   return down ? undefined : loop?.state.current?.generation;
 }
 
-function protectedVolumes(loop: StackLoop): readonly string[] {
-  const volumes = Object.entries(loop.state.current?.generation.spec.volumes ?? {});
-  return volumes.flatMap(([name, section]) => (section.protect ? [`volume ${name}`] : []));
+/** A generation decides about the volumes it names; of the others, what was protected stays so. */
+function protectedBy(spec: StackSpec, before: readonly string[]): readonly string[] {
+  const names = new Set(before.filter((name) => spec.volumes[name] === undefined));
+  for (const [name, section] of Object.entries(spec.volumes)) if (section.protect) names.add(name);
+  return [...names].sort();
 }
 
 function describe(before: Generation, after: Generation): readonly string[] {

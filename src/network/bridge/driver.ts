@@ -362,7 +362,7 @@ export class BridgeNetwork implements NetworkDriver {
         bridge?.up === true &&
         (network.internal || forwarding) &&
         own.every((address) => has(address) && this.#resolvers.isRunning(address));
-      return { id: network.id, subnet: network.subnet, intact };
+      return { id: network.id, subnet: network.subnet, internal: network.internal, intact };
     });
     // Bridges whose record is gone: removed halfway.
     for (const link of links.values()) {
@@ -370,7 +370,7 @@ export class BridgeNetwork implements NetworkDriver {
       if (id === undefined || this.#networks.get(id) !== undefined) continue;
       const address = addresses.find(({ index }) => index === link.index);
       const subnet = address === undefined ? "0.0.0.0/0" : networkOf(address);
-      facts.push({ id: id as NetworkId, subnet, intact: false });
+      facts.push({ id: id as NetworkId, subnet, internal: false, intact: false });
     }
     return facts;
   }

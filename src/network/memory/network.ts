@@ -103,7 +103,7 @@ export class MemoryNetwork implements NetworkDriver {
   async list(_call: Call): Promise<NetworkFacts> {
     const { networks, ports, damaged, reachable } = this.#host;
     return {
-      networks: [...networks.values()].map(({ id, subnet }) => ({ id, subnet, intact: !damaged.has(id) })),
+      networks: [...networks.values()].map((network) => ({ ...network, intact: !damaged.has(network.id) })),
       ports: [...ports.values()].map(({ id, nics }) => ({
         id,
         intact: !damaged.has(id) && !nics.some(({ network }) => damaged.has(network)),
