@@ -1,0 +1,35 @@
+import { formatDuration, formatSize } from "../../base/unit.ts";
+import type { Image } from "../../client/message.ts";
+import { command as define, flag } from "../command.ts";
+import { printJson, say } from "../context.ts";
+import { renderTable, type Column } from "../table.ts";
+
+export const command = define({
+  flags: { quiet: flag.toggle("Print digests only", { short: "q" }) },
+  async run({ flags }, context) {
+    const { client, out, clock } = context;
+    const list = await client.images.list();
+    if (context.json) return await printJson(context, list);
+    const { images } = list;
+    if (flags.quiet) return await out.write(images.map(({ digest }) => `${digest}\n`).join(""));
+    if (images.length === 0) return await say(context, "no images: croft image pull fetches one");
+    await out.write(renderTable(columns(clock.nowMs()), images, out));
+  },
+});
+
+function columns(nowMs: number): readonly Column<Image>[] {
+  return [
+    { title: "IMAGE", cell: ({ references }) => (references.length === 0 ? "–" : references.join(" ")), yields: 2 },
+    { title: "DIGEST", cell: ({ digest }) => ({ text: digest.replace("sha256:", "").slice(0, 12), tint: "dim" }) },
+    { title: "SIZE", cell: ({ sizeBytes }) => formatSize(sizeBytes), align: "right" },
+    { title: "PLATFORM", cell: ({ os, architecture }) => `${os}/${architecture}`, yields: 4 },
+    { title: "AGE", cell: ({ created }) => ageOf(created, nowMs), align: "right" },
+    { title: "USED BY", cell: ({ usedBy }) => ({ text: usedBy.join(" "), tint: "dim" }), yields: 3, optional: true },
+  ];
+}
+
+/** Images that are built to be the same every time claim to be from 1970: that is no age. */
+function ageOf(created: string | undefined, nowMs: number): string {
+  const createdMs = Date.parse(created ?? "");
+  return Number.isNaN(createdMs) || createdMs < 86_400_000 ? "" : formatDuration(nowMs - createdMs);
+}

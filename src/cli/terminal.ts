@@ -1,0 +1,63 @@
+import type { Readable, Writable } from "node:stream";
+import { painter, type Paint } from "./paint.ts";
+
+/** Somewhere to write to: standard output, standard error, or what a test looks at. */
+export interface Screen {
+  readonly isTerminal: boolean;
+  /** Infinity where nobody looks at it. */
+  readonly columns: number;
+  readonly rows: number;
+  readonly color: boolean;
+  readonly paint: Paint;
+  /** Resolves when there is room for more. */
+  write(data: string | Uint8Array): Promise<void>;
+}
+
+/** `color` undefined: in a terminal, unless the environment is against it. */
+export function screenOf(
+  stream: Writable & { readonly isTTY?: boolean; readonly columns?: number; readonly rows?: number },
+  color: boolean | undefined,
+  env: Readonly<Record<string, string | undefined>>,
+): Screen {
+  const isTerminal = stream.isTTY === true;
+  const colored = color ?? (isTerminal && (env["NO_COLOR"] ?? "") === "" && env["TERM"] !== "dumb");
+  return {
+    isTerminal,
+    color: colored,
+    paint: painter(colored),
+    get columns() {
+      return isTerminal ? (stream.columns ?? 80) : Infinity;
+    },
+    get rows() {
+      return isTerminal ? (stream.rows ?? 24) : Infinity;
+    },
+    write(data) {
+      return new Promise((resolve) => {
+        if (stream.writableEnded || stream.destroyed) return resolve();
+        stream.write(data, () => resolve());
+      });
+    },
+  };
+}
+
+/** Where words come from. */
+export type Keyboard = Readable & {
+  readonly isTTY?: boolean;
+  setRawMode?(raw: boolean): unknown;
+};
+
+/**
+ * Gives every key to the program on the other side, Ctrl-C included, until disposed of. Also when the process ends in
+ * the middle: a terminal left raw is of no use to anybody.
+ */
+export function rawMode(keyboard: Keyboard): Disposable {
+  const restore = (): void => void keyboard.setRawMode?.(false);
+  keyboard.setRawMode?.(true);
+  process.once("exit", restore);
+  return {
+    [Symbol.dispose]() {
+      process.off("exit", restore);
+      restore();
+    },
+  };
+}

@@ -1,0 +1,45 @@
+const wide =
+  /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6]|\p{Emoji_Presentation}/u;
+const combining = /\p{Mark}|\u200b|\u200d|\ufe0f/u;
+// oxlint-disable-next-line no-control-regex -- they are what this is about
+const control = /[\u0000-\u001f\u007f-\u009f]/g;
+
+/**
+ * Text from images, logs and other machines as it may stand in a line of ours: what would move the cursor or colour the
+ * terminal is shown as a dot.
+ */
+export function harmless(text: string): string {
+  return text.replace(control, "·");
+}
+
+/** How many cells of a terminal `text` takes. It holds no escape sequences. */
+export function displayWidth(text: string): number {
+  // oxlint-disable-next-line no-control-regex -- the common case, found fast
+  if (/^[\u0020-\u007e]*$/.test(text)) return text.length;
+  let width = 0;
+  for (const character of text) width += combining.test(character) ? 0 : wide.test(character) ? 2 : 1;
+  return width;
+}
+
+/** `text` in at most `width` cells; what was cut off is an ellipsis. */
+export function truncate(text: string, width: number): string {
+  if (displayWidth(text) <= width) return text;
+  if (width < 1) return "";
+  let kept = "";
+  let used = 0;
+  for (const character of text) {
+    const cells = displayWidth(character);
+    if (used + cells > width - 1) break;
+    kept += character;
+    used += cells;
+  }
+  return `${kept}…`;
+}
+
+export function padEnd(text: string, width: number): string {
+  return text + " ".repeat(Math.max(0, width - displayWidth(text)));
+}
+
+export function padStart(text: string, width: number): string {
+  return " ".repeat(Math.max(0, width - displayWidth(text))) + text;
+}
