@@ -69,6 +69,8 @@ export async function ingestLayer(
   } catch (thrown) {
     await target.discard();
     await kept?.discard();
+    // What a cancelled stream throws does not say why it was cancelled.
+    if (!(thrown instanceof Fault)) throwIfCancelled(call);
     throw faultOf(thrown, `unpack ${layerTopic(expected)}`);
   }
 }

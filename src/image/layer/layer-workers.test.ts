@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { gzipSync } from "node:zlib";
-import { backgroundCall, systemClock, type Progress } from "../../base/call.ts";
+import { backgroundCall, systemClock, withDeadline, type Progress } from "../../base/call.ts";
 import { sha256 } from "../../base/id.ts";
 import { run } from "../../host/process.ts";
 import { LayerWorkers } from "./layer-workers.ts";
@@ -123,6 +123,15 @@ test("cancelling, while running or waiting for a worker, leaves nothing", async 
     hanging.close();
     hanging.closeAllConnections();
   }
+});
+
+test("a deadline ends waiting for a fifo that nobody writes, and is told as such", async () => {
+  const path = join(dir, "fifo");
+  await run(["mkfifo", path], {}, backgroundCall());
+  using call = withDeadline(backgroundCall(), 50, "wait for a layer");
+  const attempt = workers.ingest({ kind: "file", path }, { targetPath: join(dir, "layer") }, {}, call);
+  await assert.rejects(attempt, { name: "Fault", reason: "timeout", message: /wait for a layer/ });
+  assert.deepEqual(readdirSync(dir), ["fifo"]);
 });
 
 test("closing in the middle leaves nothing, and refuses what comes after", async () => {

@@ -15,6 +15,9 @@ const defaultMaxHeapMiB = 1024;
 /** An idle worker costs some 30 MiB, starting one 0.1 s. The layers of one image follow each other within this. */
 const defaultIdleMs = 5_000;
 
+/** A worker that is stuck in the kernel, as when it opens a fifo that nobody writes, does not hear that it is cancelled. */
+const cancelGraceMs = 2_000;
+
 interface Job {
   readonly source: BlobSource;
   readonly options: IngestOptions;
@@ -147,7 +150,11 @@ export class LayerWorkers {
       else if (message.kind === "need-headers") void answerHeaders(job.source, worker);
       else answer.resolve(message);
     };
-    const cancel = (): void => worker.send({ kind: "cancel", fault: plainFault(cancellation(call)) });
+    let forget: (() => void) | undefined;
+    const cancel = (): void => {
+      worker.send({ kind: "cancel", fault: plainFault(cancellation(call)) });
+      forget = this.#clock.after(cancelGraceMs, () => worker.kill());
+    };
     call.signal.addEventListener("abort", cancel, { once: true });
     try {
       const source = job.source.kind === "http" ? { kind: "http" as const, url: job.source.url } : job.source;
@@ -161,9 +168,11 @@ export class LayerWorkers {
       }
       // A process that dies cannot clean up after itself.
       await removePartials(options, worker.pid);
+      if (call.signal.aborted) throw cancellation(call);
       throw this.#isClosed ? shutdown(job) : worker.death(outcome, `unpack ${layerTopic(expected)}`);
     } finally {
       call.signal.removeEventListener("abort", cancel);
+      forget?.();
     }
   }
 
