@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { systemClock } from "../base/call.ts";
+import { systemClock, type Clock } from "../base/call.ts";
 import { listen, type TcpListening } from "./listen.ts";
 import { exampleNeeds } from "./needs.fixture.ts";
 import type { Needs } from "./need.ts";
@@ -17,14 +17,19 @@ export interface TestApi extends AsyncDisposable {
 }
 
 export async function openApi(
-  options: { readonly needs?: Needs; readonly tcp?: TcpListening; readonly maxCalls?: number } = {},
+  options: {
+    readonly needs?: Needs;
+    readonly tcp?: TcpListening;
+    readonly maxCalls?: number;
+    readonly clock?: Clock;
+  } = {},
 ): Promise<TestApi> {
   const folder = mkdtempSync(join(tmpdir(), "croft-door-"));
   const socketPath = join(folder, "croft.sock");
-  const { needs = exampleNeeds(), tcp, maxCalls = 100 } = options;
+  const { needs = exampleNeeds(), tcp, maxCalls = 100, clock = systemClock } = options;
   const listening = tcp === undefined ? { socketPath } : { socketPath, tcp };
   const log = { error: (): void => {} };
-  const api = await listen(services(needs), listening, { clock: systemClock, log, maxCalls });
+  const api = await listen(services(needs), listening, { clock, log, maxCalls });
   return {
     socketPath,
     unix: { kind: "unix", socketPath },

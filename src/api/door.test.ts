@@ -10,12 +10,14 @@ import { text } from "node:stream/consumers";
 import { test } from "node:test";
 import { createClient } from "@connectrpc/connect";
 import type { OperationId } from "../base/id.ts";
+import { systemClock } from "../base/call.ts";
 import { isFault } from "../base/fault.ts";
 import { Wake } from "../base/wake.ts";
 import { Health, HealthCheckResponse_ServingStatus } from "../gen/grpc/health/v1/health_pb.ts";
 import { ServerReflection } from "../gen/grpc/reflection/v1/reflection_pb.ts";
 import { ServerReflection as ServerReflectionAlpha } from "../gen/grpc/reflection/v1alpha/reflection_pb.ts";
 import { openApi } from "./door.fixture.ts";
+import { listen } from "./listen.ts";
 import { exampleNeeds, thenMs } from "./needs.fixture.ts";
 import { exchange, grpcTransport } from "./speak.fixture.ts";
 import { createToken } from "./token.ts";
@@ -247,8 +249,6 @@ test("the socket is for its owner only, and one that a killed daemon left is rep
 });
 
 async function openAt(socketPath: string) {
-  const { listen } = await import("./listen.ts");
-  const { systemClock } = await import("../base/call.ts");
   return await listen([], { socketPath }, { clock: systemClock, log: { error: () => {} }, maxCalls: 1 });
 }
 
@@ -295,6 +295,16 @@ test("over TCP with TLS and a token, by HTTP/1.1 and by HTTP/2", async () => {
   assert.match(await text(stream), /"box"/);
   session.destroy();
   rmSync(folder, { recursive: true });
+});
+
+test("a body that does not come is waited for so long, and a client that never ends it is hung up on", async () => {
+  const clock = { ...systemClock, after: (_delayMs: number, action: () => void) => systemClock.after(20, action) };
+  await using api = await openApi({ clock });
+  const socket = connect(api.socketPath);
+  socket.write("POST /v1/stacks:check HTTP/1.1\r\nhost: croft\r\ncontent-length: 100\r\n\r\n{");
+  const answer = await text(socket);
+  assert.match(answer, /^HTTP\/1\.1 504 /);
+  assert.match(answer, /"reason":"timeout"/);
 });
 
 test("closing lets a call finish and takes no more connections", async () => {

@@ -1,5 +1,6 @@
 import type { Readable } from "node:stream";
 import { create, type DescMethod, type Message } from "@bufbuild/protobuf";
+import type { Clock } from "../../base/call.ts";
 import { readLines } from "../../client/line.ts";
 import { Fault } from "../../base/fault.ts";
 import { decode, parseJson } from "./message.ts";
@@ -11,26 +12,29 @@ export const messageLimitBytes = 4 * 2 ** 20;
 const bodyLimitMs = 30_000;
 
 /** The body of a unary request as text; empty when there is none. */
-export async function readBody(
-  request: Readable,
-  after: (delayMs: number, action: () => void) => () => void,
-): Promise<string> {
-  const slow = new Fault("timeout", `the request's body did not come within ${bodyLimitMs} ms`);
-  const cancel = after(bodyLimitMs, () => request.destroy(slow));
-  const chunks: Uint8Array[] = [];
-  let length = 0;
+export async function readBody(request: Readable, clock: Clock): Promise<string> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const cancel = clock.after(bodyLimitMs, () =>
+    reject(new Fault("timeout", `the request's body did not come within ${bodyLimitMs} ms`)),
+  );
   try {
-    for await (const chunk of bytes(request)) {
-      length += chunk.length;
-      if (length > messageLimitBytes) {
-        throw new Fault("exhausted", `the request is larger than ${messageLimitBytes} bytes`, {
-          hint: "send files with UploadFiles",
-        });
-      }
-      chunks.push(chunk);
-    }
+    return await Promise.race([readText(request), late]);
   } finally {
     cancel();
+  }
+}
+
+async function readText(request: Readable): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of bytes(request)) {
+    length += chunk.length;
+    if (length > messageLimitBytes) {
+      throw new Fault("exhausted", `the request is larger than ${messageLimitBytes} bytes`, {
+        hint: "send files with UploadFiles",
+      });
+    }
+    chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString("utf8");
 }

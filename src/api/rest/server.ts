@@ -12,6 +12,7 @@ import { Routes } from "./route.ts";
 import { sendStream } from "./stream.ts";
 
 const jsonHead = { "content-type": "application/json" };
+const lingerMs = 10_000;
 const openApiFile = new URL("../../../docs/reference/openapi.json", import.meta.url);
 
 /** REST: the same methods as gRPC, by the routes that the protocol's annotations give them. */
@@ -78,8 +79,20 @@ export class RestServer {
         if (answer.headersSent) answer.destroy();
         else sendFault(answer, fault);
       })
-      // What the client still sends is read and dropped: closing on it could lose the answer on its way.
-      .finally(() => request.resume());
+      .finally(() => this.#linger(request));
+  }
+
+  /**
+   * What the client still sends when it has its answer is read and dropped for a while: closing on it at once could lose
+   * the answer on its way.
+   */
+  #linger(request: Request): void {
+    if (request.complete) return;
+    request.resume();
+    request.once(
+      "close",
+      this.#dispatcher.clock.after(lingerMs, () => request.destroy()),
+    );
   }
 
   async #call(
@@ -140,7 +153,7 @@ export class RestServer {
         hint: "put it into the JSON body",
       });
     }
-    const text = await readBody(request, (delayMs, action) => call.clock.after(delayMs, action));
+    const text = await readBody(request, call.clock);
     return decode(method.input, text.trim() === "" ? {} : parseJson(text), path);
   }
 }
