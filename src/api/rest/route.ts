@@ -1,3 +1,4 @@
+import { closest } from "../../base/closest.ts";
 import { bindingOf, type Binding, type Verb } from "./binding.ts";
 import type { Served } from "../handler.ts";
 
@@ -6,7 +7,8 @@ export type Found =
   | { readonly kind: "method"; readonly binding: Binding; readonly path: Readonly<Record<string, string>> }
   /** The path exists, but not with this verb. */
   | { readonly kind: "wrong-verb"; readonly allowed: readonly Verb[] }
-  | { readonly kind: "unknown"; readonly near: readonly string[] };
+  /** `near`: what was probably meant. */
+  | { readonly kind: "unknown"; readonly near: readonly Binding[] };
 
 /** All routes of the API. */
 export class Routes {
@@ -36,7 +38,8 @@ export class Routes {
     const found = this.#match(verb, parts, "", allowed);
     if (found !== undefined) return found;
     if (allowed.length > 0) return { kind: "wrong-verb", allowed };
-    return { kind: "unknown", near: this.#near(rawPath) };
+    const near = closest(rawPath, new Set(this.#bindings.map(({ template }) => template)));
+    return { kind: "unknown", near: this.#bindings.filter(({ template }) => template === near) };
   }
 
   #match(verb: string, parts: readonly string[], action: string, allowed: Verb[]): Found | undefined {
@@ -47,16 +50,6 @@ export class Routes {
       allowed.push(binding.verb);
     }
     return undefined;
-  }
-
-  /** The routes most like `rawPath`, at most three. */
-  #near(rawPath: string): readonly string[] {
-    return this.#bindings
-      .map(({ verb, template }) => ({ text: `${verb} ${template}`, distance: distance(rawPath, template) }))
-      .filter(({ distance }) => distance <= Math.max(3, rawPath.length / 3))
-      .sort((left, right) => left.distance - right.distance)
-      .slice(0, 3)
-      .map(({ text }) => text);
   }
 }
 
@@ -76,19 +69,4 @@ function variables({ segments }: Binding, parts: readonly string[]): Record<stri
     }
   }
   return path;
-}
-
-/** Edit distance, of texts short enough to be paths; longer ones are as far as they are long. */
-function distance(left: string, right: string): number {
-  if (left.length > 100) return left.length;
-  let row = Array.from({ length: right.length + 1 }, (_, at) => at);
-  for (let i = 1; i <= left.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= right.length; j++) {
-      const replace = (row[j - 1] ?? 0) + (left[i - 1] === right[j - 1] ? 0 : 1);
-      next.push(Math.min(replace, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row.at(-1) ?? left.length;
 }

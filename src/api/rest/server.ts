@@ -48,8 +48,8 @@ export class RestServer {
       const fault = new Fault("unsupported", `${rawPath} does not take ${verb}`, { hint: `use ${allow}` });
       return sendFault(answer, fault, { allow }, 405);
     }
-    const hint =
-      found.near.length > 0 ? `did you mean ${found.near.join(" or ")}?` : "GET /v1/openapi.json lists all routes";
+    const near = found.near.map(({ verb, template }) => `${verb} ${template}`).join(" or ");
+    const hint = near === "" ? "GET /v1/openapi.json lists all routes" : `did you mean ${near}?`;
     sendFault(answer, new Fault("not-found", `there is no route ${verb} ${rawPath}`, { hint }));
   }
 
