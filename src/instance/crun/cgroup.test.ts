@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { it } from "node:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { isFault } from "../../base/fault.ts";
 import type { Limits } from "../contract.ts";
 import { type Cgroups, cpuQuotaUs, openCgroups, parseBlkio, parseIoStat } from "./cgroup.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { isFault } from "../../base/fault.ts";
 import { allCapabilities, boundingCapabilities, ociCapabilities, resolveCapabilities } from "./capability.ts";
 import { depth, ociConfig, tmpfsMount } from "./config.ts";

@@ -17,7 +17,7 @@ import { type OciConfig, type OciProcess, ociUser } from "./config.ts";
 import type { InstancePaths, Layout } from "./layout.ts";
 import { kernelMounts } from "./mountpoint.ts";
 import { lookUpUser } from "./prepare.ts";
-import { openPty } from "./pty.ts";
+import { openPty, setTerminalSize } from "./pty.ts";
 import { readRecord, readText, writeRecord } from "./record.ts";
 import type { Runtime } from "./runtime.ts";
 import { sendSignal, signalNumber } from "./signal.ts";
@@ -169,9 +169,22 @@ class ExecProcess {
   /** Nothing when it has ended. Waits for its beginning. */
   async signal(name: string): Promise<void> {
     const number = signalNumber(name);
+    await this.#once((identity) => {
+      sendSignal(identity, number);
+      return true;
+    });
+  }
+
+  /** Sets the size of the program's own terminal: not every runtime hands on that of the one it runs in. */
+  async resize(columns: number, rows: number): Promise<void> {
+    await this.#once(({ pid }) => setTerminalSize(pid, columns, rows));
+  }
+
+  /** Does it as soon as there is a process to do it to, for at most 5 s. */
+  async #once(work: (identity: ProcessIdentity) => boolean): Promise<void> {
     for (let tries = 0; !this.#ended && tries < 1000; tries += 1) {
       this.#identity ??= identifyProcess(Number(readText(this.#files.pidFile) || "0"));
-      if (this.#identity !== undefined) return void sendSignal(this.#identity, number);
+      if (this.#identity !== undefined && work(this.#identity)) return;
       await this.#call.clock.sleep(5);
     }
   }
@@ -216,7 +229,10 @@ async function terminal(
     write: (bytes) => pty.write(bytes),
     // A terminal has no end of input; its line discipline makes one of this character.
     endInput: () => void pty.write(Uint8Array.of(0x04)),
-    resize: async (columns, rows) => pty.resize(columns, rows),
+    async resize(columns, rows) {
+      pty.resize(columns, rows);
+      await program.resize(columns, rows);
+    },
     signal: (signal) => program.signal(signal),
     exited: pty.exited,
     async close() {

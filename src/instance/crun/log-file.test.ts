@@ -3,7 +3,7 @@ import { appendFileSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFile
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { it } from "node:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { backgroundCall } from "../../base/call.ts";
 import type { LogRange } from "../contract.ts";
 import { keepLog, readLog, rotateLog } from "./log-file.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { LineReader, parseEntry } from "./log-line.ts";
 
 const time = "2026-11-21T03:16:38.369654321+00:00";

@@ -1,6 +1,9 @@
+import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import type * as NodePty from "@lydell/node-pty";
 import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
+import { errnoOf, hostFault } from "../../host/errno.ts";
+import { ioctl, O_CLOEXEC, O_PATH } from "../../host/kernel.ts";
 import { Bell } from "./bell.ts";
 
 /** A program on a terminal of its own, whose other end is ours. */
@@ -51,6 +54,32 @@ export async function openPty(
     kill: () => pty.kill("SIGKILL"),
     exited,
   };
+}
+
+/** ioctl(2): set the size of a terminal. */
+const TIOCSWINSZ = 0x5414;
+
+/** Sets the size of the terminal that is the process's stdin; false when that is none, or the process is gone. */
+export function setTerminalSize(pid: number, columns: number, rows: number): boolean {
+  const descriptors: number[] = [];
+  try {
+    // Only looked at before it is known to be the end of a terminal: a workload may put anything there.
+    const found = openSync(`/proc/${pid}/fd/0`, O_PATH | O_CLOEXEC);
+    descriptors.push(found);
+    const facts = fstatSync(found);
+    const major = (facts.rdev >> 8) & 0xfff;
+    if (!facts.isCharacterDevice() || major < 136 || major > 143) return false;
+    const flags = constants.O_RDWR | constants.O_NOCTTY | constants.O_NONBLOCK | O_CLOEXEC;
+    const terminal = openSync(`/proc/self/fd/${found}`, flags);
+    descriptors.push(terminal);
+    ioctl(terminal, TIOCSWINSZ, new Uint8Array(new Uint16Array([rows, columns, 0, 0]).buffer));
+    return true;
+  } catch (error) {
+    if (["ENOENT", "ESRCH", "EIO"].includes(errnoOf(error) ?? "")) return false;
+    throw hostFault(error, `resize the terminal of process ${pid}`);
+  } finally {
+    for (const fd of descriptors) closeSync(fd);
+  }
 }
 
 /** Loaded when the first terminal is asked for: it is a native addon, and most daemons never need it. */
