@@ -28,7 +28,7 @@ export class ImageStore implements Images, Registries, AsyncDisposable {
   readonly #steps: StepCache;
   readonly #builder: Builder;
   readonly #credentials: CredentialStore;
-  readonly #shared = new SharedWork<{ readonly stored: StoredImage; readonly own: Lease }>();
+  readonly #shared = new SharedWork<{ readonly value: StoredImage; readonly own: Lease }>();
 
   private constructor(content: Content, clock: Clock, credentials: CredentialStore) {
     this.#content = content;
@@ -107,8 +107,10 @@ export class ImageStore implements Images, Registries, AsyncDisposable {
   }
 
   async load(archive: AsyncIterable<Uint8Array>, call: Call): Promise<readonly Image[]> {
-    using lease = this.#content.lease();
-    const loaded = await this.#tidily(() => loadArchive(archive, this.#content, this.#layers, lease, call));
+    const { value: loaded, own } = await this.#leased((own) =>
+      loadArchive(archive, this.#content, this.#layers, own, call),
+    );
+    using _ = own;
     for (const { references, image } of loaded) {
       for (const reference of references) await this.#content.setName(formatReference(reference), image.digest);
     }
@@ -189,28 +191,26 @@ export class ImageStore implements Images, Registries, AsyncDisposable {
     call: Call,
     work: (own: Lease, call: Call) => Promise<StoredImage>,
   ): Promise<StoredImage> {
-    const { stored, own } = await this.#shared.join(key, call, async (call) => {
-      const own = this.#content.lease();
-      try {
-        return { stored: await this.#tidily(() => work(own, call)), own };
-      } catch (error) {
-        own[Symbol.dispose]();
-        throw error;
-      }
-    });
+    const { value: stored, own } = await this.#shared.join(key, call, (call) => this.#leased((own) => work(own, call)));
     // The work's lease ends only when the first of the callers holds the image, so there is no moment without one.
     lease.hold(stored.digest);
     own[Symbol.dispose]();
     return stored;
   }
 
-  /** On a full disk, what the failed work had already finished is deleted too, as there is no room to keep it. */
-  async #tidily<Value>(work: () => Promise<Value>): Promise<Value> {
+  /**
+   * Work with a lease of its own, which the caller ends. When the work fails for want of space, what it had finished by
+   * then is deleted too, as there is no room to keep it for another try.
+   */
+  async #leased<Value>(work: (own: Lease) => Promise<Value>): Promise<{ readonly value: Value; readonly own: Lease }> {
+    const own = this.#content.lease();
     try {
-      return await work();
+      return { value: await work(own), own };
     } catch (error) {
-      if (isFault(error, "exhausted"))
+      own[Symbol.dispose]();
+      if (isFault(error, "exhausted")) {
         await this.#content.collect(new Set(this.#content.images().map(({ digest }) => digest)));
+      }
       throw error;
     }
   }
