@@ -46,6 +46,7 @@ export class Actor {
       case "remove-network":
         return await this.#removeNetwork(action.network, call);
       case "create-volume":
+        return await this.#createVolume(action.volume, call);
       case "resize-volume":
         return void (await this.#attachVolume({ id: action.volume, ...this.#volumeSize(action.volume) }, call));
       case "remove-volume":
@@ -80,6 +81,26 @@ export class Actor {
     await this.#parts.network.remove(id, call);
     this.#sight.lostNetwork(id);
     await this.#book.forget(id, call);
+  }
+
+  /**
+   * A new volume takes over what the image of its first user has at that place, so that user's root is attached for it:
+   * the instance needs it next anyway.
+   */
+  async #createVolume(id: VolumeId, call: Call): Promise<void> {
+    const { images, pool } = this.#parts;
+    for (const instance of this.#state.desired().instances) {
+      const mount = instance.section.mounts.find(
+        (known) => known.kind === "volume" && volumeIdOf(this.#state.name, known.volume) === id,
+      );
+      if (mount === undefined || instance.image === undefined) continue;
+      const { layers } = await images.get(instance.image, call);
+      const root = await pool.attachRoot({ id: instance.id, layers, readOnly: instance.section.readOnly }, call);
+      this.#sight.sawRoot(instance.id, true);
+      const seed = root.kind === "directory" ? { seed: { rootPath: root.path, path: mount.destination } } : {};
+      return void (await this.#attachVolume({ id, ...this.#volumeSize(id), ...seed }, call));
+    }
+    await this.#attachVolume({ id, ...this.#volumeSize(id) }, call);
   }
 
   #volumeSize(id: VolumeId): { readonly sizeBytes?: number } {
