@@ -41,7 +41,7 @@ export function makeTestHost(): TestHost {
       for (const { id } of networks) await driver.remove(id, call);
       driver.close();
       // The kernel takes links down with their namespace in a thread of its own.
-      for (let waited = 0; waited < 200 && listOwned(home).length > 0; waited += 1) await call.clock.sleep(10);
+      for (let waited = 0; waited < 1000 && listOwned(home).length > 0; waited += 1) await call.clock.sleep(10);
       assert.deepEqual(listOwned(home), []);
       rmSync(root, { recursive: true });
     },
