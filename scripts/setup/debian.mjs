@@ -31,6 +31,7 @@ export const testPackages = {
   attr: "getfattr",
   zstd: "zstd",
   procps: "ps",
+  openssl: "openssl",
 };
 
 /** What the benchmark compares with. */

@@ -68,7 +68,11 @@ async function main(): Promise<void> {
 async function serve(home: Home, drivers: Drivers, version: string, call: Call): Promise<void> {
   const clock = systemClock;
   const startedMs = clock.nowMs();
-  const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime });
+  const log = pino({
+    base: null,
+    timestamp: pino.stdTimeFunctions.isoTime,
+    serializers: { error: pino.stdSerializers.err },
+  });
   const config = await readConfig(home);
   const { engine, pool, network, store, events } = drivers;
   const onUnexpected = (attempted: string, thrown: unknown): void => log.error({ err: thrown }, attempted);

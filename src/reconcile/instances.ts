@@ -3,7 +3,7 @@ import { Fault } from "../base/fault.ts";
 import { canonicalJson, sha256, type InstanceId } from "../base/id.ts";
 import { parseInstanceId, shortHash } from "../base/id.ts";
 import type { ExecSpec, LogLine, LogRange, ProcessFacts, Session, Stats } from "../instance/contract.ts";
-import { defaultNetwork, type Generation, type StackSpec } from "../stack/model.ts";
+import { defaultNetwork, type Generation, type InstanceSection, type StackSpec } from "../stack/model.ts";
 import { expand } from "../stack/plan/expand.ts";
 import type { InstanceView, Instances, Run, RunRequest } from "./contract.ts";
 import { findInstance, notFound, selectInstances } from "./instance-name.ts";
@@ -59,7 +59,8 @@ export class InstanceFace implements Instances {
       request.section.networks.includes(`${runStack}/${defaultNetwork}`) ? this.#openRunNetwork(call) : undefined,
     ]);
     const name = request.name ?? this.#inventName(call);
-    if (this.#reconciler.find(name) !== undefined && this.#reconciler.find(name)?.state.record?.status !== "down") {
+    const holder = this.#reconciler.find(name)?.state.record;
+    if (name === runStack || (holder !== undefined && holder.status !== "down")) {
       throw new Fault("already-exists", `the name ${name} is taken`, {
         hint: `choose another --name, or remove it: croft rm ${name}`,
       });
@@ -71,7 +72,7 @@ export class InstanceFace implements Instances {
       volumes: {},
       secrets: {},
       images: {},
-      instances: { [name]: request.section },
+      instances: { [name]: sharingVolumes(request.section) },
     };
     const generation: Generation = { spec, images: { [request.section.image]: image.digest }, secrets: {}, files: {} };
     const [instance] = expand(generation, new Set()).instances;
@@ -376,6 +377,16 @@ export class InstanceFace implements Instances {
       if (this.#reconciler.find(name) === undefined) return name;
     }
   }
+}
+
+/** A volume that a run names belongs to all runs, and outlives each of them; `shop/db` is a stack's. */
+function sharingVolumes(section: InstanceSection): InstanceSection {
+  const mounts = section.mounts.map((mount) =>
+    mount.kind === "volume" && !mount.volume.includes("/")
+      ? { ...mount, volume: `${runStack}/${mount.volume}` }
+      : mount,
+  );
+  return { ...section, mounts };
 }
 
 /** The same session, whose end is another. */
