@@ -21,6 +21,7 @@ export interface OciConfig {
 
 export interface OciProcess {
   readonly terminal: boolean;
+  readonly consoleSize?: { readonly height: number; readonly width: number };
   readonly user: { readonly uid: number; readonly gid: number; readonly additionalGids: readonly number[] };
   readonly args: readonly string[];
   readonly env: readonly string[];

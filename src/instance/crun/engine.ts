@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import type { Call } from "../../base/call.ts";
 import type { Probe } from "../../base/driver.ts";
 import { Fault } from "../../base/fault.ts";
@@ -36,7 +37,7 @@ import { launchRecord, type LaunchRecord, namesIn, readText, writeRecord } from 
 import { type Runtime, type RuntimeName, runtimes } from "./runtime.ts";
 import { SeccompCache } from "./seccomp-cache.ts";
 import { sendSignal, signalNumber } from "./signal.ts";
-import { Turns } from "./turn.ts";
+import { Gate, Turns } from "./turn.ts";
 import { watchInstances } from "./watch.ts";
 
 /**
@@ -60,6 +61,8 @@ export class ContainerEngine implements Engine {
   readonly #layout: Layout;
   readonly #runtime: Runtime;
   readonly #turns = new Turns();
+  /** Starting more at once than the processors can follow only makes each of them, and everybody else, wait longer. */
+  readonly #gate = new Gate(2 * availableParallelism());
   readonly #exits: ExitWatch;
   readonly #seccomp: SeccompCache;
   readonly #listeners = new Set<(event: InstanceEvent) => void>();
@@ -210,7 +213,7 @@ export class ContainerEngine implements Engine {
     const config = this.#seccomp.prepared(await prepare(launch, paths, facts), this.#runtime);
     rotateLog(paths.logDir, launch.log.maxBytes);
     try {
-      const loaded = await load(id, launch, config, this.#runtime, this.#layout, call);
+      const loaded = await this.#gate.pass(() => load(id, launch, config, this.#runtime, this.#layout, call));
       // After the runtime: it moved the container into all groups, so the kernel does this one without waiting.
       cgroups.adopt(this.#layout.monitorCgroup, loaded.monitor.pid);
       keepLog(paths.logDir);

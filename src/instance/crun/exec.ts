@@ -77,6 +77,10 @@ async function describeProcess(place: ExecPlace, spec: ExecSpec, base: OciProces
   return {
     ...base,
     terminal: spec.terminal !== undefined,
+    // From the first moment: otherwise runc sets it when the program may already have asked.
+    ...(spec.terminal === undefined
+      ? {}
+      : { consoleSize: { height: spec.terminal.rows, width: spec.terminal.columns } }),
     args: spec.argv,
     env: [...env.values()],
     cwd,
