@@ -89,7 +89,7 @@ export function command<F extends Flags = {}, A extends Arguments = {}>(declarat
     flags: declaration.flags ?? {},
     args: declaration.args ?? {},
     // The parser reads values by these very declarations.
-    run: declaration.run as unknown as Command["run"],
+    run: (input, context) => declaration.run(input as Input<F, A>, context),
   };
 }
 

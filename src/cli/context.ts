@@ -16,6 +16,8 @@ export interface Context {
   /** Everything else: progress, warnings, errors. */
   readonly err: Screen;
   readonly keyboard: Keyboard;
+  /** Of this command line; the daemon's may differ. */
+  readonly version: string;
   readonly json: boolean;
   readonly quiet: boolean;
   readonly clock: Clock;
@@ -33,7 +35,7 @@ export interface GlobalValues {
 }
 
 /** The context of this process. */
-export function processContext({ json, quiet, color, root, host }: GlobalValues): Context {
+export function processContext({ json, quiet, color, root, host }: GlobalValues, version: string): Context {
   const { env } = process;
   let client: Client | undefined;
   return {
@@ -50,6 +52,7 @@ export function processContext({ json, quiet, color, root, host }: GlobalValues)
     get keyboard() {
       return process.stdin;
     },
+    version,
     json,
     quiet,
     clock: systemClock,

@@ -1,6 +1,6 @@
 import { closest } from "../base/closest.ts";
 import { Fault } from "../base/fault.ts";
-import type { Command, Input, Flags, Arguments } from "./command.ts";
+import type { Command } from "./command.ts";
 import { processContext, type Context, type GlobalValues } from "./context.ts";
 import { exitCode } from "./exit-code.ts";
 import { fail } from "./failure.ts";
@@ -9,16 +9,16 @@ import { parse, readFlags, valuesOf } from "./parse.ts";
 import { chapters, nodes, type Node, type Noun, type Verb } from "./tree.ts";
 
 /** Does what the words say and returns the exit code. Never throws. */
-export async function main(words: readonly string[]): Promise<number> {
+export async function main(words: readonly string[], version: string): Promise<number> {
   tolerateClosedPipes();
   // Until the words are read nobody has said how errors should look.
-  let context = processContext({ json: words.includes("--json"), quiet: false, ...unsaid });
+  let context = processContext({ json: words.includes("--json"), quiet: false, ...unsaid }, version);
   try {
     const { given, rest } = readFlags({ ...globalFlags, version: versionFlag }, "croft", words, true);
     const before = words.slice(0, words.length - rest.length);
     const globals = valuesOf(globalFlags, given) as unknown as GlobalValues & { readonly help: boolean };
-    context = processContext(globals);
-    if (given.has("version")) return await runVerb(findVerb("version"), "croft version", [], context);
+    context = processContext(globals, version);
+    if (given.has("version")) return await runVerb(findVerb("version"), "croft version", ["--client"], context);
     const [name, ...after] = rest;
     if (name === undefined || (name === "help" && after.length === 0)) {
       const { rootHelp } = await import("./help.ts");
@@ -26,7 +26,7 @@ export async function main(words: readonly string[]): Promise<number> {
       await (asked ? context.out : context.err).write(rootHelp(chapters, (asked ? context.out : context.err).paint));
       return asked ? exitCode.ok : exitCode.usage;
     }
-    if (name === "help") return await main([...after, "--help"]);
+    if (name === "help") return await main([...after, "--help"], version);
     const node = find(nodes, name, "croft");
     if (node.kind === "verb") return await runVerb(node, `croft ${name}`, [...before, ...after], context);
     return await runNoun(node, [...before, ...after], context);
@@ -58,13 +58,13 @@ async function runVerb(verb: Verb, title: string, words: readonly string[], earl
   try {
     command = await verb.load();
     const parsed = parse(command, title, words);
-    context = processContext(parsed.flags as unknown as GlobalValues);
+    context = processContext(parsed.flags as unknown as GlobalValues, early.version);
     if (parsed.flags["help"] === true) {
       const { commandHelp } = await import("./help.ts");
       await context.out.write(commandHelp(title, verb.brief, command, context.out.paint));
       return exitCode.ok;
     }
-    return (await command.run(parsed as Input<Flags, Arguments>, context)) ?? exitCode.ok;
+    return (await command.run(parsed, context)) ?? exitCode.ok;
   } catch (thrown) {
     return await fail(Fault.from(thrown, title), context, command);
   }

@@ -15,8 +15,10 @@ export function parse(command: Command, title: string, words: readonly string[])
   const flags = { ...globalFlags, ...command.flags };
   const { given, rest } = readFlags(flags, title, words, verbatim);
   const values = valuesOf(flags, given);
+  // As kubectl has it: `exec web -- ls`.
+  const taken = verbatim && rest[1] === "--" ? rest.toSpliced(1, 1) : rest;
   // Whoever asks for help need not know the arguments yet.
-  return { flags: values, args: values["help"] === true ? {} : readArguments(command.args, title, rest) };
+  return { flags: values, args: values["help"] === true ? {} : readArguments(command.args, title, taken) };
 }
 
 export interface ReadFlags {
@@ -44,9 +46,7 @@ export function readFlags(flags: Flags, title: string, words: readonly string[],
     if (!word.startsWith("-") || word === "-") {
       rest.push(word);
       if (!stopAtFirst) continue;
-      const after = words.slice(at + 1);
-      // As kubectl has it: `exec web -- ls`.
-      rest.push(...(after[0] === "--" ? after.slice(1) : after));
+      rest.push(...words.slice(at + 1));
       break;
     }
     for (const { key, flag, shown, value } of splitFlag(word, flags, names, title)) {

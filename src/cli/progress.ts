@@ -1,6 +1,7 @@
 import type { Clock } from "../base/call.ts";
 import { formatSize } from "../base/unit.ts";
 import type { Progress } from "../client/message.ts";
+import { LiveBlock } from "./live-block.ts";
 import type { Paint, Tint } from "./paint.ts";
 import type { Screen } from "./terminal.ts";
 import { displayWidth, harmless, padEnd, truncate } from "./width.ts";
@@ -58,13 +59,14 @@ export class LiveProgress implements ProgressView {
   readonly #screen: Screen;
   readonly #clock: Clock;
   readonly #lines = new Map<string, ProgressLine>();
-  #drawnLines = 0;
+  readonly #block: LiveBlock;
   #frame = 0;
   #cancelTick: (() => void) | undefined;
 
   constructor(screen: Screen, clock: Clock) {
     this.#screen = screen;
     this.#clock = clock;
+    this.#block = new LiveBlock(screen);
   }
 
   update(progress: Progress): void {
@@ -77,7 +79,7 @@ export class LiveProgress implements ProgressView {
     this.#cancelTick?.();
     this.#cancelTick = undefined;
     if (this.#lines.size > 0) this.#draw();
-    this.#drawnLines = 0;
+    this.#block.leave();
     this.#lines.clear();
   }
 
@@ -90,11 +92,7 @@ export class LiveProgress implements ProgressView {
   #draw(): void {
     const { columns, rows, paint } = this.#screen;
     const sign = spinner[this.#frame % spinner.length] ?? "";
-    const lines = renderLines([...this.#lines.values()], { columns, rows, paint, spinner: sign });
-    // What was drawn before is overwritten line by line: erasing it first would flicker.
-    const up = this.#drawnLines > 0 ? `\u001b[${this.#drawnLines}A` : "";
-    void this.#screen.write(`${up}\r${lines.map((line) => `${line}\u001b[K\n`).join("")}\u001b[J`);
-    this.#drawnLines = lines.length;
+    void this.#block.draw(renderLines([...this.#lines.values()], { columns, rows, paint, spinner: sign }));
   }
 }
 

@@ -5,11 +5,12 @@ import { exitCode } from "../exit-code.ts";
 import { terminalSize } from "../session.ts";
 
 /** The exit code of run, exec and attach when there is no process whose code could be passed on. */
-export function processExitCode(fault: Fault): number {
-  if (fault.reason === "invalid" && fault.detail["program"] === undefined) return exitCode.runFailed;
-  if (/executable file not found|no such file or directory/i.test(fault.message)) return exitCode.programNotFound;
-  if (/permission denied|exec format error/i.test(fault.message)) return exitCode.notExecutable;
-  return fault.reason === "cancelled" ? exitCode.interrupted : exitCode.runFailed;
+export function processExitCode({ reason, message }: Fault): number {
+  if (reason === "cancelled") return exitCode.interrupted;
+  // The runtime's own words come through as they are: which of the two it was stands only there.
+  if (/permission denied|exec format error/i.test(message)) return exitCode.notExecutable;
+  if (/executable file .* not found|is not a program of/i.test(message)) return exitCode.programNotFound;
+  return exitCode.runFailed;
 }
 
 /** The size of the terminal that a process is given. With input it must be one that keys can be read from. */

@@ -34,7 +34,7 @@ export const command = define({
     if (plan.refusals.length > 0) await refuse(plan, context);
     if (isEmpty(plan) && !pull && !build) {
       if (json) return await printJson(context, plan);
-      return void (await out.write(plan.text));
+      return await out.write(plan.text);
     }
     if (!json && !context.quiet) await showPlan(plan, context);
     if (!flags.yes && !(await confirm(context, "Apply?"))) {

@@ -1,0 +1,37 @@
+import { argument, command as define, flag } from "../command.ts";
+import { confirm } from "../confirm.ts";
+import { printJson, say } from "../context.ts";
+import { follow } from "../follow.ts";
+import { stackNamed } from "../stack-source.ts";
+import { readWords } from "./diff.ts";
+import { printRunning } from "./running.ts";
+
+export const command = define({
+  detail: "Without a number: to the last generation before the current one that was healthy.",
+  examples: [
+    ["croft rollback", "undo the last apply of the stack of ./croft.toml"],
+    ["croft rollback shop 3", "to generation 3"],
+  ],
+  flags: {
+    yes: flag.toggle("Do not ask", { short: "y" }),
+    detach: flag.toggle("Do not follow it until it is healthy", { short: "d" }),
+  },
+  args: { words: argument.any("[STACK] [N]", "The stack and a generation", { offers: "stack" }) },
+  async run({ flags, args }, context) {
+    const { client, json, quiet } = context;
+    const { named, numbers } = readWords(args.words, 1);
+    const stack = await stackNamed(named, context);
+    const [generation = 0] = numbers;
+    const where = generation === 0 ? "to the generation that was healthy before" : `to generation ${generation}`;
+    if (!flags.yes && !(await confirm(context, `Move ${stack} back ${where}?`))) {
+      return await say(context, "nothing was changed");
+    }
+    const operation = await client.stacks.rollback({ stack, generation });
+    if (flags.detach) {
+      if (json) return await printJson(context, operation);
+      return await say(context, `the daemon works on it: croft operation watch ${operation.id}`);
+    }
+    await follow(operation, context);
+    if (!json && !quiet) await printRunning(stack, context);
+  },
+});
