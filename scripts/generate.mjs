@@ -50,8 +50,9 @@ async function documents(descriptorSet) {
     ["docs/reference/api.md", "src/api/document/reference.ts", ({ apiReference }) => apiReference(model)],
     ["docs/reference/language.md", "src/stack/reference.ts", ({ languageReference }) => languageReference()],
     ["docs/reference/croft.schema.json", "src/stack/schema.ts", ({ stackSchema }) => json(stackSchema())],
+    ["docs/reference/cli.md", "src/cli/reference.ts", ({ cliReference }) => cliReference()],
   ];
-  for (const [path, module, make] of rows) outputs.set(path, make(await source(module)));
+  for (const [path, module, make] of rows) outputs.set(path, await make(await source(module)));
 }
 
 function source(path) {

@@ -2,6 +2,7 @@ import { systemClock, type Clock } from "../base/call.ts";
 import { defaultHome, homeBeneath } from "../base/home.ts";
 import { connect, type Client } from "../client/client.ts";
 import { targetFromEnvironment, type Target } from "../client/target.ts";
+import { userInfo } from "node:os";
 import { resolve } from "node:path";
 import { screenOf, type Keyboard, type Screen } from "./terminal.ts";
 
@@ -43,8 +44,7 @@ export function processContext({ json, quiet, color, root, host }: GlobalValues,
       return targetOf(root, host, env);
     },
     get client() {
-      const user = env["SUDO_USER"] ?? env["USER"] ?? env["LOGNAME"];
-      client ??= connect(this.target, user === undefined ? {} : { user });
+      client ??= connect(this.target, { user: env["SUDO_USER"] ?? env["USER"] ?? userInfo().username });
       return client;
     },
     out: screenOf(process.stdout, color, env),

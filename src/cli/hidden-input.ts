@@ -6,7 +6,7 @@ const enter = /[\r\n]/;
 const controlC = "\u0003";
 const controlD = "\u0004";
 const controlU = "\u0015";
-const backspaces = ["\u0008", "\u007f"];
+const backspaces = new Set(["\u0008", "\u007f"]);
 
 /** A line typed in a terminal that does not show it. Throws `cancelled` at Ctrl-C. */
 export async function readHidden({ keyboard, err }: Context, prompt: string): Promise<string> {
@@ -24,7 +24,7 @@ export async function readHidden({ keyboard, err }: Context, prompt: string): Pr
         throw new Fault("cancelled", "interrupted");
       }
       if (key === controlU) line = "";
-      else line = backspaces.includes(key) ? line.slice(0, -1) : line + key;
+      else line = backspaces.has(key) ? line.slice(0, -1) : line + key;
     }
   }
   return line;

@@ -57,14 +57,17 @@ function programFindings(path: string): readonly Finding[] {
   const find = (program: string): string | undefined =>
     folders.map((folder) => join(folder, program)).find((candidate) => existsSync(candidate));
   const runtime = runtimes.map(find).find((found) => found !== undefined);
-  const present = (topic: string, found: string | undefined, debianPackage: string): Finding => ({
-    topic,
-    status: found === undefined ? "failed" : "ok",
-    detail: found ?? "not installed",
-    mend: found === undefined ? `apt install ${debianPackage}` : "",
-  });
   return [
     present("runtime", runtime, runtimes.join(" ")),
     ...programs.map(([program, debianPackage]) => present(program, find(program), debianPackage)),
   ];
+}
+
+function present(topic: string, found: string | undefined, debianPackage: string): Finding {
+  return {
+    topic,
+    status: found === undefined ? "failed" : "ok",
+    detail: found ?? "not installed",
+    mend: found === undefined ? `apt install ${debianPackage}` : "",
+  };
 }
