@@ -137,6 +137,9 @@ export function engineContract(name: string, open: () => Promise<Harness>): void
         ["started", "exited"],
       );
       assert.ok(mine[1]?.kind === "exited" && mine[1].exit.code === 4);
+      // What was heard is what is found after a restart.
+      const facts = (await engine.list(call)).find((known) => known.id === id);
+      assert.ok(mine[0]?.kind === "started" && mine[0].startedMs === facts?.startedMs);
     });
 
     it("keeps output, its two streams apart, its last lines, and a line without end", async () => {

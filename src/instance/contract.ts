@@ -29,7 +29,7 @@ export interface Engine extends Driver {
   list(call: Call): Promise<readonly InstanceFacts[]>;
   /** State changes of its instances, from now on, until the call is cancelled: started, exited, OOM kills. */
   watch(call: Call): AsyncIterable<InstanceEvent>;
-  /** Output recorded so far and, with `follow`, as it comes until the instance is gone. Works for exited instances. */
+  /** Output recorded so far and, with `follow`, as it comes until the instance exits. Works for exited instances. */
   logs(id: InstanceId, range: LogRange, call: Call): AsyncIterable<LogLine>;
 
   readonly exec?: ExecFacet;
@@ -103,9 +103,13 @@ export interface InstanceFacts {
   readonly status: InstanceStatus;
   /** The main process on the host, while running. */
   readonly pid?: number;
+  /** When the last run began. */
   readonly startedMs?: number;
   readonly exit?: Exit;
-  /** False when something of it is broken or half-made (its monitor died, files are missing): remove and create again. */
+  /**
+   * False when something of it is broken or half-made (its monitor died, files are missing, only logs outlived a
+   * reboot): create it again, which ends what is left of it, or remove it.
+   */
   readonly intact: boolean;
   readonly limits: Limits;
 }
@@ -119,7 +123,7 @@ export interface Exit {
 }
 
 export type InstanceEvent =
-  | { readonly kind: "started"; readonly id: InstanceId; readonly pid: number }
+  | { readonly kind: "started"; readonly id: InstanceId; readonly pid: number; readonly startedMs: number }
   | { readonly kind: "exited"; readonly id: InstanceId; readonly exit: Exit }
   | { readonly kind: "oom"; readonly id: InstanceId }
   /** Something that watches over it died: `list` says `intact: false`. */

@@ -92,12 +92,16 @@ export async function emptyCgroup(cgroups: Cgroups, path: string, call: Call): P
   }
 }
 
-/** Freezes or thaws and waits until it is so: a process inside a system call stops at its end. */
+/**
+ * Freezes or thaws and waits until it is so: a process inside a system call stops at its end. Asked again and again, and
+ * now and then from the start, as version 1 can stay halfway for ever when a process forks at the wrong moment.
+ */
 export async function settleFreeze(cgroups: Cgroups, path: string, frozen: boolean, call: Call): Promise<void> {
-  if (frozen) cgroups.freeze(path);
-  else cgroups.thaw(path);
   const deadlineMs = call.clock.monotonicMs() + 10_000;
-  while (cgroups.freezeState(path) !== (frozen ? "frozen" : "thawed")) {
+  for (let tries = 1; ; tries += 1) {
+    if (!frozen || tries % 10 === 0) cgroups.thaw(path);
+    if (frozen) cgroups.freeze(path);
+    if (cgroups.freezeState(path) === (frozen ? "frozen" : "thawed")) return;
     if (call.clock.monotonicMs() > deadlineMs) {
       cgroups.thaw(path);
       throw new Fault("timeout", `freeze ${path}: some of its processes do not stop`);

@@ -116,14 +116,16 @@ export class ContainerEngine implements Engine {
         });
       }
       const isLoaded = seen.main !== undefined && seen.monitor !== undefined;
-      const pid = isLoaded ? seen.main.pid : await this.#load(id, seen, call);
+      const { pid, startedMs } = isLoaded
+        ? { pid: seen.main.pid, startedMs: seen.monitor.startedMs }
+        : await this.#load(id, seen, call);
       try {
         await runtimes[seen.monitor?.runtime ?? this.name].release(id, this.#layout, paths, call);
       } catch (error) {
         await clearRun(paths, this.#on().cgroups, call);
         throw error;
       }
-      this.#emit({ kind: "started", id, pid });
+      this.#emit({ kind: "started", id, pid, startedMs });
     });
   }
 
@@ -202,7 +204,11 @@ export class ContainerEngine implements Engine {
   }
 
   /** Clears what an earlier run left, makes the container anew, and returns the pid of its init, which waits. */
-  async #load(id: InstanceId, seen: Observation, call: Call): Promise<number> {
+  async #load(
+    id: InstanceId,
+    seen: Observation,
+    call: Call,
+  ): Promise<{ readonly pid: number; readonly startedMs: number }> {
     const paths = this.#layout.of(id);
     if (seen.record === undefined) {
       throw new Fault("precondition", `start ${id}: it was not created`, { hint: "create it first" });
@@ -219,7 +225,7 @@ export class ContainerEngine implements Engine {
       keepLog(paths.logDir);
       await this.#seccomp.learn(config, this.#runtime, paths);
       void loaded.monitorEnded.then(() => this.#onMonitorEnd(id, loaded.monitor));
-      return loaded.pid;
+      return { pid: loaded.pid, startedMs: loaded.monitor.startedMs };
     } catch (error) {
       await clearRun(paths, cgroups, call);
       throw error;

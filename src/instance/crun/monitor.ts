@@ -4,7 +4,7 @@ import type { Readable, Writable } from "node:stream";
 import { type Call, withDeadline } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import type { InstanceId } from "../../base/id.ts";
-import { identifyProcess, isAlive, type ProcessIdentity, signalProcess } from "../../host/proc.ts";
+import { identifyProcess, type ProcessIdentity, signalProcess } from "../../host/proc.ts";
 import { type Detached, spawnDetached } from "../../host/process.ts";
 import type { Launch } from "../contract.ts";
 import type { OciConfig } from "./config.ts";
@@ -136,8 +136,7 @@ function runtimeFault(id: InstanceId, message: string): Fault {
   return new Fault("failed", `start ${id}: ${text}`);
 }
 
-/** The monitor of the run, when it is there. */
-export function livingMonitor(paths: InstancePaths): MonitorRecord | undefined {
-  const record = readRecord(paths.monitorFile) as MonitorRecord | undefined;
-  return record !== undefined && isAlive(record) ? record : undefined;
+/** Who watches over the last run, or did: undefined before the first one. */
+export function readMonitor(paths: InstancePaths): MonitorRecord | undefined {
+  return readRecord(paths.monitorFile) as MonitorRecord | undefined;
 }

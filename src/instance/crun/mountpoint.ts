@@ -51,12 +51,15 @@ export class MountTree {
 
   /** The working directory, made when it is missing. Never in proc: its links lead to the host (CVE-2024-21626). */
   workdir(path: string): string {
-    return this.#resolve(path, "directory");
+    return this.#resolve(path, "directory", true);
   }
 
   /** Walks on until it stays within one tree: a link of the root may lead into a volume mounted in it. */
-  #resolve(destination: string, kind: "directory" | "file"): string {
+  #resolve(destination: string, kind: "directory" | "file", isWorkdir = false): string {
     let path = posix.normalize(posix.join("/", destination));
+    if (path === "/" && !isWorkdir) {
+      throw new Fault("invalid", `mount on ${destination}: the root is the image's`, { hint: "choose a path in it" });
+    }
     // Each turn enters a mount that comes later in the list or ends; a chain longer than this is a loop.
     for (let turn = 0; turn < 40; turn += 1) {
       refuseKernelPath(path, destination);

@@ -1,11 +1,11 @@
 import { existsSync, statSync } from "node:fs";
 import { constants } from "node:os";
 import type { InstanceId } from "../../base/id.ts";
-import { identifyProcess, type ProcessIdentity } from "../../host/proc.ts";
+import { identifyProcess, isAlive, type ProcessIdentity } from "../../host/proc.ts";
 import type { Exit, InstanceFacts } from "../contract.ts";
 import type { Cgroups } from "./cgroup.ts";
 import type { InstancePaths } from "./layout.ts";
-import { livingMonitor, type MonitorRecord } from "./monitor.ts";
+import { type MonitorRecord, readMonitor } from "./monitor.ts";
 import { type LaunchRecord, readRecord, readText } from "./record.ts";
 import { awaitsRelease } from "./runtime.ts";
 
@@ -21,12 +21,15 @@ export interface Observation {
   readonly awaitsRelease: boolean;
   /** Of the last run, when it ended. */
   readonly exit: Exit | undefined;
+  /** When the last run began. */
+  readonly startedMs: number | undefined;
   /** A run began of which this is left: not cleared away yet. */
   readonly hasRun: boolean;
 }
 
 export function observe(paths: InstancePaths, cgroups: Cgroups): Observation {
-  const monitor = livingMonitor(paths);
+  const watching = readMonitor(paths);
+  const monitor = watching !== undefined && isAlive(watching) ? watching : undefined;
   const main = mainProcess(paths);
   return {
     record: readRecord(paths.launchFile) as LaunchRecord | undefined,
@@ -34,28 +37,30 @@ export function observe(paths: InstancePaths, cgroups: Cgroups): Observation {
     main,
     awaitsRelease: main !== undefined && awaitsRelease(paths),
     exit: readExit(paths, cgroups) ?? lostExit(paths, cgroups, monitor ?? main),
+    startedMs: watching?.startedMs,
     hasRun: existsSync(paths.bundleDir) || existsSync(paths.exitFile) || existsSync(paths.stateDir),
   };
 }
 
 export function factsOf(id: InstanceId, seen: Observation, paths: InstancePaths, cgroups: Cgroups): InstanceFacts {
   const limits = seen.record?.launch.limits ?? {};
+  const started = seen.startedMs === undefined ? {} : { startedMs: seen.startedMs };
   if (seen.main !== undefined && !seen.awaitsRelease) {
     return {
       id,
       status: cgroups.freezeState(paths.cgroup) === "thawed" ? "running" : "frozen",
       pid: seen.main.pid,
-      ...(seen.monitor === undefined ? {} : { startedMs: seen.monitor.startedMs }),
+      ...started,
       intact: seen.record !== undefined && seen.monitor !== undefined,
       limits,
     };
   }
   if (seen.exit !== undefined) {
-    return { id, status: "exited", exit: seen.exit, intact: seen.record !== undefined, limits };
+    return { id, status: "exited", ...started, exit: seen.exit, intact: seen.record !== undefined, limits };
   }
   // It ended a moment ago, and its monitor is about to say how.
   if (seen.monitor !== undefined && seen.main === undefined && existsSync(paths.pidFile)) {
-    return { id, status: "running", startedMs: seen.monitor.startedMs, intact: seen.record !== undefined, limits };
+    return { id, status: "running", ...started, intact: seen.record !== undefined, limits };
   }
   // A container whose monitor died before it began, or a monitor that died before there was one.
   const broken = seen.hasRun && seen.monitor === undefined;

@@ -10,7 +10,7 @@ import { findHierarchies, openCgroups } from "./cgroup.ts";
 import type { ContainerEngine } from "./engine.ts";
 import { HostHarness } from "./host-harness.ts";
 import { layoutOf } from "./layout.ts";
-import { livingMonitor } from "./monitor.ts";
+import { readMonitor } from "./monitor.ts";
 
 for (const runtime of ["crun", "runc"] as const) {
   describe(`recovery with ${runtime}`, () => {
@@ -51,7 +51,7 @@ for (const runtime of ["crun", "runc"] as const) {
         for await (const event of engine.watch(backgroundCall(call.clock, cancel.signal))) events.push(event);
       })();
       const id = await started();
-      const monitor = livingMonitor(pathsOf(id));
+      const monitor = readMonitor(pathsOf(id));
       assert.ok(monitor !== undefined);
       process.kill(monitor.pid, "SIGKILL");
       await until(() => events.some((event) => event.kind === "broken" && event.id === id));
@@ -70,7 +70,7 @@ for (const runtime of ["crun", "runc"] as const) {
 
     it("stops and removes an instance whose monitor was killed", async () => {
       const id = await started();
-      process.kill(livingMonitor(pathsOf(id))?.pid ?? 0, "SIGKILL");
+      process.kill(readMonitor(pathsOf(id))?.pid ?? 0, "SIGKILL");
       await engine.stop(id, { signal: "SIGTERM", graceMs: 50 }, call);
       const facts = await factsOf(engine, id);
       assert.equal(facts?.status, "exited");
@@ -82,7 +82,7 @@ for (const runtime of ["crun", "runc"] as const) {
     it("converges when monitor and program are killed together", async () => {
       const id = await started();
       const pid = (await factsOf(engine, id))?.pid ?? 0;
-      process.kill(livingMonitor(pathsOf(id))?.pid ?? 0, "SIGKILL");
+      process.kill(readMonitor(pathsOf(id))?.pid ?? 0, "SIGKILL");
       process.kill(pid, "SIGKILL");
       const facts = await untilExited(harness.engine(), id);
       assert.equal(facts.exit?.code, 137);
@@ -103,7 +103,7 @@ for (const runtime of ["crun", "runc"] as const) {
         // A moment later in each round, so that every step of the runtime meets it once.
         await until(() => existsSync(pathsOf(id).monitorFile));
         await call.clock.sleep(round);
-        const monitor = livingMonitor(pathsOf(id))?.pid ?? 0;
+        const monitor = readMonitor(pathsOf(id))?.pid ?? 0;
         for (const victim of round % 2 === 0 ? [monitor] : childrenOf(monitor)) kill(victim);
         await starting;
         const facts = await factsOf(engine, id);
@@ -143,7 +143,7 @@ for (const runtime of ["crun", "runc"] as const) {
 
     it("keeps the monitor out of the daemon's control group and session", async () => {
       const id = await started();
-      const monitor = livingMonitor(pathsOf(id))?.pid ?? 0;
+      const monitor = readMonitor(pathsOf(id))?.pid ?? 0;
       const groups = readFileSync(`/proc/${monitor}/cgroup`, "utf8");
       assert.match(
         groups,

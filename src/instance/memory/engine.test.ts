@@ -50,3 +50,17 @@ it("keeps what runs when the engine object is another one, and tells what is bro
   assert.equal(facts?.intact, false);
   await new MemoryEngine(world).remove(id);
 });
+
+it("runs and removes ten thousand", async () => {
+  const world = new MemoryWorld();
+  const engine = new MemoryEngine(world);
+  const call = backgroundCall();
+  const ids = Array.from({ length: 10_000 }, (_, index) => instanceId("suite", "web", index + 1, "0123abcd"));
+  for (const id of ids) {
+    await engine.create(launchOf(id));
+    await engine.start(id, call);
+  }
+  assert.equal((await engine.list()).filter(({ status }) => status === "running").length, ids.length);
+  for (const id of ids) await engine.remove(id);
+  assert.deepEqual(await engine.list(), []);
+});

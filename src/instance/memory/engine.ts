@@ -132,11 +132,12 @@ export class MemoryEngine implements Engine {
     const process = new ImitatedProcess(instance.launch.stdin);
     process.listen((piece) => record(instance, piece, call));
     delete instance.exit;
-    Object.assign(instance, { status: "running", pid: this.#world.lastPid, startedMs: call.clock.nowMs(), process });
+    const startedMs = call.clock.nowMs();
+    Object.assign(instance, { status: "running", pid: this.#world.lastPid, startedMs, process });
     for (const session of instance.waiting) session.join(process);
     instance.waiting.clear();
     void process.exited.then((code) => this.#end(instance, process, code, call));
-    this.#emit({ kind: "started", id, pid: this.#world.lastPid });
+    this.#emit({ kind: "started", id, pid: this.#world.lastPid, startedMs });
     process.begin(instance.launch.argv, call.clock);
   }
 
@@ -173,7 +174,7 @@ export class MemoryEngine implements Engine {
       id: launch.id,
       status,
       ...(pid === undefined ? {} : { pid }),
-      ...(startedMs === undefined || pid === undefined ? {} : { startedMs }),
+      ...(startedMs === undefined ? {} : { startedMs }),
       ...(exit === undefined ? {} : { exit }),
       intact,
       limits: launch.limits,
