@@ -3,6 +3,7 @@ import { request as requestHttps } from "node:https";
 import { throwIfCancelled, type Call } from "../../base/call.ts";
 import { Fault, type Reason } from "../../base/fault.ts";
 import type { HttpSource } from "./blob-source.ts";
+import { followable } from "../registry/endpoint.ts";
 
 /** Connections in a row that may fail without bringing a single byte. */
 const maxBarrenAttempts = 5;
@@ -58,7 +59,8 @@ export async function* openHttpBlob(source: HttpSource, call: Call): AsyncGenera
 async function* receiveFrom(source: HttpSource, from: number, call: Call): AsyncGenerator<Uint8Array> {
   const headers: Record<string, string> = { "accept-encoding": "identity", ...(await source.headers()) };
   if (from > 0) headers["range"] = `bytes=${from}-`;
-  const response = await respond(new URL(source.url), headers, call, maxRedirects);
+  const asked = new URL(source.url);
+  const response = await respond(asked, asked, headers, call, maxRedirects);
   let toSkip = skippedBytes(response, source.url, from);
   try {
     for await (const chunk of response as AsyncIterable<Buffer>) {
@@ -84,8 +86,9 @@ function skippedBytes(response: IncomingMessage, url: string, from: number): num
   return 0;
 }
 
-/** The response that has the bytes, redirects followed. */
+/** The response that has the bytes, redirects followed as far as `asked`, the registry's own address, may send us. */
 async function respond(
+  asked: URL,
   url: URL,
   headers: Readonly<Record<string, string>>,
   call: Call,
@@ -98,8 +101,14 @@ async function respond(
   const { location } = response.headers;
   if (status >= 300 && status < 400 && location !== undefined) {
     if (redirects === 0) throw new Fault("failed", `download ${url.href}: redirected more than ${maxRedirects} times`);
-    const next = new URL(location, url);
-    return respond(next, next.origin === url.origin ? headers : withoutCredentials(headers), call, redirects - 1);
+    const next = followable(location, url, asked, "redirect");
+    return respond(
+      asked,
+      next,
+      next.origin === url.origin ? headers : withoutCredentials(headers),
+      call,
+      redirects - 1,
+    );
   }
   const message = `download ${url.origin}${url.pathname}: the server answered ${status}`;
   if (status === 429 || status >= 500) throw new Dropped(message);

@@ -55,6 +55,8 @@ export async function load(
   const startedMs = call.clock.nowMs();
   const conmon = spawnDetached(conmonArgv(id, launch, runtime, layout, paths), {
     // Without a locale it keeps less memory, which counts for a process that every container has.
+    // It notes an OOM kill in a file where it stands.
+    cwd: paths.bundleDir,
     env: { _OCI_SYNCPIPE: "3", _OCI_STARTPIPE: "4", LANG: "C" },
     stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],
   });
