@@ -1,6 +1,6 @@
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
-import type { Digest } from "../base/id.ts";
+import { canonicalJson, type Digest } from "../base/id.ts";
 import type { Image, Recipe } from "../image/contract.ts";
 import type { Generation, ImageSection, StackSpec } from "../stack/model.ts";
 import type { Submission } from "./contract.ts";
@@ -29,9 +29,13 @@ export async function resolve(
   return { spec, images, secrets, files };
 }
 
-/** As far as it goes without fetching, building or writing anything. Returns the names of images that are missing. */
+/**
+ * As far as it goes without fetching, building or writing anything. Returns the names of images that are missing: those
+ * too that would be built anew, because what they are made of is not what it was in `before`, the current generation.
+ */
 export async function resolvePreview(
   submission: Submission,
+  before: Generation | undefined,
   parts: Parts,
   call: Call,
 ): Promise<{ readonly generation: Generation; readonly missingImages: readonly string[] }> {
@@ -39,9 +43,9 @@ export async function resolvePreview(
   const images: Record<string, Digest> = {};
   const missingImages: string[] = [];
   for (const written of imagesOf(spec)) {
-    const built = spec.images[written];
-    const found = await parts.images.find(built === undefined ? written : builtReference(spec.stack, written), call);
-    if (found === undefined) missingImages.push(written);
+    const isBuilt = spec.images[written] !== undefined;
+    const found = await parts.images.find(isBuilt ? builtReference(spec.stack, written) : written, call);
+    if (found === undefined || (isBuilt && !isSameRecipe(written, submission, before))) missingImages.push(written);
     else images[written] = found.digest;
   }
   const secrets: Record<string, string> = {};
@@ -54,6 +58,23 @@ export async function resolvePreview(
     if (version !== undefined) secrets[name] = version;
   }
   return { generation: { spec, images, secrets, files }, missingImages };
+}
+
+/** Whether an image of the stack file is made of the same things as in `before`, and so are those it is from. */
+function isSameRecipe(
+  name: string,
+  { spec, files }: Pick<Submission, "spec" | "files">,
+  before: Generation | undefined,
+): boolean {
+  const section = spec.images[name];
+  const former = before?.spec.images[name];
+  // An image from elsewhere is no recipe; where it was one before, what is from it changes.
+  if (section === undefined || former === undefined || before === undefined) return section === former;
+  return (
+    canonicalJson(section) === canonicalJson(former) &&
+    Object.values(section.files).every((path) => files[path] === before.files[path]) &&
+    isSameRecipe(section.from, { spec, files }, before)
+  );
 }
 
 /** Builds `[image.x]` sections, each after those it is from. */

@@ -41,8 +41,8 @@ export class StackFace implements Stacks {
   async preview(submission: Submission, options: { readonly pruneVolumes: boolean }, call: Call): Promise<Preview> {
     const { spec } = submission;
     const loop = this.#reconciler.find(spec.stack);
-    const { generation, missingImages } = await resolvePreview(submission, this.#reconciler.parts, call);
     const before = currentOf(loop);
+    const { generation, missingImages } = await resolvePreview(submission, before, this.#reconciler.parts, call);
     return {
       stack: spec.stack,
       baseGeneration: loop?.state.record?.current ?? 0,

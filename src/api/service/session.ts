@@ -76,6 +76,8 @@ export async function* converse<Start>(
     close();
   });
   call.signal.addEventListener("abort", close, { once: true });
+  // A client that goes away takes the wait for the exit code with it, and then nobody asks for it.
+  session.exited.catch(() => {});
   try {
     for await (const { stream, bytes } of session.output) {
       yield { message: { case: "output", value: { stream: { case: stream, value: bytes } } } };
