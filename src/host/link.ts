@@ -80,6 +80,7 @@ const infoData = 2;
 const infoPortKind = 4;
 const infoPortData = 5;
 const bridgePortHairpin = 4;
+const bridgePortFlush = 24;
 const vethPeer = 1;
 const inet6AddrGenMode = 8;
 
@@ -205,18 +206,29 @@ export function startLinkRequests(name: string, alias: string): Request[] {
  * (br_netfilter), one that is translated to its sender's own address never leaves the bridge, which would drop it.
  */
 export function reflectRequest(name: string): Request {
+  return bridgePortRequest(name, `set up bridge port ${name}`, [{ type: bridgePortHairpin, value: u8(1) }]);
+}
+
+/** Has a bridge forget which hardware addresses were behind the port. Success also when there is no such link. */
+export function forgetBehindRequest(name: string): Request {
+  const flag = new Uint8Array(0);
+  const request = bridgePortRequest(name, `flush bridge port ${name}`, [{ type: bridgePortFlush, value: flag }]);
+  // EINVAL, EOPNOTSUPP: a link, but not a port of a bridge.
+  return { ...request, accept: ["ENODEV", "EINVAL", "EOPNOTSUPP"] };
+}
+
+function bridgePortRequest(name: string, attempted: string, settings: readonly Attribute[]): Request {
   const attributes: Attribute[] = [
     { type: iflaName, value: text(name) },
     {
       type: iflaLinkInfo,
       value: [
         { type: infoPortKind, value: text("bridge") },
-        { type: infoPortData, value: [{ type: bridgePortHairpin, value: u8(1) }] },
+        { type: infoPortData, value: settings },
       ],
     },
   ];
-  const message = { type: rtmNewLink, flags: 0, header: linkHeader(0, 0, 0), attributes };
-  return { message, attempted: `set up bridge port ${name}` };
+  return { message: { type: rtmNewLink, flags: 0, header: linkHeader(0, 0, 0), attributes }, attempted };
 }
 
 /** Changes a link. `ipv6: false` keeps the kernel from giving it a link-local address. */

@@ -17,7 +17,7 @@ export interface Subnet {
 /** Smaller than /29 leaves no room beside gateway, network and broadcast address; larger than /8 is a mistake. */
 const shortestPrefix = 8;
 const longestPrefix = 29;
-const slicePrefixLength = 24;
+const usualSlicePrefixLength = 24;
 const mostResolvers = 8;
 
 /** `10.20.0.0/24`. Throws an `invalid` Fault when it is not the CIDR of a network that could hold instances. */
@@ -79,12 +79,17 @@ export function resolverAddresses(cidr: string): readonly string[] {
 }
 
 /**
- * A free /24 of `pool` for the network `seed`, beginning to look at a place that derives from `seed`.
+ * A free slice of `pool` (a /24, unless said otherwise) for the network `seed`, beginning to look at a place that derives from `seed`.
  *
  * `taken` are the subnets of other networks and all that the host can reach without its default route; overlapping any
  * of them would cut something off. Throws `exhausted` when nothing is free.
  */
-export function chooseSubnet(pool: string, seed: string, taken: readonly string[]): string {
+export function chooseSubnet(
+  pool: string,
+  seed: string,
+  taken: readonly string[],
+  slicePrefixLength = usualSlicePrefixLength,
+): string {
   const whole = parseSubnet(pool);
   const prefixLength = Math.max(slicePrefixLength, whole.prefixLength);
   const count = 2 ** (prefixLength - whole.prefixLength);

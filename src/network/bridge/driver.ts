@@ -40,13 +40,13 @@ import { Records } from "./record.ts";
 import { type Resolver, Resolvers } from "./resolver.ts";
 import type { Ruleset } from "./ruleset.ts";
 import { type AppliedRuleset, Table } from "./table.ts";
-import { macOf, type Wire, wireNamespace, wireTaps } from "./wiring.ts";
+import { macOf, silenceNamespace, type Wire, wireNamespace, wireTaps } from "./wiring.ts";
 
 const networkAlias = "network ";
 const instanceAlias = "instance ";
 const defaultMtu = 1500;
-/** The kernel takes links down with their namespace within some 30 ms; one that is there after this is not going to go. */
-const leavingMs = 5000;
+/** The kernel takes links down with their namespace within some 30 ms; one that is there after this is removed itself. */
+const leavingMs = 2000;
 
 /**
  * Linux bridges: one for each network, veth pairs or taps for instances, one nftables table for all, and dnsmasq for
@@ -152,6 +152,8 @@ export class BridgeNetwork implements NetworkDriver {
     if (isNamespace(path)) {
       // The links go with the namespace, later and without anyone waiting; removing one at once blocks for 30 ms.
       this.#leaving.set(id, call.clock.monotonicMs());
+      const links = port?.nics.map(({ network }) => this.#portName(id, network)) ?? [];
+      silenceNamespace(path, links, this.#route);
       removeNamespace(path);
     } else {
       removeNamespace(path);

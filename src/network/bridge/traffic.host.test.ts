@@ -6,6 +6,8 @@ import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { backgroundCall } from "../../base/call.ts";
 import type { PublishedPort, Routing } from "../contract.ts";
+import { instanceId } from "../../base/id.ts";
+import { listOwned } from "./owned.ts";
 import { instance, makeTestHost, network, type TestHost } from "./test-host.ts";
 import { addOtherMachine, ask, askUdp, command, removeOtherMachine, serve, serveUdp } from "./test-traffic.ts";
 
@@ -210,6 +212,32 @@ test("a connection outlives changes of its port, its target's leaving it, and a 
   command("host", "nft", "delete", "table", "inet", "of_others");
   socket.destroy();
   assert.match(received.join(""), /^web-1 /);
+});
+
+test("an instance that is detached answers no more, even while a connection of it keeps its namespace alive", async () => {
+  const late = instance("late", [[front, "10.86.1.8"]]);
+  const attachment = await host.driver.attach(late, call);
+  assert.ok(attachment.kind === "netns");
+  const server = serve(attachment.path, 80, "late");
+  assert.equal(await ask(at("web-1"), "10.86.1.8", 80), "late 10.86.1.5");
+  await host.driver.detach(late.id, call);
+  assert.equal(await ask(at("web-1"), "10.86.1.8", 80), "nothing");
+  const successor = await host.driver.attach({ ...late, id: instanceId("shop", "late", 1, "fedcba98") }, call);
+  assert.ok(successor.kind === "netns");
+  const next = serve(successor.path, 80, "successor");
+  assert.equal(await ask(at("web-1"), "10.86.1.8", 80), "successor 10.86.1.5");
+  next.close();
+  await host.driver.detach(instanceId("shop", "late", 1, "fedcba98"), call);
+  await call.clock.sleep(2100);
+  const { ports } = await host.driver.list(call);
+  assert.deepEqual(
+    ports.filter(({ id }) => id.startsWith("shop.late")),
+    [{ id: late.id, intact: false }],
+    "it lingers",
+  );
+  await host.driver.detach(late.id, call);
+  assert.ok(!listOwned(host.home).some((one) => one.includes("late")));
+  server.close();
 });
 
 test("UDP is published, and follows its target also for a client that never pauses", async () => {

@@ -3,6 +3,7 @@ import { shortHash } from "../../base/id.ts";
 import {
   addAddressRequest,
   createVethRequests,
+  forgetBehindRequest,
   type Link,
   reflectRequest,
   removeAddressRequest,
@@ -79,6 +80,19 @@ export function wireTaps(wires: readonly Wire[], ownerUid: number, host: RouteSo
       reflectRequest(wire.linkName),
     );
   }
+}
+
+/**
+ * Takes its addresses from a namespace that was given up. The kernel keeps it, with its links, as long as it tries to end
+ * a connection in it, which may be minutes; until then it must not answer for addresses that others have by now.
+ */
+export function silenceNamespace(path: string, linkNames: readonly string[], host: RouteSocket): void {
+  inNamespace(path, () => {
+    using inside = new RouteSocket();
+    const ours = inside.addresses().filter(({ address }) => !address.startsWith("127."));
+    inside.do(...ours.map((one) => removeAddressRequest(one.index, one.address, one.prefixLength)));
+  });
+  host.do(...linkNames.map(forgetBehindRequest));
 }
 
 /**
