@@ -1,4 +1,5 @@
 import { mkdirSync, readFileSync } from "node:fs";
+import { statfs } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { pino } from "pino";
@@ -7,6 +8,7 @@ import { services } from "../api/service/all.ts";
 import { backgroundCall, systemClock, type Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { defaultHome, homeBeneath, type Home } from "../base/home.ts";
+import { mountTmpfs } from "../host/mount.ts";
 import { ImageStore } from "../image/images.ts";
 import { SubmittedFiles } from "../image/submitted-files.ts";
 import { StoredOperations } from "../operation/stored-operations.ts";
@@ -58,6 +60,7 @@ async function main(): Promise<void> {
   for (const directory of [home.libDir, home.runDir, home.etcDir]) {
     mkdirSync(directory, { recursive: true, mode: 0o755 });
   }
+  await keepInMemory(home.runDir);
   const call = backgroundCall(systemClock);
   const drivers = await openDrivers(home, systemClock, call);
   if (values.teardown === true) await tearDown(home, drivers, call);
@@ -122,6 +125,15 @@ async function serve(home: Home, drivers: Drivers, version: string, call: Call):
   await api.close(graceMs);
   reconciler.stop();
   await images.close();
+}
+
+/** From the kernel's linux/magic.h. */
+const tmpfsMagic = 0x01021994;
+
+/** Secrets and sockets lie in the run directory, which must not reach a disk: `/run` is in memory, another root may not be. */
+async function keepInMemory(runDir: string): Promise<void> {
+  const { type } = await statfs(runDir);
+  if (type !== tmpfsMagic) await mountTmpfs(runDir, { mode: 0o755 });
 }
 
 /** Resolves at SIGTERM or SIGINT; a second one ends us at once, which is safe at any time. */

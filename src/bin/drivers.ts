@@ -1,14 +1,12 @@
 import { join } from "node:path";
 import type { Call, Clock } from "../base/call.ts";
-import { Fault } from "../base/fault.ts";
 import type { Home } from "../base/home.ts";
 import type { EventBus } from "../event/contract.ts";
 import { SqliteEventBus } from "../event/sqlite/event-bus.ts";
-import { fileExists, readSmallFile, writeFileAtomic } from "../host/file.ts";
 import { RouteSocket } from "../host/link.ts";
-import { readBootId } from "../host/proc.ts";
 import type { Engine } from "../instance/contract.ts";
 import { ContainerEngine } from "../instance/crun/engine.ts";
+import { chooseRuntime } from "../instance/crun/probe.ts";
 import { BridgeNetwork } from "../network/bridge/driver.ts";
 import type { NetworkDriver } from "../network/contract.ts";
 import type { Pool } from "../storage/contract.ts";
@@ -33,7 +31,7 @@ export async function openDrivers(home: Home, clock: Clock, call: Call): Promise
   const store = new SqliteStore(database);
   const events = new SqliteEventBus(database, clock);
   return {
-    engine: await chooseEngine(home, call),
+    engine: new ContainerEngine({ home, runtime: await chooseRuntime(home, call) }),
     pool: new OverlayPool(home),
     network: new BridgeNetwork(home),
     store,
@@ -53,33 +51,4 @@ export function listForeignSubnets(): readonly string[] {
     .routes()
     .filter((route) => route.prefixLength > 0)
     .map((route) => `${route.destination}/${route.prefixLength}`);
-}
-
-const engineOrder = ["crun", "runc"] as const;
-
-/**
- * The first runtime that really runs a container here. Trying takes a while and the answer holds until the next boot, so
- * it is kept in the run directory.
- */
-async function chooseEngine(home: Home, call: Call): Promise<Engine> {
-  const memory = join(home.runDir, "engine");
-  const bootId = readBootId();
-  if (await fileExists(memory)) {
-    const [name, boot] = (await readSmallFile(memory)).toString("utf8").split(" ");
-    const known = engineOrder.find((runtime) => runtime === name);
-    if (known !== undefined && boot === bootId) return new ContainerEngine({ home, runtime: known });
-  }
-  const reasons: string[] = [];
-  for (const runtime of engineOrder) {
-    const engine = new ContainerEngine({ home, runtime });
-    const { ok, detail, mend } = await engine.probe(call);
-    if (ok) {
-      await writeFileAtomic(memory, `${runtime} ${bootId}`, { mode: 0o644 });
-      return engine;
-    }
-    reasons.push(`${runtime}: ${detail}${mend === undefined ? "" : ` (${mend})`}`);
-  }
-  throw new Fault("unsupported", `no container runtime works here: ${reasons.join("; ")}`, {
-    hint: "install one: apt-get install crun runc conmon",
-  });
 }

@@ -66,6 +66,8 @@ export class ContainerEngine implements Engine {
   readonly #exits: ExitWatch;
   readonly #seccomp: SeccompCache;
   readonly #listeners = new Set<(event: InstanceEvent) => void>();
+  /** Let go, but not told so yet: an exit that is found meanwhile has to wait for its turn. */
+  readonly #releasing = new Set<InstanceId>();
   #host: { readonly cgroups: Cgroups; readonly facts: HostFacts } | undefined;
 
   constructor(options: { readonly home: Home; readonly runtime: RuntimeName }) {
@@ -119,13 +121,17 @@ export class ContainerEngine implements Engine {
       const { pid, startedMs } = isLoaded
         ? { pid: seen.main.pid, startedMs: seen.monitor.startedMs }
         : await this.#load(id, seen, call);
+      this.#releasing.add(id);
       try {
         await runtimes[seen.monitor?.runtime ?? this.name].release(id, this.#layout, paths, call);
+        this.#emit({ kind: "started", id, pid, startedMs });
       } catch (error) {
         await clearRun(paths, this.#on().cgroups, call);
         throw error;
+      } finally {
+        this.#releasing.delete(id);
       }
-      this.#emit({ kind: "started", id, pid, startedMs });
+      this.#exits.notify(id);
     });
   }
 
@@ -176,8 +182,10 @@ export class ContainerEngine implements Engine {
       return () => void this.#listeners.delete(listener);
     };
     const running = (): InstanceFacts[] => this.#facts().filter(({ status }) => status === "running");
+    const isReleasing = (id: InstanceId): boolean => this.#releasing.has(id);
     const { cgroups } = this.#on();
-    return watchInstances({ layout: this.#layout, cgroups, exits: this.#exits, listen, running }, call);
+    const watched = { layout: this.#layout, cgroups, exits: this.#exits, listen, isReleasing, running };
+    return watchInstances(watched, call);
   }
 
   async *logs(id: InstanceId, range: LogRange, call: Call): AsyncGenerator<LogLine> {

@@ -20,6 +20,8 @@ export interface Watched {
   readonly exits: ExitWatch;
   /** What this engine object does itself: starts, and monitors that it sees die. */
   listen(listener: (event: InstanceEvent) => void): () => void;
+  /** Whether a start is about to be told: its end is looked at again right after. */
+  isReleasing(id: InstanceId): boolean;
   running(): readonly InstanceFacts[];
 }
 
@@ -36,6 +38,7 @@ export async function* watchInstances(watched: Watched, call: Call): AsyncGenera
   const stopExits = exits.listen((name) => {
     if (parseInstanceId(name) === undefined) return;
     const id = name as InstanceId;
+    if (watched.isReleasing(id)) return;
     const { exit, main } = observe(layout.of(id), cgroups);
     // The file also changes when it is cleared away for the next run.
     if (exit === undefined || main !== undefined) return;
