@@ -130,10 +130,13 @@ async function serve(home: Home, drivers: Drivers, version: string, call: Call):
 /** From the kernel's linux/magic.h. */
 const tmpfsMagic = 0x01021994;
 
+/** Far more than it ever holds; what is not used costs nothing. */
+const runDirBytes = 2 ** 30;
+
 /** Secrets and sockets lie in the run directory, which must not reach a disk: `/run` is in memory, another root may not be. */
 async function keepInMemory(runDir: string): Promise<void> {
   const { type } = await statfs(runDir);
-  if (type !== tmpfsMagic) await mountTmpfs(runDir, { mode: 0o755 });
+  if (type !== tmpfsMagic) await mountTmpfs(runDir, { sizeBytes: runDirBytes, mode: 0o755 });
 }
 
 /** Resolves at SIGTERM or SIGINT; a second one ends us at once, which is safe at any time. */
