@@ -1,6 +1,7 @@
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import type { InstanceId, NetworkId, VolumeId } from "../base/id.ts";
+import type { NewEvent } from "../event/contract.ts";
 import type { PortSpec } from "../network/contract.ts";
 import type { AttachedVolume, VolumeSpec } from "../storage/contract.ts";
 import type { Action, DesiredInstance } from "../stack/plan/step.ts";
@@ -20,7 +21,10 @@ export class Actor {
   readonly #sight: Sight;
   readonly #book: AddressBook;
   readonly #routing: RoutingTable;
+  readonly #tell: (event: NewEvent) => void;
   readonly #state: StackState;
+  /** Volumes that an instance was taken off. */
+  readonly #idle = new Set<VolumeId>();
   /** Grace for the next stop only, where somebody asked for another than the section's. */
   readonly graces = new Map<InstanceId, number>();
   /** Called once, between preparing an instance and starting it: whoever wants to see its first byte attaches here. */
@@ -28,13 +32,19 @@ export class Actor {
 
   constructor(
     parts: Parts,
-    shared: { readonly sight: Sight; readonly book: AddressBook; readonly routing: RoutingTable },
+    shared: {
+      readonly sight: Sight;
+      readonly book: AddressBook;
+      readonly routing: RoutingTable;
+      readonly tell: (event: NewEvent) => void;
+    },
     state: StackState,
   ) {
     this.#parts = parts;
     this.#sight = shared.sight;
     this.#book = shared.book;
     this.#routing = shared.routing;
+    this.#tell = shared.tell;
     this.#state = state;
   }
 
@@ -71,10 +81,18 @@ export class Actor {
 
   async #convergeNetwork(id: NetworkId, call: Call): Promise<void> {
     const section = this.#state.desired().networks.find((network) => network.id === id)?.section;
-    if (section === undefined) throw new Fault("bug", `network ${id} is not desired`);
-    const subnet = await this.#book.subnet(id, section.subnet, call);
+    if (section === undefined) throw new Fault("cancelled", `network ${id} is not wanted any more`);
+    const subnet = await this.#book.subnet(id, section.subnet, this.#membersOf(id), call);
     await this.#parts.network.converge({ id, subnet, internal: section.internal }, call);
     this.#sight.sawNetwork(id, subnet, section.internal);
+  }
+
+  /** How many instances a network is made for. That of all runs stands alone, and nobody knows how many will come. */
+  #membersOf(id: NetworkId): number {
+    const { instances } = this.#state.desired();
+    if (instances.length === 0) return sharedMembers;
+    const name = id.slice(this.#state.name.length + 1);
+    return instances.filter(({ section }) => section.networks.includes(name)).length;
   }
 
   async #removeNetwork(id: NetworkId, call: Call): Promise<void> {
@@ -124,14 +142,11 @@ export class Actor {
     const { engine, images, pool } = this.#parts;
     if (instance.image === undefined) throw new Fault("bug", `${id} has no image digest`);
     const image = await images.get(instance.image, call);
-    const known = this.#state.instance(id);
+    const nowMs = call.clock.nowMs();
     const [root, attachment] = await Promise.all([
       pool.attachRoot({ id, layers: image.layers, readOnly: section.readOnly }, call),
       this.#attachNetwork(instance, call),
-      this.#state.putInstance(
-        { id, section, createdMs: known?.createdMs ?? call.clock.nowMs(), restarts: known?.restarts ?? 0 },
-        call,
-      ),
+      this.#state.putInstance(id, (known) => ({ createdMs: nowMs, restarts: 0, ...known, id, section }), call),
     ]);
     this.#sight.sawRoot(id, true);
     const volumes = new Map<string, AttachedVolume>();
@@ -161,15 +176,15 @@ export class Actor {
     return attachment;
   }
 
-  async #startInstance({ id, section }: DesiredInstance, call: Call): Promise<void> {
-    const { engine, events } = this.#parts;
+  async #startInstance({ id }: DesiredInstance, call: Call): Promise<void> {
+    const { engine } = this.#parts;
     const before = this.#sight.instances.get(id);
     await this.beforeStart.get(id)?.();
     this.beforeStart.delete(id);
     await engine.start(id, call);
     const facts = this.#sight.instances.get(id);
     // The engine's own event usually came first and knows the pid; a process that ended already stays ended.
-    if (facts === undefined || facts === before) {
+    if (facts?.status !== "running" && facts?.exit?.finishedMs === before?.exit?.finishedMs) {
       this.#sight.sawInstance({
         id,
         status: "running",
@@ -178,11 +193,19 @@ export class Actor {
         limits: facts?.limits ?? {},
       });
     }
-    const record = this.#state.instance(id);
-    if (before?.status === "exited" && record !== undefined) {
-      await this.#state.putInstance({ ...record, section, restarts: record.restarts + 1 }, call);
+    if (this.#state.instance(id) !== undefined) {
+      await this.#state.putInstance(
+        id,
+        (record) => {
+          if (record === undefined) throw new Fault("cancelled", `${id} was removed meanwhile`);
+          const { endedPid, ...rest } = record;
+          if (endedPid !== undefined) return rest;
+          return before?.status === "exited" ? { ...rest, restarts: rest.restarts + 1 } : record;
+        },
+        call,
+      );
     }
-    void events.publish({ kind: "instance.started", subject: subjectOf(id), message: `${subjectOf(id)} started` });
+    this.#tell({ kind: "instance.started", subject: subjectOf(id), message: `${subjectOf(id)} started` });
   }
 
   async #updateInstance(instance: DesiredInstance, fields: readonly string[], call: Call): Promise<void> {
@@ -196,8 +219,8 @@ export class Actor {
       const facts = this.#sight.instances.get(id);
       if (facts !== undefined) this.#sight.sawInstance({ ...facts, limits });
     }
-    const record = this.#state.instance(id);
-    await this.#state.putInstance({ restarts: 0, createdMs: call.clock.nowMs(), ...record, id, section }, call);
+    const nowMs = call.clock.nowMs();
+    await this.#state.putInstance(id, (known) => ({ restarts: 0, createdMs: nowMs, ...known, id, section }), call);
   }
 
   /** Attaches again what went missing under it. A process keeps what it had, so it is started anew when that was lost. */
@@ -211,17 +234,28 @@ export class Actor {
   async #stopInstance(id: InstanceId, call: Call): Promise<void> {
     if (this.#sight.instances.get(id) === undefined) return;
     this.#routing.drop(id);
-    await this.#routing.flush();
+    // Where names and ports cannot be changed now, that is told and tried again elsewhere: nobody has to run on for it.
+    await this.#routing.flush().catch(() => {});
+    await this.#noteEnd(id, call);
     const section = this.#state.instance(id)?.section ?? this.#state.desiredInstance(id)?.section;
     const graceMs = this.graces.get(id) ?? section?.stopGraceMs ?? defaultGraceMs;
     this.graces.delete(id);
     await this.#parts.engine.stop(id, { signal: await this.#stopSignal(id, call), graceMs }, call);
     const facts = this.#sight.instances.get(id);
-    if (facts?.status === "running") {
+    if (facts?.status === "running" || facts?.status === "frozen") {
       const { pid: _, ...rest } = facts;
       const exit = facts.exit ?? { code: 0, oomKilled: false, finishedMs: call.clock.nowMs() };
       this.#sight.sawInstance({ ...rest, status: "exited", exit });
     }
+  }
+
+  /** That we ended it is written first: who comes after a crash in between must not take it for an end of its own. */
+  async #noteEnd(id: InstanceId, call: Call): Promise<void> {
+    const desired = this.#state.desiredInstance(id);
+    const known = this.#state.instance(id);
+    if (desired === undefined || known === undefined || desired.section.restart === "always") return;
+    const endedPid = this.#sight.instances.get(id)?.pid ?? 0;
+    await this.#state.putInstance(id, (record) => ({ ...(record ?? known), endedPid }), call);
   }
 
   async #stopSignal(id: InstanceId, call: Call): Promise<string> {
@@ -235,28 +269,30 @@ export class Actor {
   async #removeInstance(id: InstanceId, call: Call): Promise<void> {
     const { engine, network, pool } = this.#parts;
     this.#routing.drop(id);
-    const volumes = this.#state.instance(id)?.section.mounts ?? [];
+    for (const mount of this.#state.instance(id)?.section.mounts ?? []) {
+      if (mount.kind === "volume") this.#idle.add(volumeIdOf(this.#state.name, mount.volume));
+    }
     await engine.remove(id, call);
     await Promise.all([network.detach(id, call), pool.removeRoot(id, call)]);
     this.#sight.lostInstance(id);
-    await Promise.all([
-      this.#book.release(id, this.#state.record?.origin === "run", call),
-      this.#state.removeInstance(id, call),
-      this.#routing.flush(),
-    ]);
-    for (const mount of volumes) {
-      if (mount.kind === "volume") await this.#detachIdleVolume(volumeIdOf(this.#state.name, mount.volume), call);
-    }
+    this.graces.delete(id);
+    this.beforeStart.delete(id);
+    this.#book.release(id, this.#state.record?.origin === "run");
+    await this.#state.removeInstance(id, call);
   }
 
-  /** Detaches a volume that no instance of this stack is on any more; another stack's instances attach it again if need be. */
-  async #detachIdleVolume(id: VolumeId, call: Call): Promise<void> {
-    if (!id.startsWith(`${this.#state.name}.`)) return;
-    for (const other of this.#state.instanceIds()) {
-      const mounts = this.#state.instance(other)?.section.mounts ?? [];
-      if (mounts.some((mount) => mount.kind === "volume" && volumeIdOf(this.#state.name, mount.volume) === id)) return;
+  /** Detaches volumes that no instance of this stack is on any more; another stack's instances attach them again if need be. */
+  async detachIdleVolumes(call: Call): Promise<void> {
+    if (this.#idle.size === 0) return;
+    for (const id of this.#state.instanceIds()) {
+      for (const mount of this.#state.instance(id)?.section.mounts ?? []) {
+        if (mount.kind === "volume") this.#idle.delete(volumeIdOf(this.#state.name, mount.volume));
+      }
     }
-    await this.#parts.pool.detachVolume(id, call);
+    for (const id of this.#idle) {
+      if (id.startsWith(`${this.#state.name}.`)) await this.#parts.pool.detachVolume(id, call);
+      this.#idle.delete(id);
+    }
   }
 
   #desired(id: InstanceId): DesiredInstance {
@@ -268,6 +304,8 @@ export class Actor {
 }
 
 const defaultGraceMs = 10_000;
+/** Room for this many runs in the network that they share. */
+const sharedMembers = 2000;
 const limitFields = new Set(["cpus", "memory", "memoryBytes", "pids"]);
 
 /** `shop/web-1`, from the id alone: how events and errors name an instance. */

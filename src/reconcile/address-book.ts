@@ -7,7 +7,8 @@ import { Cell, keyOf, type NetworkRecord } from "./record.ts";
 
 /**
  * Which network has which subnet, and which instance which address in it. Durable, so that both stay the same across
- * restarts, updates and reboots. Many leases at once (fifty containers started together) cost one write to the store.
+ * restarts, updates and reboots. A network's addresses are one record, so many leases at once (fifty containers started
+ * together) are reserved first and cost one write to the store.
  */
 export class AddressBook {
   readonly #store: Store;
@@ -28,13 +29,14 @@ export class AddressBook {
     }
   }
 
-  /** The network's subnet: the wanted one, or the one it has, or a free one; recorded when this returns. */
-  async subnet(id: NetworkId, wanted: string | undefined, call: Call): Promise<string> {
+  /** The network's subnet: the wanted one, or the one it has, or a free one for `members`; recorded when this returns. */
+  async subnet(id: NetworkId, wanted: string | undefined, members: number, call: Call): Promise<string> {
     const page = this.#pages.get(id) ?? new Page(this.#store, id, undefined);
     this.#pages.set(id, page);
-    if (page.subnet !== "" && (wanted === undefined || wanted === page.subnet)) return page.subnet;
-    // Addresses of another subnet mean nothing in this one.
-    page.reset(wanted ?? chooseSubnet(this.#pool, id, [...this.subnets(), ...this.#foreign()]));
+    if (page.subnet === "" || (wanted !== undefined && wanted !== page.subnet)) {
+      // Addresses of another subnet mean nothing in this one.
+      page.reset(wanted ?? chooseSubnet(this.#pool, id, [...this.subnets(), ...this.#foreign()], prefixFor(members)));
+    }
     await page.flush(call);
     return page.subnet;
   }
@@ -52,41 +54,54 @@ export class AddressBook {
     return this.#pages.get(network)?.addresses.get(instance);
   }
 
+  /** Who has which address in a network. */
+  members(network: NetworkId): ReadonlyMap<InstanceId, string> {
+    return this.#pages.get(network)?.addresses ?? new Map();
+  }
+
   /** The instance's address in a network: the one it has, else its slot's last one if that is free, else another. */
   async lease(instance: InstanceId, network: NetworkId, call: Call): Promise<string> {
-    const known = this.addressOf(instance, network);
-    if (known !== undefined) return known;
-    const subnet = await this.subnet(network, undefined, call);
-    const page = this.#pages.get(network) as Page;
-    const slot = slotOf(instance);
-    const address = chooseAddress(subnet, { seed: slot, preferred: page.slots.get(slot), taken: page.taken });
-    page.addresses.set(instance, address);
-    page.taken.add(address);
-    page.slots.set(slot, address);
-    await page.flush(call);
+    const page = this.#pages.get(network);
+    if (page === undefined || page.subnet === "") await this.subnet(network, undefined, 1, call);
+    const address = this.reserve(instance, network) ?? (await this.lease(instance, network, call));
+    // Also an address that is known may not be durable yet: the write that was to make it so may have failed.
+    await this.#pages.get(network)?.flush(call);
     return address;
   }
 
-  /** Frees every address of an instance. Its slot keeps remembering its own, unless nothing like it will come again. */
-  async release(instance: InstanceId, forgetSlot: boolean, call: Call): Promise<void> {
-    const changed: Promise<void>[] = [];
-    for (const page of this.#pages.values()) {
-      const address = page.addresses.get(instance);
-      if (address === undefined) continue;
-      page.addresses.delete(instance);
-      page.taken.delete(address);
-      if (forgetSlot) page.slots.delete(slotOf(instance));
-      changed.push(page.flush(call));
-    }
-    await Promise.all(changed);
+  /** Chooses without writing: the next lease in the network writes all that was reserved. Undefined without a subnet. */
+  reserve(instance: InstanceId, network: NetworkId): string | undefined {
+    const page = this.#pages.get(network);
+    if (page === undefined || page.subnet === "") return undefined;
+    const known = page.addresses.get(instance);
+    if (known !== undefined) return known;
+    const slot = slotOf(instance);
+    const address = chooseAddress(page.subnet, { seed: slot, preferred: page.slots.get(slot), taken: page.taken });
+    page.set(instance, slot, address);
+    return address;
+  }
+
+  /**
+   * Frees every address of an instance. Its slot keeps remembering its own, unless nothing like it will come again. Not
+   * written at once: what a daemon that dies forgets to free, the next one frees.
+   */
+  release(instance: InstanceId, forgetSlot: boolean): void {
+    for (const page of this.#pages.values()) page.free(instance, forgetSlot ? slotOf(instance) : undefined);
   }
 
   /** Frees what instances that are gone held: after a crash between removing one and releasing its address. */
   async releaseAllBut(alive: (instance: InstanceId) => boolean, call: Call): Promise<void> {
     for (const page of this.#pages.values()) {
-      for (const instance of page.addresses.keys()) {
-        if (!alive(instance)) await this.release(instance, false, call);
-      }
+      for (const instance of page.addresses.keys()) if (!alive(instance)) page.free(instance, undefined);
+      await page.flush(call);
+    }
+  }
+
+  /** Writes what was released, and forgets networks of a stack that are neither wanted nor on the host. */
+  async tidy(owner: string, isThere: (network: NetworkId) => boolean, call: Call): Promise<void> {
+    for (const [id, page] of this.#pages) {
+      if (id.startsWith(`${owner}.`) && !isThere(id)) await this.forget(id, call);
+      else await page.flush(call);
     }
   }
 
@@ -104,8 +119,10 @@ class Page {
   readonly addresses: Map<InstanceId, string>;
   readonly slots: Map<string, string>;
   readonly taken: Set<string>;
+  /** Grows with each change; what was written last had the other one. */
+  #version = 0;
+  #written = 0;
   #writing: Promise<void> | undefined;
-  #next: Promise<void> | undefined;
 
   constructor(store: Store, id: NetworkId, entry: Entry<NetworkRecord> | undefined) {
     this.#id = id;
@@ -117,10 +134,27 @@ class Page {
   }
 
   reset(subnet: string): void {
+    this.#version += 1;
     this.subnet = subnet;
     this.addresses.clear();
     this.slots.clear();
     this.taken.clear();
+  }
+
+  set(instance: InstanceId, slot: string, address: string): void {
+    this.#version += 1;
+    this.addresses.set(instance, address);
+    this.taken.add(address);
+    this.slots.set(slot, address);
+  }
+
+  free(instance: InstanceId, slot: string | undefined): void {
+    const address = this.addresses.get(instance);
+    if (address === undefined) return;
+    this.#version += 1;
+    this.addresses.delete(instance);
+    this.taken.delete(address);
+    if (slot !== undefined) this.slots.delete(slot);
   }
 
   async remove(call: Call): Promise<void> {
@@ -129,20 +163,24 @@ class Page {
   }
 
   /** Resolves when everything changed so far is durable. */
-  flush(call: Call): Promise<void> {
-    if (this.#writing === undefined) {
-      this.#writing = this.#cell.put(this.#record(), call).finally(() => {
-        this.#writing = undefined;
-      });
-      return this.#writing;
+  async flush(call: Call): Promise<void> {
+    const wanted = this.#version;
+    while (this.#written < wanted) {
+      // What others' write could not do, this one tries itself.
+      if (this.#writing === undefined) await this.#write(call);
+      else await this.#writing.catch(() => {});
     }
-    this.#next ??= this.#writing
-      .catch(() => {})
-      .then(() => {
-        this.#next = undefined;
-        return this.flush(call);
-      });
-    return this.#next;
+  }
+
+  async #write(call: Call): Promise<void> {
+    const version = this.#version;
+    this.#writing = this.#cell.update(() => this.#record(), call);
+    try {
+      await this.#writing;
+      this.#written = version;
+    } finally {
+      this.#writing = undefined;
+    }
   }
 
   #record(): NetworkRecord {
@@ -153,6 +191,11 @@ class Page {
       slots: Object.fromEntries(this.slots),
     };
   }
+}
+
+/** A /24, or as large as it takes to hold every member twice, as they are during a `start-first` update. */
+function prefixFor(members: number): number {
+  return Math.min(24, 32 - Math.ceil(Math.log2(members * 2 + 16)));
 }
 
 /** `shop.web.1`: what stays when an instance is replaced by another version of itself. */

@@ -1,9 +1,10 @@
 import type { Call } from "../base/call.ts";
+import type { NewEvent } from "../event/contract.ts";
 import type { Fault } from "../base/fault.ts";
 import type { InstanceId } from "../base/id.ts";
 import type { Engine, LogLine } from "../instance/contract.ts";
 import type { Observed, Plan } from "../stack/plan/step.ts";
-import type { Parts } from "./parts.ts";
+import type { StackRecord } from "./record.ts";
 import type { StackState } from "./stack-state.ts";
 import { judge } from "./verdict.ts";
 
@@ -38,10 +39,12 @@ const finalReasons: ReadonlySet<string> = new Set([
  */
 export class Gate {
   readonly #state: StackState;
+  readonly #tell: (event: NewEvent) => void;
   readonly #attempts = new Map<InstanceId, { readonly sinceMs: number; starts: number }>();
 
-  constructor(state: StackState) {
+  constructor(state: StackState, tell: (event: NewEvent) => void) {
     this.#state = state;
+    this.#tell = tell;
   }
 
   begin(): void {
@@ -108,7 +111,7 @@ export class Gate {
   }
 
   /** The generation is good: the one before it is what it replaced. */
-  async pass(parts: Parts, call: Call): Promise<void> {
+  async pass(call: Call): Promise<void> {
     const { record, current } = this.#state;
     if (record === undefined || current === undefined) return;
     await this.#state.mark(current.number, { status: "live" }, call);
@@ -119,11 +122,14 @@ export class Gate {
         call,
       );
     }
-    await this.#state.change(
-      (known) => ({ ...(known ?? record), status: "live", fallback: current.number, updatedMs: call.clock.nowMs() }),
+    const moved = await this.#decide(
+      current.number,
+      (known) => ({ ...known, status: "live", fallback: current.number, updatedMs: call.clock.nowMs() }),
       call,
     );
-    void parts.events.publish({
+    if (!moved) return;
+    this.begin();
+    this.#tell({
       kind: "generation.live",
       subject: this.#state.name,
       message: `generation ${current.number} of ${this.#state.name} is healthy`,
@@ -131,11 +137,21 @@ export class Gate {
     });
   }
 
+  /** Whether the generation still was the one that is judged: whoever moved the pointer meanwhile has the last word. */
+  async #decide(number: number, edit: (record: StackRecord) => StackRecord, call: Call): Promise<boolean> {
+    let moved = false;
+    await this.#state.change((known) => {
+      moved = known.current === number && known.status === "applying";
+      return moved ? edit(known) : known;
+    }, call);
+    return moved;
+  }
+
   /** The generation is not good: back to the last one that was, when there is one. */
-  async close(failure: Failure, parts: Parts, call: Call): Promise<void> {
+  async close(failure: Failure, engine: Engine, call: Call): Promise<void> {
     const { record, current } = this.#state;
     if (record === undefined || current === undefined) return;
-    const logs = failure.instance === undefined ? "" : await lastLines(parts.engine, failure.instance, call);
+    const logs = failure.instance === undefined ? "" : await lastLines(engine, failure.instance, call);
     const text = [
       failure.why,
       ...(failure.hint === undefined ? [] : [failure.hint]),
@@ -143,17 +159,20 @@ export class Gate {
     ].join("\n");
     await this.#state.mark(current.number, { status: "failed", failure: text }, call);
     const back = record.fallback === current.number ? undefined : record.fallback;
-    await this.#state.change(
+    const moved = await this.#decide(
+      current.number,
       (known) => ({
-        ...(known ?? record),
+        ...known,
         ...(back === undefined ? { status: "failed" as const } : { status: "live" as const, current: back }),
         updatedMs: call.clock.nowMs(),
       }),
       call,
     );
+    if (!moved) return;
+    this.begin();
     if (back !== undefined) await this.#state.mark(back, { status: "live" }, call);
     const then = back === undefined ? "there is none to go back to" : `going back to ${back}`;
-    void parts.events.publish({
+    this.#tell({
       kind: "generation.failed",
       subject: this.#state.name,
       message: `generation ${current.number} of ${this.#state.name} failed: ${failure.why}; ${then}`,

@@ -11,7 +11,7 @@ import { newRecord, removing, type StackRecord } from "./record.ts";
 import type { Reconciler } from "./reconciler.ts";
 import { fetchImage } from "./resolve.ts";
 import type { StackLoop } from "./stack-loop.ts";
-import { viewsOf } from "./view.ts";
+import { viewOf, viewsOf } from "./view.ts";
 
 /** The stack that holds the network which runs join when they name none. */
 export const runStack = "run";
@@ -59,12 +59,7 @@ export class InstanceFace implements Instances {
       request.section.networks.includes(`${runStack}/${defaultNetwork}`) ? this.#openRunNetwork(call) : undefined,
     ]);
     const name = request.name ?? this.#inventName(call);
-    const holder = this.#reconciler.find(name)?.state.record;
-    if (name === runStack || (holder !== undefined && holder.status !== "down")) {
-      throw new Fault("already-exists", `the name ${name} is taken`, {
-        hint: `choose another --name, or remove it: croft rm ${name}`,
-      });
-    }
+    this.#refuseTaken(name);
     const loop = await this.#reconciler.open(name, call);
     const spec: StackSpec = {
       stack: name,
@@ -94,6 +89,15 @@ export class InstanceFace implements Instances {
     };
   }
 
+  /** Also by a stack that is down: a run that ends takes its stack away, and with it that one's volumes and history. */
+  #refuseTaken(name: string): void {
+    const record = this.#reconciler.find(name)?.state.record;
+    if (record === undefined && name !== runStack) return;
+    const isRun = name !== runStack && record?.origin === "run";
+    const hint = isRun ? `choose another --name, or remove it: croft rm ${name}` : "choose another --name";
+    throw new Fault("already-exists", `the name ${name} is taken`, { hint });
+  }
+
   /** The exit code, when the instance that was to be removed is removed. */
   async #removed(loop: StackLoop, exited: Promise<number>, call: Call): Promise<number> {
     const code = await exited;
@@ -105,14 +109,13 @@ export class InstanceFace implements Instances {
   async start(id: InstanceId, call: Call): Promise<InstanceView> {
     const loop = this.#loopOf(id);
     const key = slotKey(id);
-    await this.#askRestart(loop, id, call);
-    const stopped = loop.state.record?.stopped ?? [];
-    if (stopped.includes(key)) {
-      await loop.state.change(
-        (record) => ({ ...(record ?? newRecord(loop.state.name)), stopped: stopped.filter((known) => known !== key) }),
-        call,
-      );
-    }
+    const status = this.#require(id).status;
+    if (status !== "running" && status !== "paused") await this.#endRun(loop, id, call);
+    await loop.state.change(
+      (record) =>
+        record.stopped.includes(key) ? { ...record, stopped: record.stopped.filter((known) => known !== key) } : record,
+      call,
+    );
     loop.forgive(id);
     loop.wake();
     return await this.#until(loop, id, (view) => view.status === "running" || view.status === "paused", call);
@@ -122,13 +125,10 @@ export class InstanceFace implements Instances {
     const loop = this.#loopOf(id);
     if (graceMs !== undefined) loop.graceOf(id, graceMs);
     const key = slotKey(id);
-    const stopped = loop.state.record?.stopped ?? [];
-    if (!stopped.includes(key)) {
-      await loop.state.change(
-        (record) => ({ ...(record ?? newRecord(loop.state.name)), stopped: [...stopped, key] }),
-        call,
-      );
-    }
+    await loop.state.change(
+      (record) => (record.stopped.includes(key) ? record : { ...record, stopped: [...record.stopped, key] }),
+      call,
+    );
     loop.wake();
     return await this.#until(
       loop,
@@ -141,11 +141,13 @@ export class InstanceFace implements Instances {
   async restart(id: InstanceId, graceMs: number | undefined, call: Call): Promise<InstanceView> {
     const loop = this.#loopOf(id);
     if (graceMs !== undefined) loop.graceOf(id, graceMs);
-    const before = this.#view(id)?.startedMs ?? 0;
-    await this.#askRestart(loop, id, call);
+    await this.#endRun(loop, id, call);
     loop.forgive(id);
     loop.wake();
-    return await this.#until(loop, id, (view) => view.status === "running" && (view.startedMs ?? 0) > before, call);
+    // The next start takes the mark away.
+    const isBack = (view: InstanceView): boolean =>
+      view.status === "running" && loop.state.instance(id)?.endedPid === undefined;
+    return await this.#until(loop, id, isBack, call);
   }
 
   async kill(id: InstanceId, signal: string, call: Call): Promise<InstanceView> {
@@ -177,7 +179,7 @@ export class InstanceFace implements Instances {
         hint: `stop it first (croft stop ${state.name}), or: croft rm --force ${state.name}`,
       });
     }
-    await state.change((record) => removing(record ?? newRecord(state.name), true, call.clock.nowMs()), call);
+    await state.change((record) => removing(record, false, call.clock.nowMs()), call);
     loop.wake();
     await loop.until(() => (loop.erased ? true : undefined), call);
     this.#reconciler.forget(state.name);
@@ -223,7 +225,11 @@ export class InstanceFace implements Instances {
         images: {},
         instances: {},
       };
-      await this.#begin(loop, { spec, images: {}, secrets: {}, files: {} }, { author: "croft", remove: false }, call);
+      const generation: Generation = { spec, images: {}, secrets: {}, files: {} };
+      await loop.state.exclusively(async () => {
+        if (loop.state.record?.status === "live") return;
+        await this.#begin(loop, generation, { author: "croft", remove: false }, call);
+      });
     }
     await loop.until(() => {
       const failed = loop.failure();
@@ -265,7 +271,7 @@ export class InstanceFace implements Instances {
       },
       call,
     );
-    await state.change(() => pointer, call);
+    await state.establish(() => pointer, call);
     loop.beginGate();
     loop.wake();
   }
@@ -278,8 +284,12 @@ export class InstanceFace implements Instances {
     call: Call,
   ): Promise<InstanceView> {
     const { sight } = this.#reconciler.shared;
-    try {
+    await loop.state.exclusively(async () => {
+      // Two runs of one name at once: the first has it.
+      if (loop.state.record !== undefined || loop.erased) this.#refuseTaken(loop.state.name);
       await this.#begin(loop, generation, request, call);
+    });
+    try {
       // Seen while it is there: what runs for a millisecond with --rm may be gone before it is asked for.
       let view: InstanceView | undefined;
       await loop.until(() => {
@@ -295,10 +305,9 @@ export class InstanceFace implements Instances {
       if (view === undefined) throw new Fault("bug", `${id} was never seen`);
       return view;
     } catch (thrown) {
-      // A run that could not begin leaves nothing behind.
-      await loop.state
-        .change((record) => removing(record ?? newRecord(loop.state.name), true, call.clock.nowMs()), call)
-        .catch(() => {});
+      // A run that could not begin leaves nothing behind, also when whoever asked for it has gone away.
+      const { call: own } = this.#reconciler.shared;
+      await loop.state.change((record) => removing(record, false, own.clock.nowMs()), own).catch(() => {});
       loop.wake();
       throw thrown;
     }
@@ -311,15 +320,12 @@ export class InstanceFace implements Instances {
     if (refused !== undefined) throw refused;
   }
 
-  /** Notes that whatever runs now, or ran, does not count any more: the loop then starts it. */
-  async #askRestart(loop: StackLoop, id: InstanceId, call: Call): Promise<void> {
-    const record = loop.state.instance(id);
+  /** Notes that the run there is, or was, is over: what should run is then started. */
+  async #endRun(loop: StackLoop, id: InstanceId, call: Call): Promise<void> {
+    const known = loop.state.instance(id);
     const facts = this.#reconciler.shared.sight.instances.get(id);
-    if (record === undefined || facts === undefined) return;
-    await loop.state.putInstance(
-      { ...record, restartAskedMs: Math.max(call.clock.nowMs(), (facts.startedMs ?? 0) + 1) },
-      call,
-    );
+    if (known === undefined || facts === undefined) return;
+    await loop.state.putInstance(id, (record) => ({ ...(record ?? known), endedPid: facts.pid ?? 0 }), call);
   }
 
   async #until(
@@ -357,7 +363,8 @@ export class InstanceFace implements Instances {
   }
 
   #view(id: InstanceId): InstanceView | undefined {
-    return this.list().find((view) => view.id === id);
+    const loop = this.#reconciler.find(parseInstanceId(id)?.stack ?? "");
+    return loop === undefined ? undefined : viewOf(id, loop, this.#reconciler.shared);
   }
 
   #require(id: InstanceId): InstanceView {

@@ -17,6 +17,11 @@ export function observe(
     const instance = observeInstance(id, state, seen, restartAfterMs(id));
     if (instance !== undefined) instances.push(instance);
   }
+  // A record of what is neither wanted nor there any more: removing it once more takes the record away.
+  for (const id of state.instanceIds()) {
+    if (sight.ofStack(state.name).has(id) || state.desiredInstance(id) !== undefined) continue;
+    instances.push({ id, status: "created", health: "none", intact: false, attached: true });
+  }
   const networks = [...sight.networks]
     .filter(([id]) => stackOf(id) === state.name)
     .map(([id, { subnet, internal, intact }]) => ({ id, section: { subnet, internal }, intact }));
@@ -48,9 +53,9 @@ function observeInstance(
     return { id, status: "created", health: "none", intact: false, attached: true };
   }
   const section = desired?.section ?? record?.section;
-  const asked = record?.restartAskedMs;
-  // A run that ended before somebody asked for a restart is over and done with: it is as if it never ran.
-  const settled = asked !== undefined && facts.status === "exited" && (facts.startedMs ?? 0) < asked;
+  const endedPid = record?.endedPid;
+  // A run that ended by request is over and done with: it is as if it never ran.
+  const settled = endedPid !== undefined && facts.status === "exited";
   const running = facts.status === "running";
   return {
     id,
@@ -61,6 +66,6 @@ function observeInstance(
     attached: sight.ports.get(id) === true && sight.roots.get(id) === true,
     ...(facts.exit === undefined || settled ? {} : { exitCode: facts.exit.code }),
     ...(restartAfterMs === undefined ? {} : { restartAfterMs }),
-    ...(running && asked !== undefined && (facts.startedMs ?? 0) < asked ? { restartAsked: true } : {}),
+    ...(running && endedPid !== undefined && endedPid === (facts.pid ?? 0) ? { restartAsked: true } : {}),
   };
 }

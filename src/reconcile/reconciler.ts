@@ -7,7 +7,7 @@ import type { Parts } from "./parts.ts";
 import type { InstanceRecord, StackRecord } from "./record.ts";
 import { RoutingTable } from "./routing.ts";
 import { Sight } from "./sight.ts";
-import { StackLoop, type Shared } from "./stack-loop.ts";
+import { StackLoop, stepsAtOnce, type Shared } from "./stack-loop.ts";
 import { StackState } from "./stack-state.ts";
 import { Turnstile } from "./turnstile.ts";
 
@@ -15,8 +15,8 @@ import { Turnstile } from "./turnstile.ts";
 const resyncMs = 20_000;
 /** After a failure, a little later: several failures at once cost one look. */
 const suspectMs = 250;
-/** Steps under way at once: enough to keep both processors and the disk busy, few enough that each ends soon. */
-const stepsAtOnce = 12;
+/** Instances that are being stopped at once. */
+const exitsAtOnce = 64;
 
 /** All stacks' loops, and the one look at the host that they share. */
 export class Reconciler {
@@ -46,6 +46,8 @@ export class Reconciler {
         call,
       ),
       turnstile: new Turnstile(stepsAtOnce),
+      exits: new Turnstile(exitsAtOnce),
+      tell: (event) => void parts.events.publish(event).catch(() => {}),
       suspect: () => this.#lookAfter(suspectMs),
       changed: () => {
         this.#revision += 1;
@@ -61,7 +63,7 @@ export class Reconciler {
 
   /** Reads records, looks at the host, and begins. Everything that is as it should be is left alone. */
   async start(): Promise<void> {
-    const { call, book, sight } = this.shared;
+    const { call, book, sight, routing } = this.shared;
     const { store } = this.parts;
     await book.load(call);
     const [stacks, instances] = await Promise.all([
@@ -71,7 +73,7 @@ export class Reconciler {
     const byStack = Map.groupBy(instances, (entry) => parseInstanceId(entry.value.id)?.stack ?? "");
     // Follow before looking: what happens between the two is not missed, and a look that it overtakes is not used.
     void this.#follow();
-    while (!(await sight.refresh(call)));
+    await sight.refresh(call);
     for (const entry of stacks) {
       const state = new StackState(entry.value.name, store, entry);
       await state.load(byStack.get(state.name) ?? [], call);
@@ -85,6 +87,9 @@ export class Reconciler {
       this.#loops.set(name, new StackLoop(this.shared, state));
     }
     await book.releaseAllBut((id) => sight.instances.has(id) || this.#loop(id)?.state.instance(id) !== undefined, call);
+    // The first write of names and ports holds those of every stack, and takes away what a daemon that died left behind.
+    for (const loop of this.#loops.values()) loop.adopt();
+    routing.invalidate();
     for (const loop of this.#loops.values()) loop.wake();
     this.#lookAfter(resyncMs);
   }
@@ -131,32 +136,29 @@ export class Reconciler {
   }
 
   async #follow(): Promise<void> {
-    const { call, sight } = this.shared;
-    const { clock, engine, events } = this.parts;
+    const { call, sight, tell } = this.shared;
+    const { clock, engine } = this.parts;
     while (!call.signal.aborted) {
       try {
         for await (const event of engine.watch(call)) {
-          const stack = sight.follow(event, clock.nowMs());
+          const stack = sight.follow(event);
           this.#revision += 1;
           if (event.kind === "exited") {
             this.#loop(event.id)?.exited(event.id, clock.nowMs());
             const how = event.exit.oomKilled ? "was killed: out of memory" : `exited with code ${event.exit.code}`;
             const subject = event.id.split(".").slice(0, 2).join("/");
-            void events
-              .publish({
-                kind: event.exit.oomKilled ? "instance.oom-killed" : "instance.exited",
-                subject,
-                message: `${event.id} ${how}`,
-              })
-              .catch(() => {});
+            const kind = event.exit.oomKilled ? "instance.oom-killed" : "instance.exited";
+            tell({ kind, subject, message: `${event.id} ${how}` });
           } else if (stack !== undefined) {
-            this.#loops.get(stack)?.wake();
+            if (event.kind === "broken") this.shared.suspect();
+            this.#loops.get(stack)?.nudge();
           }
         }
       } catch {
-        // The watch broke: look at everything, then follow again.
-        this.shared.suspect();
+        // Followed again below.
       }
+      // The watch ended: what happens before the next one is seen by looking at everything.
+      if (!call.signal.aborted) this.shared.suspect();
       await clock.sleep(suspectMs, call.signal).catch(() => {});
     }
   }
@@ -180,18 +182,15 @@ export class Reconciler {
 
   async #look(): Promise<void> {
     const { call, sight, routing } = this.shared;
-    let again = suspectMs;
     try {
-      if (await sight.refresh(call)) {
-        again = resyncMs;
-        if (!sight.routingIntact) routing.invalidate();
-        for (const [name, loop] of this.#loops) if (loop.erased) this.#loops.delete(name);
-        for (const loop of this.#loops.values()) loop.wake();
-        this.#revision += 1;
-      }
+      await sight.refresh(call);
+      if (!sight.routingIntact) routing.invalidate();
+      for (const [name, loop] of this.#loops) if (loop.erased) this.#loops.delete(name);
+      for (const loop of this.#loops.values()) loop.nudge();
+      this.#revision += 1;
     } catch {
-      again = resyncMs;
+      // Asked again in a while.
     }
-    if (!call.signal.aborted) this.#lookAfter(again);
+    if (!call.signal.aborted) this.#lookAfter(resyncMs);
   }
 }

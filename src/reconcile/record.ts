@@ -64,8 +64,11 @@ export interface InstanceRecord {
   readonly section: InstanceSection;
   readonly createdMs: number;
   readonly restarts: number;
-  /** Somebody asked for a restart at this time: a run that began earlier is to end, an exit before it does not count. */
-  readonly restartAskedMs?: number;
+  /**
+   * The run of this process is over by request: while it lives it is to end, and how it ended says nothing. 0 when none
+   * was running. Taken away by the next start. A process id and no time, so that a clock that is set back does no harm.
+   */
+  readonly endedPid?: number;
 }
 
 /** The record of a stack before its first generation. */
@@ -85,7 +88,8 @@ export function newRecord(name: string): StackRecord {
 
 /** The same stack on its way out: nothing of it is desired any more. */
 export function removing(record: StackRecord, volumes: boolean, nowMs: number): StackRecord {
-  return { ...record, status: "removing", removal: { volumes }, pruneVolumes: volumes, updatedMs: nowMs };
+  const { fallback: _, ...kept } = record;
+  return { ...kept, status: "removing", removal: { volumes }, pruneVolumes: volumes, updatedMs: nowMs };
 }
 
 export const keyOf = {
@@ -95,11 +99,16 @@ export const keyOf = {
   instance: (id: InstanceId): string => `instance/${id}`,
 };
 
-/** A record with the revision it was read or written at: the loop's copy of one key. The store is written first. */
+/**
+ * A record with the revision it was read or written at: the loop's copy of one key. The store is written first. Writes
+ * follow one another, and one whose end is unknown is looked up before the next: it may have come through after all.
+ */
 export class Cell<Value> {
   readonly #store: Store;
   readonly key: string;
   #entry: Entry<Value> | undefined;
+  #inDoubt = false;
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor(store: Store, key: string, entry: Entry<Value> | undefined) {
     this.#store = store;
@@ -111,15 +120,39 @@ export class Cell<Value> {
     return this.#entry?.value;
   }
 
-  /** Compare-and-set. Throws `conflict` when the key changed since this cell saw it. */
-  async put(value: Value, call: Call): Promise<void> {
-    const revision = await this.#store.put(this.key, value, this.#entry?.revision ?? "absent", call);
-    this.#entry = { key: this.key, value, revision };
+  /** Compare-and-set: `edit` is given the newest value; what it returns is written unless it is that same object. */
+  async update(edit: (value: Value | undefined) => Value | Promise<Value>, call: Call): Promise<void> {
+    await this.#inTurn(async () => {
+      await this.#settleDoubt(call);
+      const value = await edit(this.#entry?.value);
+      if (value === this.#entry?.value) return;
+      this.#inDoubt = true;
+      const revision = await this.#store.put(this.key, value, this.#entry?.revision ?? "absent", call);
+      this.#entry = { key: this.key, value, revision };
+      this.#inDoubt = false;
+    });
   }
 
   async remove(call: Call): Promise<void> {
-    if (this.#entry === undefined) return;
-    await this.#store.remove(this.key, this.#entry.revision, call);
-    this.#entry = undefined;
+    await this.#inTurn(async () => {
+      await this.#settleDoubt(call);
+      if (this.#entry === undefined) return;
+      this.#inDoubt = true;
+      await this.#store.remove(this.key, this.#entry.revision, call);
+      this.#entry = undefined;
+      this.#inDoubt = false;
+    });
+  }
+
+  async #settleDoubt(call: Call): Promise<void> {
+    if (!this.#inDoubt) return;
+    this.#entry = await this.#store.get<Value>(this.key, call);
+    this.#inDoubt = false;
+  }
+
+  #inTurn(work: () => Promise<void>): Promise<void> {
+    const turn = this.#last.then(work);
+    this.#last = turn.catch(() => {});
+    return turn;
   }
 }

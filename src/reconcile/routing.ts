@@ -27,7 +27,9 @@ export class RoutingTable {
   readonly #call: Call;
   readonly #routes = new Map<InstanceId, Route>();
   /** Why a holder's port is not published; empty when all are. */
-  #refused: readonly { readonly holder: string; readonly fault: Fault }[] = [];
+  #refused: ReadonlyMap<string, Fault> = new Map();
+  /** Who publishes a port, by `tcp 8080`: holder → how many of its routes. */
+  readonly #held = new Map<string, Map<string, number>>();
   #dirty = false;
   #writing: Promise<void> | undefined;
 
@@ -40,13 +42,19 @@ export class RoutingTable {
   set(route: Route): void {
     const known = this.#routes.get(route.id);
     if (known !== undefined && JSON.stringify(known) === JSON.stringify(route)) return;
+    if (known !== undefined) this.#count(known, -1);
+    this.#count(route, 1);
     this.#routes.set(route.id, route);
     this.#dirty = true;
   }
 
   /** Nothing leads to the instance any more: before it stops, and when it is gone. */
   drop(id: InstanceId): void {
-    if (this.#routes.delete(id)) this.#dirty = true;
+    const route = this.#routes.get(id);
+    if (route === undefined) return;
+    this.#count(route, -1);
+    this.#routes.delete(id);
+    this.#dirty = true;
   }
 
   /** Says that the host does not hold what was written: the next flush writes it again. */
@@ -59,20 +67,16 @@ export class RoutingTable {
     port: { readonly hostAddress: string; readonly hostPort: number; readonly protocol: string },
     stack: string,
   ): string | undefined {
-    for (const route of this.#routes.values()) {
-      if (route.holder.startsWith(`${stack}/`)) continue;
-      for (const held of route.ports) {
-        if (held.hostPort !== port.hostPort || held.protocol !== port.protocol) continue;
-        if (held.hostAddress === port.hostAddress || held.hostAddress === any || port.hostAddress === any) {
-          return route.holder;
-        }
-      }
+    for (const held of this.#held.get(`${port.protocol} ${port.hostPort}`)?.keys() ?? []) {
+      const [holder = "", address] = held.split(" ");
+      if (holder.startsWith(`${stack}/`)) continue;
+      if (address === port.hostAddress || address === any || port.hostAddress === any) return holder;
     }
     return undefined;
   }
 
   refusal(holder: string): Fault | undefined {
-    return this.#refused.find((refused) => refused.holder === holder)?.fault;
+    return this.#refused.get(holder);
   }
 
   /** Resolves when the host has everything set or dropped so far. A port that is refused does not stop the others. */
@@ -89,10 +93,24 @@ export class RoutingTable {
   async #write(): Promise<void> {
     try {
       const { refused } = await this.#driver.publish(this.#routing(), this.#call);
-      this.#refused = refused;
+      // Of several refusals of one holder, the first is told.
+      this.#refused = new Map(refused.toReversed().map(({ holder, fault }) => [holder, fault]));
     } catch (thrown) {
       this.#dirty = true;
       throw thrown;
+    }
+  }
+
+  #count({ holder, ports }: Route, by: 1 | -1): void {
+    for (const { protocol, hostPort, hostAddress } of ports) {
+      const port = `${protocol} ${hostPort}`;
+      const holders = this.#held.get(port) ?? new Map<string, number>();
+      const key = `${holder} ${hostAddress}`;
+      const count = (holders.get(key) ?? 0) + by;
+      if (count > 0) holders.set(key, count);
+      else holders.delete(key);
+      if (holders.size > 0) this.#held.set(port, holders);
+      else this.#held.delete(port);
     }
   }
 

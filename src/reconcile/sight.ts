@@ -24,8 +24,8 @@ export class Sight {
   readonly #network: NetworkDriver;
   /** Instances by stack, whichever driver knows them. */
   readonly #stacks = new Map<string, Set<InstanceId>>();
-  /** Grows with each change, so that a slow refresh does not overwrite what happened meanwhile. */
-  #changes = 0;
+  /** What changed while a refresh is under way: of that, what the drivers say may be older than what is known. */
+  #touched: Set<string> | undefined;
 
   constructor(drivers: { readonly engine: Engine; readonly pool: Pool; readonly network: NetworkDriver }) {
     this.#engine = drivers.engine;
@@ -33,57 +33,62 @@ export class Sight {
     this.#network = drivers.network;
   }
 
-  /**
-   * Asks every driver. Returns false when something changed while they answered: then what they said may be older than
-   * what is known, nothing is taken over, and the caller asks again later.
-   */
-  async refresh(call: Call): Promise<boolean> {
-    const before = this.#changes;
-    const [instances, pool, network] = await Promise.all([
-      this.#engine.list(call),
-      this.#pool.list(call),
-      this.#network.list(call),
-    ]);
-    if (this.#changes !== before) return false;
-    replace(
-      this.instances,
-      instances.map((facts) => [facts.id, facts]),
-    );
-    replace(
-      this.roots,
-      pool.roots.map((root) => [root.id, root.attached]),
-    );
-    replace(
-      this.volumes,
-      pool.volumes.map((volume) => [volume.id, volume]),
-    );
-    replace(
-      this.networks,
-      network.networks.map((facts) => [facts.id, facts]),
-    );
-    replace(
-      this.ports,
-      network.ports.map((port) => [port.id, port.intact]),
-    );
-    this.routingIntact = network.routingIntact;
+  /** Asks every driver. One refresh at a time. Whatever else happens meanwhile is not overwritten by older answers. */
+  async refresh(call: Call): Promise<void> {
+    const touched = new Set<string>();
+    this.#touched = touched;
+    try {
+      const [instances, pool, network] = await Promise.all([
+        this.#engine.list(call),
+        this.#pool.list(call),
+        this.#network.list(call),
+      ]);
+      replace(
+        this.instances,
+        instances.map((facts) => [facts.id, facts]),
+        touched,
+      );
+      replace(
+        this.roots,
+        pool.roots.map((root) => [root.id, root.attached]),
+        touched,
+      );
+      replace(
+        this.volumes,
+        pool.volumes.map((volume) => [volume.id, volume]),
+        touched,
+      );
+      replace(
+        this.networks,
+        network.networks.map((facts) => [facts.id, facts]),
+        touched,
+      );
+      replace(
+        this.ports,
+        network.ports.map((port) => [port.id, port.intact]),
+        touched,
+      );
+      this.routingIntact = network.routingIntact;
+    } finally {
+      this.#touched = undefined;
+    }
     this.#stacks.clear();
     for (const id of [...this.instances.keys(), ...this.roots.keys(), ...this.ports.keys()]) this.#index(id);
-    return true;
   }
 
   /** Takes over what the engine says happened. Returns the stack it concerns. */
-  follow(event: InstanceEvent, nowMs: number): string | undefined {
+  follow(event: InstanceEvent): string | undefined {
     const facts = this.instances.get(event.id);
     if (event.kind === "started") {
       this.sawInstance({
         id: event.id,
         status: "running",
         pid: event.pid,
-        startedMs: facts?.status === "running" ? (facts.startedMs ?? nowMs) : nowMs,
+        startedMs: event.startedMs,
         intact: true,
         limits: facts?.limits ?? {},
       });
-    } else if (event.kind === "exited" && facts !== undefined) {
+    } else if (event.kind === "exited" && facts !== undefined && event.exit.finishedMs >= (facts.startedMs ?? 0)) {
       const { pid: _, ...rest } = facts;
       this.sawInstance({ ...rest, status: "exited", exit: event.exit });
     }
@@ -91,45 +96,45 @@ export class Sight {
   }
 
   sawInstance(facts: InstanceFacts): void {
-    this.#changes += 1;
+    this.#touched?.add(facts.id);
     this.instances.set(facts.id, facts);
     this.#index(facts.id);
   }
 
   sawRoot(id: InstanceId, attached: boolean): void {
-    this.#changes += 1;
+    this.#touched?.add(id);
     this.roots.set(id, attached);
     this.#index(id);
   }
 
   sawPort(id: InstanceId): void {
-    this.#changes += 1;
+    this.#touched?.add(id);
     this.ports.set(id, true);
     this.#index(id);
   }
 
   sawNetwork(id: NetworkId, subnet: string, internal: boolean): void {
-    this.#changes += 1;
+    this.#touched?.add(id);
     this.networks.set(id, { subnet, internal, intact: true });
   }
 
   lostNetwork(id: NetworkId): void {
-    this.#changes += 1;
+    this.#touched?.add(id);
     this.networks.delete(id);
   }
 
   sawVolume(volume: VolumeFacts): void {
-    this.#changes += 1;
+    this.#touched?.add(volume.id);
     this.volumes.set(volume.id, volume);
   }
 
   lostVolume(id: VolumeId): void {
-    this.#changes += 1;
+    this.#touched?.add(id);
     this.volumes.delete(id);
   }
 
   lostInstance(id: InstanceId): void {
-    this.#changes += 1;
+    this.#touched?.add(id);
     this.instances.delete(id);
     this.roots.delete(id);
     this.ports.delete(id);
@@ -167,7 +172,12 @@ export function stackOf(id: NetworkId | VolumeId): string {
   return id.slice(0, id.indexOf("."));
 }
 
-function replace<Key, Value>(map: Map<Key, Value>, entries: readonly (readonly [Key, Value])[]): void {
-  map.clear();
-  for (const [key, value] of entries) map.set(key, value);
+/** Networks and volumes may be called alike: that one of them is then seen a little later does no harm. */
+function replace<Key extends string, Value>(
+  map: Map<Key, Value>,
+  entries: readonly (readonly [Key, Value])[],
+  touched: ReadonlySet<string>,
+): void {
+  for (const key of map.keys()) if (!touched.has(key)) map.delete(key);
+  for (const [key, value] of entries) if (!touched.has(key)) map.set(key, value);
 }

@@ -1,7 +1,10 @@
 import type { Call, Progress } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import type { InstanceId } from "../base/id.ts";
+import { Wake } from "../base/wake.ts";
+import type { NewEvent } from "../event/contract.ts";
 import { plan } from "../stack/plan/plan.ts";
+import type { InstanceSection } from "../stack/model.ts";
 import type { Observed, Plan, Step } from "../stack/plan/step.ts";
 import { Actor, subjectOf } from "./actor.ts";
 import type { AddressBook } from "./address-book.ts";
@@ -10,7 +13,8 @@ import { Gate } from "./gate.ts";
 import type { HealthMonitor } from "./health.ts";
 import { observe } from "./observe.ts";
 import { removing } from "./record.ts";
-import type { Parts } from "./parts.ts";
+import { networkIdOf, type Parts } from "./parts.ts";
+import { PlanRun, type Answer } from "./plan-run.ts";
 import { routeOf } from "./route.ts";
 import type { RoutingTable } from "./routing.ts";
 import type { Sight } from "./sight.ts";
@@ -26,6 +30,10 @@ export interface Shared {
   readonly health: HealthMonitor;
   /** How many steps may be under way at once on this host. */
   readonly turnstile: Turnstile;
+  /** The same for stops: they mostly wait for programs that end in their own time. */
+  readonly exits: Turnstile;
+  /** Records an event. One that cannot be recorded stops nothing. */
+  readonly tell: (event: NewEvent) => void;
   /** Asks for a fresh look at the host soon: something failed, so what is known may be wrong. */
   readonly suspect: () => void;
   /** Something that a view shows has changed. */
@@ -51,9 +59,19 @@ export class StackLoop {
   /** Step key → what it works on. */
   readonly #underWay = new Map<string, string>();
   readonly #listeners = new Set<(progress: Progress) => void>();
-  readonly #waiting = new Set<() => void>();
-  /** The plan being carried out, and what of it is done. Undefined: plan anew. */
-  #plan: { readonly plan: Plan; readonly done: Set<string> } | undefined;
+  /** Rings after every turn. */
+  readonly #turned = new Wake();
+  /** Whose process we ended, or are about to: its exit is not a failure. */
+  readonly #ended = new Set<InstanceId>();
+  /** Instances of this stack that are probed or led to: also those that vanish are let go of. */
+  #known: ReadonlySet<InstanceId> = new Set();
+  /** What ran when the daemon came back and was not probed yet: until its check says otherwise, it is led to as before. */
+  #adopted = new Set<InstanceId>();
+  /** The plan being carried out. Undefined: plan anew. */
+  #plan: PlanRun | undefined;
+  /** How long planning took last: the larger the stack, the longer news are gathered before it is planned anew. */
+  #planningMs = 0;
+  #cancelNudge: (() => void) | undefined;
   #ticking = false;
   #wanted = false;
   #cancelTimer: (() => void) | undefined;
@@ -65,7 +83,7 @@ export class StackLoop {
     this.#shared = shared;
     this.state = state;
     this.#actor = new Actor(shared.parts, shared, state);
-    this.#gate = new Gate(state);
+    this.#gate = new Gate(state, shared.tell);
   }
 
   get calm(): boolean {
@@ -76,8 +94,28 @@ export class StackLoop {
     return this.#erased;
   }
 
-  /** Something changed: plan anew. Cheap; many wakes before the next turn are one. */
+  /** Before the first turn: leads to what runs, so that what the host has of names and ports is not taken away meanwhile. */
+  adopt(): void {
+    const { sight } = this.#shared;
+    if (this.state.record !== undefined && this.state.record.current > 0 && this.state.current === undefined) return;
+    this.#adopted = new Set(sight.ofStack(this.state.name));
+    for (const id of this.#adopted) this.#lead(id, true);
+  }
+
+  /**
+   * Something was seen on the host: plan anew, soon. The plan that is carried out stays until then. In a stack of thousands
+   * where everything starts at once, planning takes a fixed share of the time, whatever the number of events.
+   */
+  nudge(): void {
+    this.#calm = false;
+    if (this.#planningMs < briefMs || this.#plan === undefined) return this.wake();
+    this.#cancelNudge ??= this.#shared.call.clock.after(this.#planningMs * 2, () => this.wake());
+  }
+
+  /** What is wanted changed: plan anew, and begin nothing more of the old plan. Many wakes before the next turn are one. */
   wake(): void {
+    this.#cancelNudge?.();
+    this.#cancelNudge = undefined;
     this.#plan = undefined;
     this.#calm = false;
     if (this.#wanted || this.#erased) return;
@@ -99,7 +137,7 @@ export class StackLoop {
     for (;;) {
       const value = done();
       if (value !== undefined) return value;
-      await this.#turn(call.signal);
+      await this.#turned.next(call.signal);
     }
   }
 
@@ -121,19 +159,21 @@ export class StackLoop {
     const facts = this.#shared.sight.instances.get(id);
     const ranMs = facts?.startedMs === undefined ? 0 : nowMs - facts.startedMs;
     if (ranMs >= restartBackoff.forgivenAfterMs) this.#restarts.forget(id);
-    this.#restarts.failed(id, nowMs);
+    if (!this.#ended.delete(id)) this.#restarts.failed(id, nowMs);
+    this.#adopted.delete(id);
     this.#shared.health.forget(id);
     this.#shared.routing.drop(id);
     this.#report(id, facts?.exit === undefined ? "exited" : `exited with code ${facts.exit.code}`);
-    this.wake();
+    this.nudge();
   }
 
   /** The health check of an instance changed its mind. */
   healthChanged(id: InstanceId, nowMs: number): void {
     const { health } = this.#shared.health.health(id);
     if (health === "unhealthy") this.#restarts.failed(id, nowMs);
+    this.#adopted.delete(id);
     this.#report(id, health);
-    this.wake();
+    this.nudge();
   }
 
   /** The next start of an instance waits for nothing: somebody asked for it. */
@@ -167,6 +207,7 @@ export class StackLoop {
     this.#ticking = true;
     try {
       while (this.#plan === undefined && !this.#shared.call.signal.aborted && !this.#erased) await this.#pass();
+      this.#forgiveStep("reconcile");
     } catch (thrown) {
       // Records could not be written (a full disk) or a bug: nothing is lost, the next turn tries again.
       this.#failed("reconcile", Fault.from(thrown, `reconcile ${this.state.name}`));
@@ -174,26 +215,58 @@ export class StackLoop {
     } finally {
       this.#ticking = false;
       this.#shared.changed();
-      for (const wake of this.#waiting) wake();
+      this.#turned.ring();
     }
   }
 
   async #pass(): Promise<void> {
     const { clock } = this.#shared.call;
     await this.#removeFinishedRun();
+    const beganMs = clock.monotonicMs();
     this.#probe();
     const observed = this.observed();
     const planned = plan(this.state.desired(), observed, { removeVolumes: this.state.record?.pruneVolumes ?? false });
-    this.#plan = { plan: planned, done: new Set() };
+    const run = new PlanRun(planned);
+    this.#plan = run;
+    this.#forgetOthers(planned);
     this.#route(observed);
+    this.#reserve(planned);
+    this.#planningMs = clock.monotonicMs() - beganMs;
     // Whoever is started because another is ready finds it by name at once. Costs nothing when nothing changed.
     await this.#flushRouting();
-    if (this.#plan?.plan !== planned) return;
+    if (this.#plan !== run) return;
     const nextMs = this.#launchReady(clock.nowMs());
     const gateMs = await this.#judge(planned, observed);
-    if (this.#plan === undefined) return;
-    if (planned.steps.length === 0 && this.#underWay.size === 0) await this.#settle();
+    if (this.#plan !== run) return;
     this.#sleepUntil(Math.min(nextMs, gateMs));
+    // What is refused is left as it is: a stack of which something stays is not gone.
+    if (planned.steps.length > 0 || planned.refusals.length > 0 || this.#underWay.size > 0) return;
+    await this.#settle();
+    if (this.#plan === run) this.#calm = true;
+  }
+
+  /** Failures of steps that are not asked for any more say nothing. */
+  #forgetOthers(planned: Plan): void {
+    if (this.#reasons.size === 0) return;
+    const keys = new Set(planned.steps.map((step) => step.key));
+    for (const key of this.#reasons.keys()) {
+      if (!keys.has(key) && key !== "publish" && key !== "reconcile") this.#forgiveStep(key);
+    }
+  }
+
+  /** Addresses of all that is about to be made: chosen at once, they are written at once. */
+  #reserve(planned: Plan): void {
+    const { book } = this.#shared;
+    for (const { action } of planned.steps) {
+      if (action.kind !== "create-instance") continue;
+      for (const name of this.state.desiredInstance(action.instance)?.section.networks ?? []) {
+        try {
+          book.reserve(action.instance, networkIdOf(this.state.name, name));
+        } catch {
+          // There is none left: the step itself will say so.
+        }
+      }
+    }
   }
 
   /** `croft run --rm`: what has run is taken away, by the same loop with nothing desired. */
@@ -203,63 +276,82 @@ export class StackLoop {
     const { sight, call } = this.#shared;
     const ended = this.state.desired().instances.every(({ id }) => sight.instances.get(id)?.status === "exited");
     if (!ended) return;
-    await this.state.change((known) => removing(known ?? record, true, call.clock.nowMs()), call);
+    await this.state.change(
+      (known) => (known.status === "live" ? removing(known, false, call.clock.nowMs()) : known),
+      call,
+    );
   }
 
   /** Begins every step whose turn it is. Returns when the next one that only waits for time may begin. */
   #launchReady(nowMs: number): number {
     let nextMs = Infinity;
-    if (this.#plan === undefined) return nextMs;
-    const { plan: planned, done } = this.#plan;
+    const run = this.#plan;
+    if (run === undefined) return nextMs;
     const busy = new Set(this.#underWay.values());
-    const open = new Set<string>();
-    for (const step of planned.steps) if (!done.has(step.key)) open.add(step.key);
-    for (const step of planned.steps) {
-      if (!open.has(step.key) || step.action.kind === "await-healthy") continue;
-      if (step.after.some((key) => open.has(key))) continue;
+    run.offer((step): Answer => {
       const subject = subjectOfStep(step);
-      if (busy.has(subject)) continue;
+      if (busy.has(subject)) return "not now";
       const notBeforeMs = Math.max(step.notBeforeMs ?? 0, this.#failures.retryMs(step.key) ?? 0);
       if (notBeforeMs > nowMs) {
         nextMs = Math.min(nextMs, notBeforeMs);
-        continue;
+        return "not now";
       }
+      // A long plan must not keep others waiting, nor itself when it is overtaken.
+      if (this.#underWay.size >= stepsAtOnce && step.action.kind !== "stop-instance") return "full";
       busy.add(subject);
-      void this.#carryOut(step, subject);
-    }
+      void this.#carryOut(step, subject, run);
+      return "begun";
+    });
     return nextMs;
   }
 
-  async #carryOut(step: Step, subject: string): Promise<void> {
-    const { call, turnstile } = this.#shared;
-    const carried = this.#plan;
+  async #carryOut(step: Step, subject: string, run: PlanRun): Promise<void> {
+    const { call, turnstile, exits } = this.#shared;
+    const { action } = step;
     this.#underWay.set(step.key, subject);
     this.#noteAttempt(step);
     try {
-      await turnstile.pass(() => this.#actor.act(step.action, call));
+      await (action.kind === "stop-instance" ? exits : turnstile).pass(() => this.#actor.act(action, call));
       this.#forgiveStep(step.key);
-      carried?.done.add(step.key);
+      if (action.kind === "start-instance" && run.isAwaited(step.key)) await this.#routeOne(action.instance);
+      if (action.kind === "remove-instance") this.#forgetInstance(action.instance);
+      run.done(step.key);
     } catch (thrown) {
       const fault = Fault.from(thrown, step.key);
       if (fault.reason !== "cancelled") this.#failed(step.key, fault);
-      if (carried !== undefined && this.#plan === carried) this.#plan = undefined;
+      this.nudge();
     } finally {
       this.#underWay.delete(step.key);
       this.#reportStep(step);
     }
-    // Steps of the same plan that waited for this one go at once; when there is none left, look and plan again.
-    if (this.#plan !== undefined && this.#plan === carried) {
-      this.#launchReady(call.clock.nowMs());
-      if (this.#underWay.size > 0) return;
-    }
-    this.wake();
+    // Steps that waited for this one go at once; when there is none left, look and plan again.
+    const nextMs = this.#launchReady(call.clock.nowMs());
+    if (this.#plan !== run || nextMs < Infinity) this.nudge();
+    else if (this.#underWay.size === 0) this.wake();
+  }
+
+  /** What was remembered of an instance that is gone. */
+  #forgetInstance(id: InstanceId): void {
+    this.#restarts.forget(id);
+    this.#ended.delete(id);
+    this.#adopted.delete(id);
+    this.#shared.health.forget(id);
   }
 
   #noteAttempt(step: Step): void {
     if (!("instance" in step.action)) return;
     const nowMs = this.#shared.call.clock.nowMs();
     if (step.action.kind === "create-instance") this.#gate.attempted(step.action.instance, nowMs);
-    if (step.action.kind === "start-instance") this.#gate.started(step.action.instance, nowMs);
+    if (step.action.kind === "start-instance") {
+      this.#gate.started(step.action.instance, nowMs);
+      this.#ended.delete(step.action.instance);
+    }
+    if (
+      endingSteps.has(step.action.kind) &&
+      this.#shared.sight.instances.get(step.action.instance)?.pid !== undefined
+    ) {
+      this.#ended.add(step.action.instance);
+    }
     const doing = doingWords[step.action.kind];
     if (doing !== undefined) this.#report(step.action.instance, doing);
   }
@@ -271,21 +363,19 @@ export class StackLoop {
   }
 
   #failed(key: string, fault: Fault): void {
-    const { call, suspect, parts } = this.#shared;
+    const { call, suspect, tell } = this.#shared;
     const known = this.#reasons.get(key);
     this.#reasons.set(key, fault);
     this.#failures.failed(key, call.clock.nowMs());
     suspect();
     // The same failure again and again is one event.
     if (known?.message === fault.message) return;
-    void parts.events
-      .publish({
-        kind: "step.failed",
-        subject: this.state.name,
-        message: `${key}: ${fault.message}`,
-        detail: { reason: fault.reason },
-      })
-      .catch(() => {});
+    tell({
+      kind: "step.failed",
+      subject: this.state.name,
+      message: `${key}: ${fault.message}`,
+      detail: { reason: fault.reason },
+    });
   }
 
   #forgiveStep(key: string): void {
@@ -295,28 +385,50 @@ export class StackLoop {
 
   /** Probes follow what runs and has a check. Before observing: a check that changed has said nothing yet. */
   #probe(): void {
-    const { health, sight, book } = this.#shared;
-    for (const id of sight.ofStack(this.state.name)) {
+    const { health, sight, book, routing } = this.#shared;
+    const there = sight.ofStack(this.state.name);
+    for (const id of this.#known) {
+      if (there.has(id)) continue;
+      health.forget(id);
+      routing.drop(id);
+    }
+    this.#known = new Set(there);
+    for (const id of there) {
       const facts = sight.instances.get(id);
-      const section = this.state.desiredInstance(id)?.section ?? this.state.instance(id)?.section;
+      const section = this.#sectionOf(id);
       if (facts?.status !== "running" || facts.startedMs === undefined || section?.health === undefined) {
         health.forget(id);
         continue;
       }
-      const address = routeOf(this.state.name, id, section, book, () => false).names[0]?.address;
+      const network = section.networks[0];
+      const address = network === undefined ? undefined : book.addressOf(id, networkIdOf(this.state.name, network));
       health.follow({ id, address, startedMs: facts.startedMs, section: section.health });
     }
   }
 
   /** Names and ports lead to what is running and not known to be sick. */
   #route(observed: Observed): void {
-    const { routing, sight, book } = this.#shared;
-    for (const { id, health, section: applied } of observed.instances) {
-      const section = this.state.desiredInstance(id)?.section ?? applied;
-      const ready = sight.instances.get(id)?.status === "running" && (health === "none" || health === "healthy");
-      if (section === undefined || !ready) routing.drop(id);
-      else routing.set(routeOf(this.state.name, id, section, book, (name) => this.#isInternal(name)));
+    for (const { id, health } of observed.instances) {
+      this.#lead(id, health === "none" || health === "healthy" || this.#adopted.has(id));
     }
+  }
+
+  /** Whoever needs an instance without a check finds it by name when it is started. */
+  async #routeOne(id: InstanceId): Promise<void> {
+    if (this.#sectionOf(id)?.health !== undefined) return;
+    this.#lead(id, true);
+    await this.#flushRouting();
+  }
+
+  #lead(id: InstanceId, isWell: boolean): void {
+    const { routing, sight, book } = this.#shared;
+    const section = this.#sectionOf(id);
+    if (section === undefined || !isWell || sight.instances.get(id)?.status !== "running") routing.drop(id);
+    else routing.set(routeOf(this.state.name, id, section, book, (name) => this.#isInternal(name)));
+  }
+
+  #sectionOf(id: InstanceId): InstanceSection | undefined {
+    return this.state.desiredInstance(id)?.section ?? this.state.instance(id)?.section;
   }
 
   #isInternal(network: string): boolean {
@@ -341,10 +453,10 @@ export class StackLoop {
       await this.#flushRouting();
       // A port may turn out to be held only now.
       const refused = this.#gate.refusedPort((holder) => routing.refusal(holder));
-      if (refused === undefined) await this.#gate.pass(parts, call);
-      else await this.#gate.close(refused, parts, call);
+      if (refused === undefined) await this.#gate.pass(call);
+      else await this.#gate.close(refused, parts.engine, call);
     } else {
-      await this.#gate.close(outcome.failure, parts, call);
+      await this.#gate.close(outcome.failure, parts.engine, call);
     }
     this.#plan = undefined;
     return Infinity;
@@ -352,29 +464,34 @@ export class StackLoop {
 
   /** Nothing left to do: what was removed can be forgotten, what runs is reachable. */
   async #settle(): Promise<void> {
-    const { call, parts } = this.#shared;
+    const { call, book, sight, tell } = this.#shared;
     await this.#flushRouting();
-    const record = this.state.record;
-    if (record?.status === "removing") {
-      if (record.removal?.volumes === true || record.origin === "run") {
-        for (const { name } of await parts.secrets.list(this.state.name, call)) {
-          await parts.secrets.remove(this.state.name, name, call);
-        }
-        await this.state.erase(call);
-        this.#erased = true;
-      } else {
-        await this.state.change((current) => ({ ...(current ?? record), status: "down", stopped: [] }), call);
+    await this.#actor.detachIdleVolumes(call);
+    const wanted = new Set(this.state.desired().networks.map(({ id }) => id));
+    await book.tidy(this.state.name, (id) => wanted.has(id) || sight.networks.has(id), call);
+    const { record } = this.state;
+    // Leftovers of a stack that nobody remembers are gone now.
+    if (record === undefined) this.#erased = true;
+    if (record?.status !== "removing") return;
+    if (!(await this.state.exclusively(() => this.#finishRemoval(call)))) return;
+    tell({ kind: "stack.removed", subject: this.state.name, message: `${this.state.name} was removed` });
+  }
+
+  /** False when somebody applied to the stack just before. */
+  async #finishRemoval(call: Call): Promise<boolean> {
+    const { record } = this.state;
+    const { secrets } = this.#shared.parts;
+    if (record?.status !== "removing") return false;
+    if (record.removal?.volumes === true || record.origin === "run") {
+      for (const { name } of await secrets.list(this.state.name, call)) {
+        await secrets.remove(this.state.name, name, call);
       }
-      void parts.events.publish({
-        kind: "stack.removed",
-        subject: this.state.name,
-        message: `${this.state.name} was removed`,
-      });
-    } else if (record === undefined) {
-      // Leftovers of a stack that nobody remembers are gone now.
+      await this.state.erase(call);
       this.#erased = true;
+    } else {
+      await this.state.change((known) => ({ ...known, status: "down", stopped: [] }), call);
     }
-    this.#calm = true;
+    return true;
   }
 
   async #flushRouting(): Promise<void> {
@@ -394,27 +511,17 @@ export class StackLoop {
     this.#cancelTimer = clock.after(Math.max(1, untilMs - clock.nowMs()), () => this.wake());
   }
 
-  #turn(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (signal.aborted) return reject(cancelledBy(signal));
-      const wake = (): void => {
-        this.#waiting.delete(wake);
-        signal.removeEventListener("abort", onAbort);
-        resolve();
-      };
-      const onAbort = (): void => {
-        this.#waiting.delete(wake);
-        reject(cancelledBy(signal));
-      };
-      this.#waiting.add(wake);
-      signal.addEventListener("abort", onAbort, { once: true });
-    });
-  }
-
   #report(id: InstanceId, state: string): void {
     for (const listener of this.#listeners) listener({ topic: subjectOf(id), state });
   }
 }
+
+/** Planning that takes no longer than this is done at every event. */
+const briefMs = 2;
+/** Steps of one stack under way at once: enough to keep both processors and the disk busy, few enough that each ends soon. */
+export const stepsAtOnce = 12;
+
+const endingSteps: ReadonlySet<string> = new Set(["stop-instance", "repair-instance", "remove-instance"]);
 
 const instanceSteps = [
   "create-instance",
@@ -447,9 +554,4 @@ function subjectOfStep({ action }: Step): string {
   if ("instance" in action) return action.instance;
   if ("network" in action) return `network ${action.network}`;
   return `volume ${action.volume}`;
-}
-
-function cancelledBy(signal: AbortSignal): Fault {
-  const reason: unknown = signal.reason;
-  return reason instanceof Fault ? reason : new Fault("cancelled", "cancelled", { cause: reason });
 }

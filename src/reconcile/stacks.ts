@@ -33,6 +33,7 @@ const nothingObserved: Observed = { networks: [], volumes: [], instances: [] };
 /** What people ask of stacks: each verb moves a pointer and waits for the loop. */
 export class StackFace implements Stacks {
   readonly #reconciler: Reconciler;
+  #views: { readonly revision: number; readonly views: readonly StackView[] } | undefined;
 
   constructor(reconciler: Reconciler) {
     this.#reconciler = reconciler;
@@ -85,17 +86,22 @@ export class StackFace implements Stacks {
         hint: "set protect = false on it, run croft up, and try again",
       });
     }
+    // What an update to protect = false has not reached yet is protected all the same.
+    refuse(this.#plan(loop, nothing(stack), options.volumes), stack);
     return await this.#reconciler.parts.operations.begin("stack.remove", stack, async (work) => {
       const stopListening = loop.listen((progress) => work.report(progress));
       try {
-        await loop.state.change(
-          (record) => removing(record ?? newRecord(stack), options.volumes, work.clock.nowMs()),
-          work,
+        await loop.state.exclusively(() =>
+          loop.state.change((record) => removing(record, options.volumes, work.clock.nowMs()), work),
         );
         loop.wake();
-        await loop.until(() => (loop.erased || loop.state.record?.status !== "removing" ? true : undefined), work);
+        const end = await loop.until(() => {
+          const status = loop.erased ? "erased" : loop.state.record?.status;
+          return status === "removing" ? undefined : (status ?? "erased");
+        }, work);
         this.#reconciler.forget(stack);
-        return { removed: true };
+        if (end === "erased" || end === "down") return { removed: true };
+        throw new Fault("conflict", `the removal of ${stack} was overtaken: generation ${loop.state.record?.current}`);
       } finally {
         stopListening();
       }
@@ -114,18 +120,23 @@ export class StackFace implements Stacks {
     refuse(this.#plan(loop, record.generation, false), stack);
     return await this.#reconciler.parts.operations.begin("stack.rollback", stack, (work) =>
       this.#watching(loop, work, async () => {
-        await this.#point(loop, target, { pruneVolumes: false }, work);
+        await loop.state.exclusively(() => this.#point(loop, target, { pruneVolumes: false }, work));
         return await this.#outcome(loop, target, work);
       }),
     );
   }
 
   list(): readonly StackView[] {
-    const views: StackView[] = [];
-    for (const loop of this.#reconciler.loops()) {
-      if (loop.state.record !== undefined && loop.state.record.status !== "down") views.push(this.#view(loop));
+    const { revision } = this.#reconciler;
+    if (this.#views?.revision !== revision) {
+      const views: StackView[] = [];
+      for (const loop of this.#reconciler.loops()) {
+        if (loop.state.record !== undefined && loop.state.record.status !== "down") views.push(this.#view(loop));
+      }
+      views.sort((left, right) => (left.name < right.name ? -1 : 1));
+      this.#views = { revision, views };
     }
-    return views.sort((left, right) => (left.name < right.name ? -1 : 1));
+    return this.#views.views;
   }
 
   get(stack: string): StackView {
@@ -135,19 +146,17 @@ export class StackFace implements Stacks {
   async generations(stack: string, call: Call): Promise<readonly GenerationView[]> {
     const loop = this.#reconciler.loop(stack);
     const { record } = loop.state;
-    return (await loop.state.generations(call))
-      .filter((generation) => generation.number <= (record?.newest ?? 0))
-      .map((generation) => ({
-        number: generation.number,
-        digest: generation.digest as Digest,
-        createdMs: generation.createdMs,
-        status: generation.status,
-        current: generation.number === record?.current && record.status !== "down",
-        author: generation.author,
-        message: generation.message,
-        changes: generation.changes,
-        ...(generation.failure === undefined ? {} : { failure: generation.failure }),
-      }));
+    return (await loop.state.generations(call)).map((generation) => ({
+      number: generation.number,
+      digest: generation.digest as Digest,
+      createdMs: generation.createdMs,
+      status: generation.status,
+      current: generation.number === record?.current && record.status !== "down",
+      author: generation.author,
+      message: generation.message,
+      changes: generation.changes,
+      ...(generation.failure === undefined ? {} : { failure: generation.failure }),
+    }));
   }
 
   async compare(stack: string, from: number, to: number, call: Call): Promise<Comparison> {
@@ -178,12 +187,10 @@ export class StackFace implements Stacks {
     for (const [id, facts] of sight.networks) {
       const stack = stackOf(id);
       const name = id.slice(stack.length + 1);
-      const section = currentOf(this.#reconciler.find(stack))?.spec.networks[name];
-      const members = [...sight.instances.keys()].flatMap((instance) => {
-        const address = book.addressOf(instance, id);
-        return address === undefined ? [] : [{ instance: subjectOf(instance), address }];
-      });
-      views.push({ id, stack, name, subnet: facts.subnet, internal: section?.internal ?? false, members });
+      const members = [...book.members(id)].flatMap(([instance, address]) =>
+        sight.instances.has(instance) ? [{ instance: subjectOf(instance), address }] : [],
+      );
+      views.push({ id, stack, name, subnet: facts.subnet, internal: facts.internal, members });
     }
     return views.sort((left, right) => (left.id < right.id ? -1 : 1));
   }
@@ -243,11 +250,15 @@ export class StackFace implements Stacks {
   async #apply(submission: Submission, options: ApplyOptions, call: Call): Promise<unknown> {
     const { spec } = submission;
     const generation = await resolve(submission, options, this.#reconciler.parts, call);
-    const loop = await this.#reconciler.open(spec.stack, call);
-    return await this.#watching(loop, call, async () => {
-      const number = await this.#advance(loop, generation, options, "file", call);
-      return await this.#outcome(loop, number, call);
-    });
+    for (;;) {
+      const loop = await this.#reconciler.open(spec.stack, call);
+      const number = await loop.state.exclusively(async () =>
+        loop.erased ? undefined : await this.#advance(loop, generation, options, "file", call),
+      );
+      // The stack of that name went away just now: the next one is another.
+      if (number === undefined) continue;
+      return await this.#watching(loop, call, async () => await this.#outcome(loop, number, call));
+    }
   }
 
   /** Makes the generation the current one; the one that is current already when it says the same. */
@@ -263,16 +274,17 @@ export class StackFace implements Stacks {
     this.#checkBase(loop, state.name, options);
     refuse(this.#plan(loop, generation, options.pruneVolumes), state.name);
     const digest = sha256(canonicalJson(generation));
-    if (
-      current?.digest === digest &&
-      (record?.status === "live" || record?.status === "applying") &&
-      record.stopped.length === 0
-    ) {
-      if (options.pruneVolumes !== record.pruneVolumes) {
-        await state.change((known) => ({ ...(known ?? record), pruneVolumes: options.pruneVolumes }), call);
-      }
+    if (current?.digest === digest && (record?.status === "live" || record?.status === "applying")) {
+      const { number } = current;
+      const planned = this.#plan(loop, generation, options.pruneVolumes);
+      const isWell = planned.steps.length === 0 && record.stopped.length === 0;
+      if (isWell && options.pruneVolumes === record.pruneVolumes) return number;
+      // Not all is as this generation says: its gate opens again, so that whoever waits hears how it ends.
+      const { pruneVolumes } = options;
+      await state.change((known) => ({ ...known, pruneVolumes, stopped: [], status: "applying" }), call);
+      if (record.status === "live") loop.beginGate();
       loop.wake();
-      return current.number;
+      return number;
     }
     const number = (record?.newest ?? 0) + 1;
     await state.addGeneration(
@@ -300,9 +312,11 @@ export class StackFace implements Stacks {
     call: Call,
   ): Promise<void> {
     const { state } = loop;
+    if (loop.erased) throw new Fault("not-found", `stack ${state.name} was removed meanwhile`);
     const { spec } = (await state.generation(number, call)).generation;
-    await state.change((record) => {
-      const { removal: _, ...kept } = record ?? newRecord(state.name);
+    const overtaken = state.record?.status === "applying" ? state.current : undefined;
+    await state.establish((record) => {
+      const { removal: _, removeOnExit: __, ...kept } = record ?? newRecord(state.name);
       const wasLive = record?.status === "live" ? { fallback: record.current } : {};
       return {
         ...kept,
@@ -317,6 +331,10 @@ export class StackFace implements Stacks {
     }, call);
     loop.beginGate();
     loop.wake();
+    if (overtaken?.status !== "applying" || overtaken.number === number) return;
+    const failure = `overtaken by generation ${number} before it was healthy`;
+    // Only history would know: that it cannot be written now takes nothing back.
+    await state.mark(overtaken.number, { status: "failed", failure }, call).catch(() => {});
   }
 
   /** Waits until the gate has decided about a generation. Throws `unhealthy` when it went back, `conflict` when it was overtaken. */
@@ -381,9 +399,9 @@ export class StackFace implements Stacks {
   async #lastLive(loop: StackLoop, call: Call): Promise<number> {
     const { record } = loop.state;
     const current = record?.current ?? 0;
-    if (record?.status === "down") return current;
+    const last = record?.status === "down" ? current : current - 1;
     const good = (await loop.state.generations(call)).find(
-      (known) => known.number < current && (known.status === "superseded" || known.status === "live"),
+      (known) => known.number <= last && (known.status === "superseded" || known.status === "live"),
     );
     if (good !== undefined) return good.number;
     throw new Fault("precondition", `stack ${loop.state.name} has no earlier healthy generation to go back to`, {

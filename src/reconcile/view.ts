@@ -14,15 +14,23 @@ export function viewsOf(loop: StackLoop, shared: Shared): readonly InstanceView[
   const seen = new Set<InstanceId>();
   for (const instance of state.desired().instances) {
     seen.add(instance.id);
-    views.push(viewOf(instance.id, instance, loop, shared));
+    views.push(toView(instance.id, instance, loop, shared));
   }
   for (const id of shared.sight.ofStack(state.name)) {
-    if (!seen.has(id) && shared.sight.instances.has(id)) views.push(viewOf(id, undefined, loop, shared));
+    if (!seen.has(id) && shared.sight.instances.has(id)) views.push(toView(id, undefined, loop, shared));
   }
   return views.filter((view) => view.section !== undefined);
 }
 
-function viewOf(id: InstanceId, desired: DesiredInstance | undefined, loop: StackLoop, shared: Shared): InstanceView {
+/** One instance of a stack; undefined when it is neither wanted nor there. */
+export function viewOf(id: InstanceId, loop: StackLoop, shared: Shared): InstanceView | undefined {
+  const desired = loop.state.desiredInstance(id);
+  if (desired === undefined && !shared.sight.instances.has(id)) return undefined;
+  const view = toView(id, desired, loop, shared);
+  return view.section === undefined ? undefined : view;
+}
+
+function toView(id: InstanceId, desired: DesiredInstance | undefined, loop: StackLoop, shared: Shared): InstanceView {
   const { sight, health, book, parts } = shared;
   const facts = sight.instances.get(id);
   const record = loop.state.instance(id);

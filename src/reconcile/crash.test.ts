@@ -1,0 +1,200 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { isFault } from "../base/fault.ts";
+import { parseInstanceId } from "../base/id.ts";
+import type { Operation } from "../operation/contract.ts";
+import type { StackSpec } from "../stack/model.ts";
+import type { InstanceRecord, StackRecord } from "./record.ts";
+import { check, runOf, stackOf, World, type Daemon, type Mishap } from "./world.fixture.ts";
+
+/**
+ * Rule 2 of the architecture: whatever call to a driver a daemon dies at, the next one finds its way from what is there.
+ * Every verb is cut off at every call it makes, before and after the call took effect; then random sequences of them.
+ */
+
+const volumes = { data: { protect: false } };
+const mounts = [{ kind: "volume", volume: "data", destination: "/data", readOnly: false }] as const;
+/** `steady` is the same in all of them: nothing that happens may touch it while the stack is up. */
+const variants: readonly StackSpec[] = [
+  stackOf({ steady: {}, db: { health: check, mounts }, web: { replicas: 2, needs: ["db"] } }, { volumes }),
+  stackOf(
+    { steady: {}, db: { health: check, mounts }, web: { replicas: 3, needs: ["db"], image: "app:2" } },
+    { volumes },
+  ),
+  stackOf(
+    {
+      steady: {},
+      web: { update: { order: "start-first", healthyWithinMs: 5000 }, image: "app:3", networks: ["back"] },
+    },
+    { volumes, networks: { default: { internal: false }, back: { internal: true } } },
+  ),
+];
+
+type Verb =
+  | { readonly kind: "up"; readonly variant: number }
+  | { readonly kind: "rollback" }
+  | { readonly kind: "down"; readonly volumes: boolean }
+  | { readonly kind: "stop" | "start" | "restart"; readonly name: string }
+  | { readonly kind: "run"; readonly remove: boolean };
+
+/** Begins a verb and gives it time. Whether it was acknowledged. */
+async function perform(daemon: Daemon, verb: Verb): Promise<boolean> {
+  try {
+    const work = begin(daemon, verb);
+    let answer: { readonly done: boolean; readonly operation?: Operation } = { done: false };
+    let refusal: unknown;
+    work.then(
+      (operation) => (answer = { done: true, ...(operation === undefined ? {} : { operation }) }),
+      (thrown: unknown) => {
+        answer = { done: true };
+        refusal = thrown;
+      },
+    );
+    for (let turn = 0; turn < 150 && !daemon.dead; turn += 1) {
+      await daemon.pass(turn === 0 ? 0 : 100);
+      if (!answer.done) continue;
+      if (refusal !== undefined) throw refusal;
+      if (answer.operation === undefined) return true;
+      const { status } = await daemon.operations.get(answer.operation.id);
+      if (status !== "running") return status === "succeeded";
+    }
+    return false;
+  } catch (thrown) {
+    // Refusals are answers; anything that is no Fault is a defect.
+    if (isFault(thrown) && thrown.reason !== "bug") return false;
+    throw thrown;
+  }
+}
+
+async function begin(daemon: Daemon, verb: Verb): Promise<Operation | undefined> {
+  const { stacks, instances, world } = daemon;
+  if (verb.kind === "up") {
+    const spec = variants[verb.variant] ?? stackOf({});
+    const options = { pruneVolumes: false, pull: false, build: false, author: "", message: "" };
+    return await stacks.apply({ spec, files: {}, secrets: new Map() }, options, world.call);
+  }
+  if (verb.kind === "rollback") return await stacks.rollback("shop", undefined, "", world.call);
+  if (verb.kind === "down") return await stacks.remove("shop", { volumes: verb.volumes }, world.call);
+  if (verb.kind === "run") {
+    const request = runOf({ name: "once", remove: verb.remove, command: ["exit", "0"] });
+    await instances.run(request, world.call);
+    return undefined;
+  }
+  const { id } = instances.find(`shop/${verb.name}`);
+  if (verb.kind === "start") await instances.start(id, world.call);
+  else await instances[verb.kind](id, undefined, world.call);
+  return undefined;
+}
+
+/** A later daemon has had its time: what is there is what the store says should be there, and nothing else. */
+async function assertConverged(world: World, daemon: Daemon): Promise<void> {
+  const remains = await world.remains();
+  const wanted = [...daemon.reconciler.loops()].flatMap((loop) => loop.state.desired().instances);
+  const ids = wanted.map(({ id }) => id).sort();
+  assert.deepEqual(remains["instances"], ids, "instances");
+  assert.deepEqual(remains["roots"], ids, "roots");
+  assert.deepEqual(remains["ports"], ids, "ports");
+  assert.deepEqual(remains["records"], ids, "records");
+  assert.deepEqual(remains["leases"], ids, "leases");
+  const networks = [...daemon.reconciler.loops()].flatMap((loop) => loop.state.desired().networks.map(({ id }) => id));
+  assert.deepEqual(remains["networks"], networks.sort(), "networks");
+  assert.deepEqual(remains["pages"], networks.sort(), "pages");
+  for (const { id, running, section } of wanted) {
+    if (section.restart === "always") assert.equal(world.running().has(id), running, `${id} running`);
+  }
+  const up = [...world.running().keys()];
+  const addresses = up.flatMap((id) => world.host.ports.get(id)?.nics.map(({ address }) => address) ?? []);
+  assert.deepEqual(remains["names"], addresses.sort(), "names lead to what runs");
+  assert.equal(new Set(addresses).size, addresses.length, "no address twice");
+  for (const loop of daemon.reconciler.loops()) {
+    if (loop.erased) continue;
+    assert.equal(loop.failure()?.message, undefined);
+    assert.equal(loop.calm, true, `${loop.state.name} is calm`);
+    assert.ok(["live", "down", "failed"].includes(loop.state.record?.status ?? "none"), `${loop.state.record?.status}`);
+  }
+  const records = await world.store.list<InstanceRecord>("instance/", world.call);
+  for (const { value } of records) assert.ok(value.createdMs > 0);
+}
+
+async function specOfCurrent(world: World): Promise<unknown> {
+  const entry = await world.store.get<StackRecord>("stack/shop", world.call);
+  if (entry === undefined || entry.value.status === "down" || entry.value.status === "removing") return undefined;
+  const key = `generation/shop/${String(entry.value.current).padStart(8, "0")}`;
+  return (await world.store.get<{ generation: { spec: StackSpec } }>(key, world.call))?.value.generation.spec;
+}
+
+interface Calls {
+  /** How many calls the daemon's start makes, and how many there are when the verb is done. */
+  readonly boot: number;
+  readonly all: number;
+}
+
+/** After `before` is done without mishap, `verb` meets one; then a daemon without. */
+async function cutOff(before: readonly Verb[], verb: Verb, mishap: Mishap | undefined): Promise<Calls> {
+  const world = new World();
+  const first = await world.boot();
+  for (const done of before) assert.ok(await perform(first, done), `${done.kind} goes well`);
+  first.kill();
+  const steady = [...world.running()].find(([id]) => parseInstanceId(id)?.name === "steady");
+  const specBefore = await specOfCurrent(world);
+
+  const second = await world.boot(mishap);
+  const boot = second.calls;
+  const acknowledged = await perform(second, verb);
+  const calls = { boot, all: second.calls };
+  const specNow = await specOfCurrent(world);
+  if (mishap?.kind !== "fail") second.kill();
+  const third = mishap?.kind === "fail" ? second : await world.boot();
+  await third.pass(0);
+  for (let turn = 0; turn < 7; turn += 1) await third.pass(turn < 4 ? 1000 : 15_000);
+  await assertConverged(world, third);
+  const spec = await specOfCurrent(world);
+  if (verb.kind === "up" && acknowledged)
+    assert.deepEqual(spec, variants[verb.variant], "an acknowledged apply is kept");
+  if (verb.kind === "down" && acknowledged) assert.equal(spec, undefined, "an acknowledged removal is kept");
+  // Good generations pass their gate: what the pointer said when the daemon died is what comes.
+  if (acknowledged || mishap?.kind === "crash") assert.deepEqual(spec, specNow, "the pointer stays where it was");
+  if (spec !== undefined && specBefore !== undefined) {
+    const now = [...world.running()].find(([id]) => parseInstanceId(id)?.name === "steady");
+    if (steady !== undefined && verb.kind !== "down")
+      assert.deepEqual(now, steady, "what need not change is not touched");
+  }
+  third.kill();
+  return calls;
+}
+
+const up0: Verb = { kind: "up", variant: 0 };
+const scenes: Readonly<Record<string, readonly [readonly Verb[], Verb]>> = {
+  "the first up": [[], up0],
+  "an update": [[up0], { kind: "up", variant: 1 }],
+  "an update onto another network": [[up0], { kind: "up", variant: 2 }],
+  "an up that changes nothing": [[up0], up0],
+  "a rollback": [[up0, { kind: "up", variant: 1 }], { kind: "rollback" }],
+  "a removal": [[up0], { kind: "down", volumes: false }],
+  "a removal with volumes": [[up0, { kind: "up", variant: 1 }], { kind: "down", volumes: true }],
+  "an up after a removal": [[up0, { kind: "down", volumes: false }], up0],
+  "a stop": [[up0], { kind: "stop", name: "web-1" }],
+  "a start": [[up0, { kind: "stop", name: "web-1" }], { kind: "start", name: "web-1" }],
+  "a restart": [[up0], { kind: "restart", name: "web-2" }],
+  "a run": [[], { kind: "run", remove: false }],
+  "a run that removes itself": [[], { kind: "run", remove: true }],
+};
+
+for (const [name, [before, verb]] of Object.entries(scenes)) {
+  test(`${name} survives a mishap at each of its calls`, async () => {
+    const { boot, all } = await cutOff(before, verb, undefined);
+    for (const kind of ["crash", "fail"] as const) {
+      for (const when of ["before", "after"] as const) {
+        // A start that fails is told to whoever started the daemon; dying meanwhile is not.
+        for (let at = kind === "fail" ? boot + 1 : 1; at <= all; at += 1) {
+          try {
+            await cutOff(before, verb, { at, kind, when });
+          } catch (thrown) {
+            throw new Error(`${kind} ${when} call ${at} of ${all}`, { cause: thrown });
+          }
+        }
+      }
+    }
+  });
+}
