@@ -12,7 +12,13 @@ const bin = (name) => join(root, "node_modules", ".bin", name);
 const env = { ...process.env, PATH: `${join(root, "node_modules", ".bin")}:${process.env.PATH}` };
 const sources = globSync("src/**/*.{ts,tsx}", { cwd: root }).map((file) => join(root, file));
 
-const testFlags = ["--disable-warning=ExperimentalWarning", "--test", "--test-concurrency=2", "--test-timeout=90000", "--test-reporter=dot"];
+const testFlags = [
+  "--disable-warning=ExperimentalWarning",
+  "--test",
+  "--test-concurrency=2",
+  "--test-timeout=90000",
+  "--test-reporter=dot",
+];
 const unitTests = globSync("src/**/*.test.ts", { cwd: root }).filter((file) => !file.endsWith(".host.test.ts"));
 
 const steps = [

@@ -9,6 +9,8 @@ import { root, say } from "./setup/node.mjs";
 const socketPath = "/run/croft/croft.sock";
 const logPath = "/var/log/croftd.log";
 const patienceMs = 30_000;
+/** Where examples/hello is published. */
+const url = "http://localhost:8080";
 
 if (await answers()) say("croftd is running");
 else await startDaemon();
@@ -20,8 +22,9 @@ if (status !== 0) process.exit(status ?? 1);
 
 console.log();
 spawnSync(croft, ["ps"], { stdio: "inherit" });
+const answer = await fetch(url).catch((error) => error);
 console.log(`
-Open  http://localhost:8080
+${answer.ok ? `It answers:  ${url}` : `But ${url} does not answer (${answer.status ?? answer.cause ?? answer}). Look with: npx croft logs front`}
 
 From here the command line is npx croft:
 
@@ -34,6 +37,7 @@ From here the command line is npx croft:
 
 Then read docs/guide.md: ten minutes from here to your own stack.
 `);
+if (!answer.ok) process.exitCode = 1;
 
 /** Starts croftd so that it outlives this terminal, and waits until it answers. */
 async function startDaemon() {

@@ -3,8 +3,8 @@ import { readFileSync } from "node:fs";
 import { basename, relative } from "node:path";
 
 const maxLines = 600;
-const vague = /^(utils?|helpers?|common|misc|manager|shared|index)\b/;
-const kebab = /^[a-z0-9]+(-[a-z0-9]+)*(\.(host|e2e))?(\.test)?\.(ts|tsx|mjs)$/;
+const vague = /^(utils?|helpers?|common|misc|manager|shared|index)\.(ts|tsx|mjs)$/;
+const kebab = /^[a-z0-9]+(-[a-z0-9]+)*(\.(host|e2e))?(\.(test|fixture))?\.(ts|tsx|mjs)$/;
 
 /** Returns what is wrong, one sentence a finding. */
 export function checkHouse(root, files) {

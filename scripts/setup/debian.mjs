@@ -54,10 +54,12 @@ export function installPackages(packages) {
   }
   say(`installing Debian packages: ${missing.join(" ")}`);
   const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-  const install = ["apt-get", ["install", "-y", "-q", "--no-install-recommends", ...missing]];
-  for (const [command, args] of [["apt-get", ["update", "-q"]], install]) {
-    const { status, stdout, stderr } = spawnSync(command, args, { env, encoding: "utf8", maxBuffer: 64 * 2 ** 20 });
-    if (status !== 0) throw new Error(`${command} ${args.join(" ")} failed:\n${stdout}${stderr}`);
+  for (const args of [
+    ["update", "-q"],
+    ["install", "-y", "-q", "--no-install-recommends", ...missing],
+  ]) {
+    const { status, stdout, stderr } = spawnSync("apt-get", args, { env, encoding: "utf8", maxBuffer: 64 * 2 ** 20 });
+    if (status !== 0) throw new Error(`apt-get ${args.join(" ")} failed:\n${stdout}${stderr}`);
   }
 }
 

@@ -137,15 +137,15 @@ function command(verb: string): Promise<unknown> {
 async function instances(): Promise<
   Map<string, { readonly pid: number | undefined; readonly started: string | undefined }>
 > {
-  const { instances = [] } = await daemon.client.instances.list({ stack: "ten" });
-  return new Map(instances.map(({ id = "", pid, started }) => [id, { pid, started }]));
+  const { instances } = await daemon.client.instances.list({ stack: "ten" });
+  return new Map(instances.map(({ id, pid, started }) => [id, { pid, started }]));
 }
 
 /** Resolves when the stack is whole (healthy, ten running) or wholly gone. */
 async function converged(what: string): ReturnType<typeof instances> {
   const untilMs = Date.now() + convergeLimitMs;
   for (;;) {
-    const { stacks = [] } = await daemon.client.stacks.list();
+    const { stacks } = await daemon.client.stacks.list();
     const stack = stacks.find(({ name }) => name === "ten");
     const known = await instances();
     if (stack === undefined && known.size === 0) return known;
