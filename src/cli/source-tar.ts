@@ -55,11 +55,13 @@ async function addFile(tar: Pack, name: string, path: string, facts: Stats): Pro
   await pipeline(createReadStream(path, { end: facts.size - 1, highWaterMark: 1 << 18 }), entry);
 }
 
+/** An entry of a file waits for its content, also when that is empty. */
+const empty = Buffer.alloc(0);
 const anonymous = { uid: 0, gid: 0, mtime: new Date(0) } as const;
 
 function addEmpty(tar: Pack, header: Partial<Header> & { readonly name: string }): Promise<void> {
   return new Promise((resolve, reject) => {
-    tar.entry({ ...anonymous, ...header, size: 0 }, (error) => (error ? reject(error) : resolve()));
+    tar.entry({ ...anonymous, ...header, size: 0 }, empty, (error) => (error ? reject(error) : resolve()));
   });
 }
 
