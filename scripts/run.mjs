@@ -16,7 +16,7 @@ const tasks = {
     packages: { ...runtimePackages, ...testPackages, ...benchPackages },
     compiled: true,
   },
-  check: { entry: "scripts/check.mjs" },
+  check: { entry: "scripts/check.mjs", packages: { openssl: "openssl" } },
   generate: { entry: "scripts/generate.mjs" },
 };
 
