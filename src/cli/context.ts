@@ -44,7 +44,7 @@ export function processContext({ json, quiet, color, root, host }: GlobalValues,
       return targetOf(root, host, env);
     },
     get client() {
-      client ??= connect(this.target, { user: env["SUDO_USER"] ?? env["USER"] ?? userInfo().username });
+      client ??= connect(this.target, { user: env["SUDO_USER"] ?? env["USER"] ?? nameOfUser() });
       return client;
     },
     out: screenOf(process.stdout, color, env),
@@ -88,4 +88,9 @@ export async function printJsonLine({ out }: Context, value: unknown): Promise<v
 /** A line about what was done, for people: left out with `--quiet` and `--json`. */
 export async function say(context: Context, text: string): Promise<void> {
   if (!context.quiet && !context.json) await context.err.write(`${text}\n`);
+}
+
+/** Without the environment's help; the compiled program does not read the user database, but root is root. */
+function nameOfUser(): string {
+  return process.getuid?.() === 0 ? "root" : userInfo().username;
 }
