@@ -14,8 +14,8 @@ export class PlanRun {
   /** Whose turn has come, in the order of the plan. */
   readonly #ready: Step[] = [];
   #next = 0;
-  /** What another step made ready: goes first, so that things are finished rather than begun. */
-  #eager: Step[] = [];
+  /** What another step made ready: goes first, the latest at the front, so that things are finished rather than begun. */
+  readonly #eager: Step[] = [];
 
   constructor(plan: Plan) {
     this.plan = plan;
@@ -39,12 +39,9 @@ export class PlanRun {
    * the rest waits for the next offer.
    */
   offer(begin: (step: Step) => Answer): void {
-    const eager = this.#eager;
-    this.#eager = [];
-    for (const [index, step] of eager.entries()) {
-      if (begin(step) !== "full") continue;
-      this.#eager.push(...eager.slice(index));
-      return;
+    for (let step = this.#eager.at(-1); step !== undefined; step = this.#eager.at(-1)) {
+      if (begin(step) === "full") return;
+      this.#eager.pop();
     }
     for (let step = this.#ready[this.#next]; step !== undefined; step = this.#ready[this.#next]) {
       if (begin(step) === "full") return;

@@ -56,8 +56,10 @@ export class StackLoop {
   readonly #failures = new Backoff<string>(stepBackoff);
   /** Why a thing's last step failed, by its key; shown by `ps` and by a gate that closes. */
   readonly #reasons = new Map<string, Fault>();
-  /** Step key → what it works on. */
-  readonly #underWay = new Map<string, string>();
+  /** What is being worked on: one step at a time for each. */
+  readonly #underWay = new Set<string>();
+  /** How many of those steps are stops. */
+  #stopping = 0;
   readonly #listeners = new Set<(progress: Progress) => void>();
   /** Rings after every turn. */
   readonly #turned = new Wake();
@@ -287,18 +289,17 @@ export class StackLoop {
     let nextMs = Infinity;
     const run = this.#plan;
     if (run === undefined) return nextMs;
-    const busy = new Set(this.#underWay.values());
     run.offer((step): Answer => {
       const subject = subjectOfStep(step);
-      if (busy.has(subject)) return "not now";
+      if (this.#underWay.has(subject)) return "not now";
       const notBeforeMs = Math.max(step.notBeforeMs ?? 0, this.#failures.retryMs(step.key) ?? 0);
       if (notBeforeMs > nowMs) {
         nextMs = Math.min(nextMs, notBeforeMs);
         return "not now";
       }
       // A long plan must not keep others waiting, nor itself when it is overtaken.
-      if (this.#underWay.size >= stepsAtOnce && step.action.kind !== "stop-instance") return "full";
-      busy.add(subject);
+      const isFull = this.#underWay.size - this.#stopping >= stepsAtOnce;
+      if (isFull && step.action.kind !== "stop-instance") return "full";
       void this.#carryOut(step, subject, run);
       return "begun";
     });
@@ -308,20 +309,24 @@ export class StackLoop {
   async #carryOut(step: Step, subject: string, run: PlanRun): Promise<void> {
     const { call, turnstile, exits } = this.#shared;
     const { action } = step;
-    this.#underWay.set(step.key, subject);
+    const isStop = action.kind === "stop-instance";
+    this.#underWay.add(subject);
+    if (isStop) this.#stopping += 1;
     this.#noteAttempt(step);
     try {
-      await (action.kind === "stop-instance" ? exits : turnstile).pass(() => this.#actor.act(action, call));
+      await (isStop ? exits : turnstile).pass(() => this.#actor.act(action, call));
       this.#forgiveStep(step.key);
       if (action.kind === "start-instance" && run.isAwaited(step.key)) await this.#routeOne(action.instance);
       if (action.kind === "remove-instance") this.#forgetInstance(action.instance);
+      if (action.kind === "create-network") this.#reserve(run.plan);
       run.done(step.key);
     } catch (thrown) {
       const fault = Fault.from(thrown, step.key);
       if (fault.reason !== "cancelled") this.#failed(step.key, fault);
       this.nudge();
     } finally {
-      this.#underWay.delete(step.key);
+      this.#underWay.delete(subject);
+      if (isStop) this.#stopping -= 1;
       this.#reportStep(step);
     }
     // Steps that waited for this one go at once; when there is none left, look and plan again.

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { backgroundCall, type Call } from "../base/call.ts";
+import { backgroundCall, type Call, type Clock } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { isDigest, sha256, type Digest, type InstanceId } from "../base/id.ts";
 import { settled, TestClock } from "../base/test-clock.ts";
@@ -32,17 +32,26 @@ export interface Mishap {
 /** A machine that outlives its daemons: give it work through one, drop it, start the next. Time stands still by itself. */
 export class World {
   readonly clock = new TestClock();
-  readonly call: Call = backgroundCall(this.clock);
+  /** What drivers and daemons go by. */
+  readonly time: Clock;
+  readonly call: Call;
   readonly engine = new MemoryWorld();
   readonly host = new MemoryHost();
   readonly pool = new MemoryPool();
   readonly store = new MemoryStore();
-  readonly events = new MemoryEventBus(this.clock);
+  readonly events: MemoryEventBus;
   readonly secrets = new PlainSecrets();
   /** Sections whose health check fails: by name, `web`. */
   readonly sick = new Set<string>();
   /** Programs by image: what `app:1` runs when its section says nothing. */
   readonly programs = new Map<string, readonly string[]>();
+
+  /** `time`: a clock that goes on by itself, for measurements. */
+  constructor(time?: Clock) {
+    this.time = time ?? this.clock;
+    this.call = backgroundCall(this.time);
+    this.events = new MemoryEventBus(this.time);
+  }
 
   async boot(mishap?: Mishap): Promise<Daemon> {
     return await Daemon.boot(this, mishap);
@@ -127,7 +136,7 @@ export class Daemon {
 
   static async boot(world: World, mishap?: Mishap): Promise<Daemon> {
     const tap = new Tap(mishap);
-    const operations = await StoredOperations.open(world.store, world.clock);
+    const operations = await StoredOperations.open(world.store, world.time);
     const daemon = new Daemon(world, operations, tap, {
       engine: tap.around(new CheckedEngine(world), ["create", "start", "stop", "remove", "signal", "list", "resize"]),
       pool: tap.around(world.pool, [
@@ -145,7 +154,7 @@ export class Daemon {
       store: tap.around(world.store, ["put", "remove", "list", "get"], true),
       events: world.events,
       operations,
-      clock: world.clock,
+      clock: world.time,
       subnetPool: "10.86.0.0/16",
       foreignSubnets: () => [],
     });
