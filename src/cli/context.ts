@@ -39,6 +39,8 @@ export interface GlobalValues {
 export function processContext({ json, quiet, color, root, host }: GlobalValues, version: string): Context {
   const { env } = process;
   let client: Client | undefined;
+  let out: Screen | undefined;
+  let err: Screen | undefined;
   return {
     get target() {
       return targetOf(root, host, env);
@@ -47,8 +49,15 @@ export function processContext({ json, quiet, color, root, host }: GlobalValues,
       client ??= connect(this.target, { user: env["SUDO_USER"] ?? env["USER"] ?? nameOfUser() });
       return client;
     },
-    out: screenOf(process.stdout, color, env),
-    err: screenOf(process.stderr, color, env),
+    // Each stream costs a millisecond to open: one that nobody writes to is left alone.
+    get out() {
+      out ??= screenOf(process.stdout, color, env);
+      return out;
+    },
+    get err() {
+      err ??= screenOf(process.stderr, color, env);
+      return err;
+    },
     get keyboard() {
       return process.stdin;
     },

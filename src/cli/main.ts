@@ -10,7 +10,6 @@ import { chapters, nodes, type Node, type Noun, type Verb } from "./tree.ts";
 
 /** Does what the words say and returns the exit code. Never throws. */
 export async function main(words: readonly string[], version: string): Promise<number> {
-  tolerateClosedPipes();
   // Until the words are read nobody has said how errors should look.
   let context = processContext({ json: words.includes("--json"), quiet: false, ...unsaid }, version);
   try {
@@ -85,14 +84,4 @@ function find<N extends Node>(among: readonly N[], name: string, title: string):
 
 function findVerb(name: string): Verb {
   return nodes.find((node) => node.name === name) as Verb;
-}
-
-/** A reader that has seen enough, as in `croft logs | head`, is no failure. */
-function tolerateClosedPipes(): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on("error", (error: NodeJS.ErrnoException) => {
-      if (error.code === "EPIPE") process.exit(exitCode.ok);
-      throw error;
-    });
-  }
 }

@@ -20,6 +20,8 @@ export function screenOf(
   env: Readonly<Record<string, string | undefined>>,
 ): Screen {
   const isTerminal = stream.isTTY === true;
+  // Once for each stream, however many screens are made of it.
+  if (stream.listenerCount("error", endQuietly) === 0) stream.on("error", endQuietly);
   const colored = color ?? (isTerminal && (env["NO_COLOR"] ?? "") === "" && env["TERM"] !== "dumb");
   return {
     isTerminal,
@@ -38,6 +40,12 @@ export function screenOf(
       });
     },
   };
+}
+
+/** A reader that has seen enough, as in `croft logs | head`, is no failure. */
+function endQuietly(error: NodeJS.ErrnoException): void {
+  if (error.code === "EPIPE") process.exit(0);
+  throw error;
 }
 
 /** Where words come from. */

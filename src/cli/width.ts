@@ -17,8 +17,15 @@ export function displayWidth(text: string): number {
   // oxlint-disable-next-line no-control-regex -- the common case, found fast
   if (/^[\u0020-\u007e]*$/.test(text)) return text.length;
   let width = 0;
-  for (const character of text) width += combining.test(character) ? 0 : wide.test(character) ? 2 : 1;
+  for (const character of text) width += cellsOf(character);
   return width;
+}
+
+function cellsOf(character: string): number {
+  // Latin letters, and the arrows and lines that tables are made of: the expressions below take long to compile.
+  if (character < "\u0300" || (character >= "\u2010" && character < "\u231a")) return 1;
+  if (combining.test(character)) return 0;
+  return wide.test(character) ? 2 : 1;
 }
 
 /** `text` in at most `width` cells; what was cut off is an ellipsis. */

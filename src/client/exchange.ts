@@ -112,7 +112,7 @@ export class Exchanger {
     return new Fault("unavailable", `${attempted}: the Croft daemon does not answer at ${place}`, {
       hint:
         this.#target.kind === "unix"
-          ? "start it with: croft daemon start, or npm start in the checkout"
+          ? "start it: npm start in the checkout, or croftd as root; croft doctor looks for the reason"
           : "see whether it runs there and listens on this address",
       cause: error,
     });

@@ -1,6 +1,7 @@
 import type { Client } from "../../client/client.ts";
 import { argument, command as define, type Offers } from "../command.ts";
 import { targetOf, type Context } from "../context.ts";
+import { shownName } from "../instance/view.ts";
 import { possible, type Candidate } from "./candidate.ts";
 
 /** Somebody waits with a finger on the tab key: rather nothing than a late answer. */
@@ -43,7 +44,7 @@ async function ask(offers: Offers, client: Client, signal: AbortSignal): Promise
   switch (offers) {
     case "instance": {
       const { instances } = await client.instances.list({ all: true }, { signal });
-      return instances.map(({ stack, name, status }) => ({ word: `${stack}/${name}`, brief: status }));
+      return instances.map((instance) => ({ word: shownName(instance), brief: instance.status }));
     }
     case "stack": {
       const { stacks } = await client.stacks.list({}, { signal });

@@ -1,7 +1,7 @@
 import { command as define, flag } from "../command.ts";
 import { printJson, say } from "../context.ts";
 import { renderTable } from "../table.ts";
-import { instanceColumns } from "./view.ts";
+import { instanceColumns, shownName } from "./view.ts";
 
 export const command = define({
   examples: [
@@ -22,7 +22,7 @@ export const command = define({
     });
     if (context.json) return await printJson(context, list);
     const { instances } = list;
-    if (flags.quiet) return await out.write(instances.map(({ stack, name }) => `${stack}/${name}\n`).join(""));
+    if (flags.quiet) return await out.write(instances.map((instance) => `${shownName(instance)}\n`).join(""));
     if (instances.length === 0) return await say(context, "no instances: croft up starts a stack, croft run an image");
     await out.write(renderTable(instanceColumns(clock.nowMs()), instances, out));
   },

@@ -1,9 +1,9 @@
-import { formatSize } from "../../base/unit.ts";
-import { parseDurationMs } from "../../base/unit.ts";
+import { formatSize, parseDurationMs } from "../../base/unit.ts";
 import type { InstanceStats } from "../../client/message.ts";
 import { argument, command as define, flag } from "../command.ts";
 import { printJsonLine } from "../context.ts";
 import { LiveBlock } from "../live-block.ts";
+import { shownName } from "./view.ts";
 import { renderTable, type Cell, type Column } from "../table.ts";
 
 export const command = define({
@@ -42,7 +42,7 @@ export const command = define({
 });
 
 const columns: readonly Column<InstanceStats>[] = [
-  { title: "INSTANCE", cell: ({ stack, name }) => `${stack}/${name}`, yields: 1 },
+  { title: "INSTANCE", cell: shownName, yields: 1 },
   { title: "CPU", cell: ({ cpuPercent }) => percent(cpuPercent, 100), align: "right" },
   { title: "MEMORY", cell: memoryCell, align: "right" },
   { title: "OF LIMIT", cell: limitCell, align: "right", optional: true },

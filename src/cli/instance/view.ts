@@ -6,14 +6,19 @@ import type { Cell, Column } from "../table.ts";
 /** The columns of `ps`, at a moment. */
 export function instanceColumns(nowMs: number): readonly Column<Instance>[] {
   return [
-    { title: "INSTANCE", cell: ({ stack, name }) => `${stack}/${name}`, yields: 2 },
-    { title: "IMAGE", cell: ({ image }) => image, yields: 3 },
+    { title: "INSTANCE", cell: shownName, yields: 2 },
+    { title: "IMAGE", cell: ({ image }) => image, yields: 4 },
     { title: "STATUS", cell: (instance) => statusCell(instance, nowMs) },
     { title: "HEALTH", cell: healthCell, optional: true },
-    { title: "ADDRESS", cell: ({ addresses }) => addresses.map(({ address }) => address).join(" "), yields: 4 },
+    { title: "ADDRESS", cell: ({ addresses }) => addresses.map(({ address }) => address).join(" "), yields: 3 },
     { title: "PORTS", cell: ({ ports }) => ports.map(shownPort).join(" "), yields: 1, optional: true },
     { title: "NOTE", cell: noteCell, yields: 5, optional: true },
   ];
+}
+
+/** `shop/web-1`; `late` for what `croft run --name late` made, whose stack is called the same. */
+export function shownName({ stack, name }: Pick<Instance, "stack" | "name">): string {
+  return stack === name ? name : `${stack}/${name}`;
 }
 
 /** `running 5 m`, `exited (1) 3 h ago`. */
