@@ -29,11 +29,6 @@ async function measure(count: number): Promise<Record<"first" | "noop" | "down",
     await daemon.stacks.preview(submission, { pruneVolumes: false }, call);
     await end(await daemon.stacks.apply(submission, applyOptions, call));
   };
-  const timed = async (work: () => Promise<void>): Promise<number> => {
-    const beganMs = performance.now();
-    await work();
-    return performance.now() - beganMs;
-  };
   const first = await timed(up);
   const noops: number[] = [];
   for (let round = 0; round < rounds; round += 1) noops.push(await timed(up));
@@ -42,6 +37,12 @@ async function measure(count: number): Promise<Record<"first" | "noop" | "down",
   await daemon.operations.close();
   daemon.kill();
   return { first, noop, down };
+}
+
+async function timed(work: () => Promise<void>): Promise<number> {
+  const beganMs = performance.now();
+  await work();
+  return performance.now() - beganMs;
 }
 
 // The daemon's timers keep no process alive, and here is nothing else that would.

@@ -1,4 +1,5 @@
 import type { Call } from "../base/call.ts";
+import { Fault } from "../base/fault.ts";
 import type { InstanceId, NetworkId } from "../base/id.ts";
 import { parseInstanceId } from "../base/id.ts";
 import { chooseAddress, chooseSubnet } from "../network/address.ts";
@@ -61,24 +62,27 @@ export class AddressBook {
 
   /** The instance's address in a network: the one it has, else its slot's last one if that is free, else another. */
   async lease(instance: InstanceId, network: NetworkId, call: Call): Promise<string> {
-    const page = this.#pages.get(network);
-    if (page === undefined || page.subnet === "") await this.subnet(network, undefined, 1, call);
-    const address = this.reserve(instance, network) ?? (await this.lease(instance, network, call));
+    let page = this.#pages.get(network);
+    if (page === undefined || page.subnet === "") {
+      await this.subnet(network, undefined, 1, call);
+      page = this.#pages.get(network);
+    }
+    if (page === undefined) throw new Fault("bug", `network ${network} has no subnet`);
+    const address = page.addresses.get(instance) ?? page.choose(instance);
     // Also an address that is known may not be durable yet: the write that was to make it so may have failed.
-    await this.#pages.get(network)?.flush(call);
+    await page.flush(call);
     return address;
   }
 
-  /** Chooses without writing: the next lease in the network writes all that was reserved. Undefined without a subnet. */
-  reserve(instance: InstanceId, network: NetworkId): string | undefined {
+  /**
+   * Chooses without writing: the next lease in the network writes all that was reserved. Not where the slot's address is
+   * still held by the instance that is replaced: it may be free by the time of the lease.
+   */
+  reserve(instance: InstanceId, network: NetworkId): void {
     const page = this.#pages.get(network);
-    if (page === undefined || page.subnet === "") return undefined;
-    const known = page.addresses.get(instance);
-    if (known !== undefined) return known;
-    const slot = slotOf(instance);
-    const address = chooseAddress(page.subnet, { seed: slot, preferred: page.slots.get(slot), taken: page.taken });
-    page.set(instance, slot, address);
-    return address;
+    if (page === undefined || page.subnet === "" || page.addresses.has(instance)) return;
+    const last = page.slots.get(slotOf(instance));
+    if (last === undefined || !page.taken.has(last)) page.choose(instance);
   }
 
   /**
@@ -141,11 +145,14 @@ class Page {
     this.taken.clear();
   }
 
-  set(instance: InstanceId, slot: string, address: string): void {
+  choose(instance: InstanceId): string {
+    const slot = slotOf(instance);
+    const address = chooseAddress(this.subnet, { seed: slot, preferred: this.slots.get(slot), taken: this.taken });
     this.#version += 1;
     this.addresses.set(instance, address);
     this.taken.add(address);
     this.slots.set(slot, address);
+    return address;
   }
 
   free(instance: InstanceId, slot: string | undefined): void {

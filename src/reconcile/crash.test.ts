@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import * as fc from "fast-check";
 
 import { isFault } from "../base/fault.ts";
 import { parseInstanceId } from "../base/id.ts";
@@ -198,3 +199,57 @@ for (const [name, [before, verb]] of Object.entries(scenes)) {
     }
   });
 }
+
+const anyVerb: fc.Arbitrary<Verb> = fc.oneof(
+  { weight: 4, arbitrary: fc.record({ kind: fc.constant("up" as const), variant: fc.nat(2) }) },
+  fc.record({ kind: fc.constant("rollback" as const) }),
+  fc.record({ kind: fc.constant("down" as const), volumes: fc.boolean() }),
+  fc.record({ kind: fc.constantFrom("stop", "start", "restart"), name: fc.constantFrom("web-1", "web-2", "db-1") }),
+  fc.record({ kind: fc.constant("run" as const), remove: fc.boolean() }),
+);
+const anyLife = fc.record({
+  verbs: fc.array(anyVerb, { minLength: 1, maxLength: 4 }),
+  mishap: fc.record({
+    at: fc.integer({ min: 1, max: 120 }),
+    kind: fc.constantFrom("crash", "fail"),
+    when: fc.constantFrom("before", "after"),
+  }),
+});
+
+test("any verbs by any number of daemons that die at any call end in what the store says", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(anyLife, { minLength: 1, maxLength: 5 }), async (lives) => {
+      const world = new World();
+      let acknowledged: StackSpec | "gone" | undefined;
+      for (const { verbs, mishap } of lives) {
+        // A daemon whose start fails is started again; here with better luck.
+        const boot = async (): Promise<Daemon> => await world.boot(mishap).catch(async () => await world.boot());
+        const daemon = await boot();
+        for (const verb of verbs) {
+          const isDone = await perform(daemon, verb);
+          const moves = verb.kind === "up" || verb.kind === "down" || verb.kind === "rollback";
+          // A verb that was not acknowledged may have come through all the same.
+          if (moves) acknowledged = undefined;
+          if (isDone && verb.kind === "up") acknowledged = variants[verb.variant];
+          if (isDone && verb.kind === "down") acknowledged = "gone";
+        }
+        daemon.kill();
+        const spec = await specOfCurrent(world);
+        if (acknowledged === "gone") assert.equal(spec, undefined);
+        else if (acknowledged !== undefined) assert.deepEqual(spec, acknowledged);
+      }
+      const last = await world.boot();
+      await last.pass(30_000);
+      await last.pass(60_000);
+      await assertConverged(world, last);
+      const settled = world.running();
+      await last.pass(60_000);
+      last.kill();
+      const other = await world.boot();
+      await other.pass(60_000);
+      assert.deepEqual(world.running(), settled, "what is as it should be is left alone");
+      other.kill();
+    }),
+    { numRuns: Number(process.env["CROFT_CRASH_RUNS"] ?? 60) },
+  );
+});

@@ -60,7 +60,7 @@ export class InstanceFace implements Instances {
     ]);
     const name = request.name ?? this.#inventName(call);
     this.#refuseTaken(name);
-    const loop = await this.#reconciler.open(name, call);
+    const loop = this.#reconciler.open(name);
     const spec: StackSpec = {
       stack: name,
       networks: {},
@@ -215,7 +215,7 @@ export class InstanceFace implements Instances {
 
   /** The run stack holds nothing but the network that runs share; it is made with the first run and stays. */
   async #openRunNetwork(call: Call): Promise<void> {
-    const loop = await this.#reconciler.open(runStack, call);
+    const loop = this.#reconciler.open(runStack);
     if (loop.state.record?.status !== "live") {
       const spec: StackSpec = {
         stack: runStack,
@@ -348,6 +348,7 @@ export class InstanceFace implements Instances {
     const { sight } = this.#reconciler.shared;
     const facts = sight.instances.get(id);
     if (facts !== undefined) sight.sawInstance({ ...facts, status });
+    this.#loopOf(id).nudge();
     this.#reconciler.shared.changed();
     return this.#require(id);
   }

@@ -1,4 +1,4 @@
-import { backgroundCall, type Call } from "../base/call.ts";
+import { backgroundCall } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { parseInstanceId } from "../base/id.ts";
 import { AddressBook } from "./address-book.ts";
@@ -119,12 +119,11 @@ export class Reconciler {
     return loop === undefined || loop.erased || loop.state.record === undefined ? undefined : loop;
   }
 
-  /** The loop of a stack, made when it is new. */
-  async open(stack: string, call: Call): Promise<StackLoop> {
+  /** The loop of a stack, made when it is new. At once: two that ask for the same new stack get the same loop. */
+  open(stack: string): StackLoop {
     const known = this.#loops.get(stack);
     if (known !== undefined && !known.erased) return known;
     const state = new StackState(stack, this.parts.store, undefined);
-    await state.load([], call);
     const loop = new StackLoop(this.shared, state);
     this.#loops.set(stack, loop);
     return loop;

@@ -82,7 +82,8 @@ export class RoutingTable {
   /** Resolves when the host has everything set or dropped so far. A port that is refused does not stop the others. */
   async flush(): Promise<void> {
     while (this.#writing !== undefined) await this.#writing;
-    if (!this.#dirty) return;
+    // A port that was refused may be free by now.
+    if (!this.#dirty && this.#refused.size === 0) return;
     this.#dirty = false;
     this.#writing = this.#write().finally(() => {
       this.#writing = undefined;

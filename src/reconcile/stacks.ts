@@ -251,7 +251,7 @@ export class StackFace implements Stacks {
     const { spec } = submission;
     const generation = await resolve(submission, options, this.#reconciler.parts, call);
     for (;;) {
-      const loop = await this.#reconciler.open(spec.stack, call);
+      const loop = this.#reconciler.open(spec.stack);
       const number = await loop.state.exclusively(async () =>
         loop.erased ? undefined : await this.#advance(loop, generation, options, "file", call),
       );
