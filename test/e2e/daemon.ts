@@ -16,7 +16,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { connect, type Client } from "../../src/client/client.ts";
 
-const checkout = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+export const checkout = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const startLimitMs = 20_000;
 
 /** What a finished command line said. */
@@ -42,7 +42,12 @@ export class TestDaemon implements AsyncDisposable {
   /** Starts one in a fresh root beneath the directory that the test runner looks into for leftovers. */
   static async start(): Promise<TestDaemon> {
     const daemon = new TestDaemon(mkdtempSync(join(process.env["CROFT_TEST_DIR"] ?? tmpdir(), "cr-e2e-")));
-    await daemon.start();
+    try {
+      await daemon.start();
+    } catch (error) {
+      await daemon.kill9();
+      throw error;
+    }
     return daemon;
   }
 
@@ -108,14 +113,14 @@ export class TestDaemon implements AsyncDisposable {
     });
   }
 
-  /** A folder for a stack file, with busybox beside it to build images from; lies within the root. */
+  /** A folder for a stack file, with busybox beside it to build images from; lies within the root. Scripts can be run. */
   folder(name: string, files: Readonly<Record<string, string>>): string {
     const folder = join(this.root, "stacks", name);
     mkdirSync(folder, { recursive: true });
     copyFileSync("/bin/busybox", join(folder, "busybox"));
     for (const [path, text] of Object.entries(files)) {
       mkdirSync(dirname(join(folder, path)), { recursive: true });
-      writeFileSync(join(folder, path), text);
+      writeFileSync(join(folder, path), text, { mode: text.startsWith("#!") ? 0o755 : 0o644 });
     }
     return folder;
   }

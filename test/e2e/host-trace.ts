@@ -26,7 +26,7 @@ export function traceOf(root: string): HostTrace {
     monitors: commands.filter((words) => words.startsWith("conmon ") && words.includes(`${root}/`)).length,
     resolvers: commands.filter((words) => words.startsWith("dnsmasq ") && words.includes(`${root}/`)).length,
     namespaces: namesIn(`${runDir}/netns`).length,
-    links: namesIn("/sys/class/net").filter((name) => name.startsWith(`${prefix}-`)).length,
+    links: links().filter((name) => name.startsWith(`${prefix}-`)).length,
     cgroups: cgroupsOf(prefix),
     roots: mounts.filter((line) => / - overlay /.test(line)).length,
     layers: mounts.filter((line) => / - erofs /.test(line)).length,
@@ -50,9 +50,15 @@ function commandLines(): readonly string[] {
 /** Cgroups of instances, in the hierarchy that has most of them. */
 function cgroupsOf(prefix: string): number {
   const counts = ["", ...namesIn("/sys/fs/cgroup")].map(
-    (hierarchy) => directoriesIn(`/sys/fs/cgroup/${hierarchy}/${prefix}`).length,
+    (hierarchy) => directoriesIn(`/sys/fs/cgroup/${hierarchy}/${prefix}`).filter((name) => name.includes(".")).length,
   );
   return Math.max(0, ...counts);
+}
+
+/** Asked of the kernel: `/sys` may be mounted for another network namespace than ours. */
+function links(): readonly string[] {
+  const { stdout } = spawnSync("ip", ["-j", "link"], { encoding: "utf8" });
+  return (JSON.parse(stdout) as readonly { readonly ifname: string }[]).map(({ ifname }) => ifname);
 }
 
 function tables(): readonly string[] {
