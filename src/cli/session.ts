@@ -19,6 +19,8 @@ export interface SessionOptions {
   readonly input: boolean;
   /** Ctrl-P Ctrl-Q leaves the process alone. Only in a terminal. */
   readonly detachable: boolean;
+  /** The process is there only after an answer says so; until then keys and signals are ours. */
+  readonly awaitStarted?: boolean;
   /** Hears of what is not output. */
   readonly onAnswer?: (answer: SessionAnswer) => void;
 }
@@ -48,15 +50,17 @@ export async function converse(
 ): Promise<number | undefined | typeof detached> {
   const answers = duplex[Symbol.asyncIterator]();
   using cleanUp = new DisposableStack();
-  if (options.tty) cleanUp.use(rawMode(context.keyboard));
-  forwardSignals(duplex, options, context, cleanUp);
   const leaving = Promise.withResolvers<typeof detached>();
-  if (options.input) {
+  const begin = (): void => {
+    if (options.tty) cleanUp.use(rawMode(context.keyboard));
+    forwardSignals(duplex, options, context, cleanUp);
+    if (!options.input) return;
     const keys = options.detachable && options.tty ? new DetachKeys() : undefined;
     // A failure to send is told by the answers.
     pumpInput(duplex, keys, () => leaving.resolve(detached), context).catch(() => {});
     cleanUp.defer(() => context.keyboard.pause());
-  }
+  };
+  if (options.awaitStarted !== true) begin();
   for (;;) {
     const next = await Promise.race([answers.next(), leaving.promise]);
     if (next === detached) {
@@ -67,6 +71,7 @@ export async function converse(
     if (next.done === true) return undefined;
     const answer = next.value;
     options.onAnswer?.(answer);
+    if (answer.started !== undefined && options.awaitStarted === true) begin();
     if (answer.output !== undefined) await show(answer.output, context);
     if (answer.exit !== undefined) return answer.exit;
   }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
 import { painter } from "./paint.ts";
-import { renderPairs, renderTable, type Column } from "./table.ts";
+import { renderTable, type Column } from "./table.ts";
 import { displayWidth, truncate } from "./width.ts";
 
 interface Row {
@@ -81,18 +81,4 @@ test("wide characters count as two cells, and are never cut in half", () => {
   assert.equal(displayWidth("漢字"), 4);
   assert.equal(truncate("漢字", 3), "漢…");
   assert.equal(truncate("e\u0301tude", 6), "e\u0301tude");
-});
-
-test("pairs leave out what is empty", () => {
-  assert.equal(
-    renderPairs(
-      [
-        ["name", "web"],
-        ["health", ""],
-        ["ports", "80"],
-      ],
-      plain,
-    ),
-    "name   web\nports  80\n",
-  );
 });

@@ -1,5 +1,5 @@
 import type { Paint, Tint } from "./paint.ts";
-import { displayWidth, harmless, padEnd, truncate } from "./width.ts";
+import { displayWidth, harmless, truncate } from "./width.ts";
 
 export type Cell = string | { readonly text: string; readonly tint?: Tint };
 
@@ -53,13 +53,6 @@ export function renderTable<Row>(
   const head = line((index) => ({ text: shown[index]?.column.title ?? "", tint: "dim" }));
   const body = rows.map((_, row) => line((index) => shown[index]?.cells[row] ?? { text: "" }));
   return head + body.join("");
-}
-
-/** Pairs of a name and a value, one a line: what `inspect` and `doctor` show of one thing. */
-export function renderPairs(pairs: readonly (readonly [name: string, value: Cell])[], paint: Paint): string {
-  const shown = pairs.map(([name, value]) => ({ name, ...cellOf(value) })).filter(({ text }) => text !== "");
-  const width = Math.max(0, ...shown.map(({ name }) => displayWidth(name)));
-  return shown.map(({ name, text, tint }) => `${paint(padEnd(name, width), "dim")}  ${paint(text, tint)}\n`).join("");
 }
 
 function cellOf(cell: Cell): { readonly text: string; readonly tint?: Tint | undefined } {

@@ -99,6 +99,7 @@ export const command = define({
       tty: tty && !detach,
       input: interactive,
       detachable: true,
+      awaitStarted: true,
       onAnswer: (answer: { readonly progress?: Parameters<typeof view.update>[0]; readonly started?: Instance }) => {
         if (answer.progress !== undefined) view.update(answer.progress);
         if (answer.started === undefined) return;
