@@ -1,6 +1,7 @@
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import type { InstanceId, NetworkId, VolumeId } from "../base/id.ts";
+import type { InstanceFacts } from "../instance/contract.ts";
 import type { NewEvent } from "../event/contract.ts";
 import type { PortSpec } from "../network/contract.ts";
 import type { AttachedVolume, VolumeSpec } from "../storage/contract.ts";
@@ -158,7 +159,11 @@ export class Actor {
     }
     const launch = await launchOf(this.#state.name, instance, image, { root, attachment, volumes }, this.#parts, call);
     await engine.create(launch, call);
-    this.#sight.sawInstance({ id, status: "created", intact: true, limits: launch.limits });
+    const before = this.#sight.instances.get(id);
+    // Preparing what has ended anew does not make it something that never ran: its restart policy still decides.
+    const facts: InstanceFacts =
+      before?.status === "exited" && before.intact ? before : { id, status: "created", intact: true, limits: {} };
+    this.#sight.sawInstance({ ...facts, limits: launch.limits });
   }
 
   async #attachNetwork(instance: DesiredInstance, call: Call): ReturnType<Parts["network"]["attach"]> {
@@ -211,7 +216,11 @@ export class Actor {
   async #updateInstance(instance: DesiredInstance, fields: readonly string[], call: Call): Promise<void> {
     const { id, section } = instance;
     const limits = limitsOf(instance);
+    const status = this.#sight.instances.get(id)?.status;
+    const isUp = status === "running" || status === "frozen";
     if (fields.some((field) => limitFields.has(field))) {
+      // What does not run gets its limits with its preparation.
+      if (!isUp) return await this.#createInstance(instance, call);
       const { resize } = this.#parts.engine;
       if (resize === undefined)
         throw new Fault("unsupported", `engine ${this.#parts.engine.name} cannot change limits in place`);

@@ -12,7 +12,7 @@ import { Backoff, restartBackoff, stepBackoff } from "./backoff.ts";
 import { Gate } from "./gate.ts";
 import type { HealthMonitor } from "./health.ts";
 import { observe } from "./observe.ts";
-import { removing } from "./record.ts";
+import { removing, type StackRecord } from "./record.ts";
 import { networkIdOf, type Parts } from "./parts.ts";
 import { PlanRun, type Answer } from "./plan-run.ts";
 import { routeOf } from "./route.ts";
@@ -225,6 +225,8 @@ export class StackLoop {
     const { clock } = this.#shared.call;
     await this.#removeFinishedRun();
     const beganMs = clock.monotonicMs();
+    // What follows from this plan follows for this record only: another may come in while the host is written to.
+    const { record } = this.state;
     this.#probe();
     const observed = this.observed();
     const planned = plan(this.state.desired(), observed, { removeVolumes: this.state.record?.pruneVolumes ?? false });
@@ -238,12 +240,12 @@ export class StackLoop {
     await this.#flushRouting();
     if (this.#plan !== run) return;
     const nextMs = this.#launchReady(clock.nowMs());
-    const gateMs = await this.#judge(planned, observed);
+    const gateMs = await this.#judge(record, planned, observed);
     if (this.#plan !== run) return;
     this.#sleepUntil(Math.min(nextMs, gateMs));
     // What is refused is left as it is: a stack of which something stays is not gone.
     if (planned.steps.length > 0 || planned.refusals.length > 0 || this.#underWay.size > 0) return;
-    await this.#settle();
+    await this.#settle(record);
     if (this.#plan === run) this.#calm = true;
   }
 
@@ -440,9 +442,8 @@ export class StackLoop {
     return this.state.current?.generation.spec.networks[network]?.internal ?? false;
   }
 
-  async #judge(planned: Plan, observed: Observed): Promise<number> {
-    const record = this.state.record;
-    if (record?.status !== "applying") return Infinity;
+  async #judge(record: StackRecord | undefined, planned: Plan, observed: Observed): Promise<number> {
+    if (record?.status !== "applying" || this.state.record !== record) return Infinity;
     const { call, parts, routing, sight } = this.#shared;
     const outcome = this.#gate.judge({
       observed,
@@ -468,25 +469,23 @@ export class StackLoop {
   }
 
   /** Nothing left to do: what was removed can be forgotten, what runs is reachable. */
-  async #settle(): Promise<void> {
+  async #settle(record: StackRecord | undefined): Promise<void> {
     const { call, book, sight, tell } = this.#shared;
     await this.#flushRouting();
     await this.#actor.detachIdleVolumes(call);
     const wanted = new Set(this.state.desired().networks.map(({ id }) => id));
     await book.tidy(this.state.name, (id) => wanted.has(id) || sight.networks.has(id), call);
-    const { record } = this.state;
     // Leftovers of a stack that nobody remembers are gone now.
-    if (record === undefined) this.#erased = true;
+    if (record === undefined && this.state.record === undefined) this.#erased = true;
     if (record?.status !== "removing") return;
-    if (!(await this.state.exclusively(() => this.#finishRemoval(call)))) return;
+    if (!(await this.state.exclusively(() => this.#finishRemoval(record, call)))) return;
     tell({ kind: "stack.removed", subject: this.state.name, message: `${this.state.name} was removed` });
   }
 
-  /** False when somebody applied to the stack just before. */
-  async #finishRemoval(call: Call): Promise<boolean> {
-    const { record } = this.state;
+  /** False when the stack is not what was planned for any more: somebody applied to it, or asked for more to be removed. */
+  async #finishRemoval(record: StackRecord, call: Call): Promise<boolean> {
     const { secrets } = this.#shared.parts;
-    if (record?.status !== "removing") return false;
+    if (this.state.record !== record) return false;
     if (record.removal?.volumes === true || record.origin === "run") {
       for (const { name } of await secrets.list(this.state.name, call)) {
         await secrets.remove(this.state.name, name, call);

@@ -158,8 +158,14 @@ export class Daemon {
       subnetPool: "10.86.0.0/16",
       foreignSubnets: () => [],
     });
-    // A daemon that dies while it starts never comes to the end of this.
-    await Promise.race([daemon.reconciler.start(), tap.crashed]);
+    try {
+      // A daemon that dies while it starts never comes to the end of this.
+      await Promise.race([daemon.reconciler.start(), tap.crashed]);
+    } catch (thrown) {
+      // One that cannot start exits.
+      daemon.kill();
+      throw thrown;
+    }
     return daemon;
   }
 
