@@ -15,6 +15,7 @@ import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { connect, type Client } from "../../src/client/client.ts";
+import type { Event } from "../../src/client/message.ts";
 
 export const checkout = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const startLimitMs = 20_000;
@@ -111,6 +112,11 @@ export class TestDaemon implements AsyncDisposable {
       ...options,
       env: { ...process.env, CROFT_ROOT: this.root, NO_COLOR: "1", ...options.env },
     });
+  }
+
+  /** Every event so far. */
+  async events(): Promise<readonly Event[]> {
+    return await Array.fromAsync(this.client.events.watch({ after: 0, noFollow: true }));
   }
 
   /** A folder for a stack file, with busybox beside it to build images from; lies within the root. Scripts can be run. */

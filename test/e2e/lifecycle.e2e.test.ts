@@ -61,7 +61,7 @@ after(async () => {
 
 /** Section → pids on the host. */
 async function pids(): Promise<Readonly<Record<string, number | undefined>>> {
-  const { instances = [] } = await daemon.client.instances.list({ stack: "life" });
+  const { instances } = await daemon.client.instances.list({ stack: "life" });
   return Object.fromEntries(instances.map(({ name = "", pid }) => [name, pid]));
 }
 
@@ -77,7 +77,7 @@ async function greeting(address?: string): Promise<string> {
 
 test("from a file to healthy and reachable: from the host, from a container, from another host that keeps its address", async () => {
   await up();
-  const { stacks = [] } = await daemon.client.stacks.list();
+  const { stacks } = await daemon.client.stacks.list();
   assert.equal(stacks.find(({ name }) => name === "life")?.status, "healthy");
   assert.match(await greeting(), /^hello /);
   using neighbour = await Neighbour.move();
@@ -104,7 +104,7 @@ test("up again changes nothing", async () => {
   const before = await pids();
   await up();
   assert.deepEqual(await pids(), before);
-  const { generations = [] } = await daemon.client.stacks.listGenerations({ stack: "life" });
+  const { generations } = await daemon.client.stacks.listGenerations({ stack: "life" });
   assert.equal(generations.length, 1);
 });
 
