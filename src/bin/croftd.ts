@@ -78,6 +78,8 @@ async function serve(home: Home, drivers: Drivers, version: string, call: Call):
   });
   const config = await readConfig(home);
   const { engine, pool, network, store, events } = drivers;
+  // One forgotten promise must not take the API away from everybody.
+  process.on("unhandledRejection", (error) => log.error({ error }, "nobody heard of a failure"));
   const onUnexpected = (attempted: string, thrown: unknown): void => log.error({ err: thrown }, attempted);
   const [images, files, secrets, operations] = await Promise.all([
     ImageStore.open(home, clock),

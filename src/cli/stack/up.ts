@@ -32,12 +32,10 @@ export const command = define({
     const { pruneVolumes, pull, build } = flags;
     const plan = await client.stacks.plan({ source, pruneVolumes, color: out.color });
     if (plan.refusals.length > 0) await refuse(plan, context);
-    if (isEmpty(plan) && !pull && !build) {
-      if (json) return await printJson(context, plan);
-      return await out.write(plan.text);
-    }
-    if (!json && !context.quiet) await showPlan(plan, context);
-    if (!flags.yes && !(await confirm(context, "Apply?"))) {
+    const nothing = isEmpty(plan) && !pull && !build;
+    if (!json && !context.quiet && !nothing) await showPlan(plan, context);
+    // An empty plan is applied without asking: it changes nothing, and tells whether the stack is well.
+    if (!nothing && !flags.yes && !(await confirm(context, "Apply?"))) {
       await say(context, "nothing was changed");
       return;
     }
@@ -54,6 +52,7 @@ export const command = define({
       return await say(context, `the daemon works on it: croft operation watch ${operation.id}`);
     }
     await follow(operation, context);
+    if (nothing && !json) return await out.write(plan.text);
     if (!json && !context.quiet) await printRunning(plan.stack, context);
   },
 });
