@@ -18,6 +18,7 @@ import { PlanRun, type Answer } from "./plan-run.ts";
 import { routeOf } from "./route.ts";
 import type { RoutingTable } from "./routing.ts";
 import type { Sight } from "./sight.ts";
+import { doingWords, doneWords, endingSteps, instanceSteps, subjectOfStep } from "./step-word.ts";
 import type { StackState } from "./stack-state.ts";
 import type { Turnstile } from "./turnstile.ts";
 
@@ -524,38 +525,3 @@ export class StackLoop {
 const briefMs = 2;
 /** Steps of one stack under way at once: enough to keep both processors and the disk busy, few enough that each ends soon. */
 export const stepsAtOnce = 12;
-
-const endingSteps: ReadonlySet<string> = new Set(["stop-instance", "repair-instance", "remove-instance"]);
-
-const instanceSteps = [
-  "create-instance",
-  "start-instance",
-  "update-instance",
-  "repair-instance",
-  "stop-instance",
-  "remove-instance",
-] as const;
-
-const doingWords: Readonly<Partial<Record<Step["action"]["kind"], string>>> = {
-  "create-instance": "creating",
-  "start-instance": "starting",
-  "stop-instance": "stopping",
-  "remove-instance": "removing",
-  "repair-instance": "repairing",
-};
-
-const doneWords: Readonly<Partial<Record<Step["action"]["kind"], string>>> = {
-  "create-instance": "created",
-  "start-instance": "started",
-  "stop-instance": "stopped",
-  "remove-instance": "removed",
-  "repair-instance": "repaired",
-  "update-instance": "updated",
-};
-
-/** What a step works on: two steps on the same thing are never under way together. */
-function subjectOfStep({ action }: Step): string {
-  if ("instance" in action) return action.instance;
-  if ("network" in action) return `network ${action.network}`;
-  return `volume ${action.volume}`;
-}

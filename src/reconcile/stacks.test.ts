@@ -267,6 +267,21 @@ test("down leaves volumes, secrets and history; with volumes nothing is left", a
   assert.deepEqual((await daemon.up(submit(spec, { key: "1" }))).result, { stack: "shop", generation: 1 });
 });
 
+test("a removal asked for while the loop settles removes everything all the same", async () => {
+  const { world, daemon } = await begin();
+  await daemon.up(stackOf({ web: { replicas: 2 } }));
+  for (let turn = 0; turn < 4; turn += 1) {
+    daemon.reconciler.find("shop")?.wake();
+    const going = daemon.stacks.remove("shop", { volumes: true }, world.call);
+    for (let step = 0; step < turn * 3; step += 1) await Promise.resolve();
+    daemon.reconciler.find("shop")?.wake();
+    await daemon.follow(await going, 10_000);
+    const none = await world.remains();
+    assert.deepEqual(none, Object.fromEntries(Object.keys(none).map((key) => [key, []])));
+    await daemon.up(stackOf({ web: { replicas: 2 } }));
+  }
+});
+
 test("what is protected stays", async () => {
   const { world, daemon } = await begin();
   const kept = { data: { protect: true } };
