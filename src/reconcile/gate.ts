@@ -34,8 +34,8 @@ const finalReasons: ReadonlySet<string> = new Set([
 
 /**
  * The health gate of one stack: a new generation passes when all its instances are well, and otherwise the stack goes
- * back by itself. What it remembers (first attempts) is in memory only: after a restart of the daemon the clock of a
- * generation that is still being applied begins anew.
+ * back by itself. What it remembers (first attempts) is in memory only: after a restart of the daemon the clock of what
+ * was tried and never started begins anew.
  */
 export class Gate {
   readonly #state: StackState;
@@ -80,13 +80,16 @@ export class Gate {
     const observed = new Map(seen.observed.instances.map((instance) => [instance.id, instance]));
     let untilMs = Infinity;
     let waiting = false;
+    // A daemon that was started anew does not remember its attempts, but what started since is one.
+    const appliedMs = this.#state.record?.updatedMs ?? 0;
     for (const instance of this.#state.desired().instances) {
       const attempt = this.#attempts.get(instance.id);
+      const startedMs = seen.startedMs(instance.id);
       const verdict = judge({
         instance,
         observed: observed.get(instance.id),
-        startedMs: seen.startedMs(instance.id),
-        attemptedMs: attempt?.sinceMs,
+        startedMs,
+        attemptedMs: attempt?.sinceMs ?? (startedMs !== undefined && startedMs >= appliedMs ? startedMs : undefined),
         restarts: Math.max(0, (attempt?.starts ?? 0) - 1),
         message: seen.message(instance.id),
         nowMs: seen.nowMs,

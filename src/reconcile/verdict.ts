@@ -48,8 +48,11 @@ export function judge(input: Evidence): Verdict {
   }
   if (observed?.status === "exited" && section.restart !== "always") {
     if (observed.exitCode === 0) return { kind: "good" };
-    if (section.restart === "never")
+    if (section.restart === "never") {
+      // How a run of an earlier generation ended says nothing about this one.
+      if (input.attemptedMs === undefined) return { kind: "good" };
       return { kind: "bad", why: `${name} exited with code ${observed.exitCode ?? "unknown"}` };
+    }
   }
   if (input.restarts >= restartLimit) {
     return {
