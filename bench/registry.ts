@@ -6,6 +6,7 @@ import { digestOf, imageConfig, largeLayers } from "./image.ts";
 
 const address = "127.0.0.1:5000";
 const repository = "bench/large";
+const manifestType = "application/vnd.oci.image.manifest.v1+json";
 
 export interface Registry {
   /** What to pull. */
@@ -49,9 +50,8 @@ export async function startRegistry(folder: string, cache: string): Promise<Regi
     renameSync(data, ready);
     return await startRegistry(folder, cache);
   }
-  const manifest = (await (await fetch(`http://${address}/v2/${repository}/manifests/1`)).json()) as {
-    readonly layers: readonly { readonly digest: string }[];
-  };
+  const answer = await answered(`http://${address}/v2/${repository}/manifests/1`, { headers: { accept: manifestType } });
+  const manifest = (await answer.json()) as { readonly layers: readonly { readonly digest: string }[] };
   const blobs = manifest.layers.map(({ digest }) => {
     const hex = digest.slice("sha256:".length);
     return join(data, "docker/registry/v2/blobs/sha256", hex.slice(0, 2), hex, "data");
@@ -67,9 +67,8 @@ async function pushLargeImage(): Promise<void> {
     layers.push(await push(gzip, "application/vnd.oci.image.layer.v1.tar+gzip"));
   }
   const config = await push(Buffer.from(imageConfig(tars)), "application/vnd.oci.image.config.v1+json");
-  const mediaType = "application/vnd.oci.image.manifest.v1+json";
-  const manifest = JSON.stringify({ schemaVersion: 2, mediaType, config, layers });
-  const headers = { "content-type": mediaType };
+  const manifest = JSON.stringify({ schemaVersion: 2, mediaType: manifestType, config, layers });
+  const headers = { "content-type": manifestType };
   await answered(`http://${address}/v2/${repository}/manifests/1`, { method: "PUT", body: manifest, headers });
 }
 
@@ -85,6 +84,6 @@ async function push(bytes: Uint8Array, mediaType: string): Promise<object> {
 
 async function answered(url: string, init: RequestInit): Promise<Response> {
   const response = await fetch(url, init);
-  if (!response.ok) throw new Error(`${init.method} ${url}: ${response.status} ${await response.text()}`);
+  if (!response.ok) throw new Error(`${init.method ?? "GET"} ${url}: ${response.status} ${await response.text()}`);
   return response;
 }

@@ -1,13 +1,13 @@
 import { closeSync, writeSync } from "node:fs";
 import { Worker } from "node:worker_threads";
-import { type Call, throwIfCancelled } from "../base/call.ts";
+import { type Call, type Clock, throwIfCancelled } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { createEventfd } from "./kernel-socket.ts";
 import type { FaultData, Order, Report, ThreadData } from "./seqpacket-thread.ts";
 
 /**
  * Unix sockets of type SOCK_SEQPACKET: conmon's attach socket. Node has no such socket, so one thread waits for all of
- * them. It starts with the first connection and ends with the last.
+ * them. It starts with the first connection and ends a while after the last.
  */
 export interface PacketConnection {
   /** What the peer sends, packet by packet, until it closes; for one reader. Not reading slows the peer down. */
@@ -18,6 +18,17 @@ export interface PacketConnection {
   end(): void;
   /** Ends both directions at once. Safe to call again. */
   close(): void;
+}
+
+/**
+ * Starting the thread takes longer than starting a container, and commands that are run one after the other, as scripts
+ * do, need it each time: it stays this long after its last connection. It is some 10 MiB.
+ */
+const lingerMs = 5_000;
+
+/** Starts the thread, for whoever knows that a connection will be made soon and has other things to wait for meanwhile. */
+export function expectConnection(call: Call): void {
+  Thread.current(call.clock);
 }
 
 /** Connects to the socket at `path`, of any length. Cancelling the call closes the connection, also later. */
@@ -43,7 +54,7 @@ class Connection implements PacketConnection {
 
   constructor(call: Call) {
     this.#call = call;
-    this.#thread = Thread.current();
+    this.#thread = Thread.current(call.clock);
     this.#id = this.#thread.add((report) => this.#take(report));
   }
 
@@ -136,6 +147,8 @@ class Thread {
   readonly #exiting = new Int32Array(new SharedArrayBuffer(4));
   readonly #takers = new Map<number, (report: Report) => void>();
   readonly #worker: Worker;
+  readonly #clock: Clock;
+  #cancelEnd: (() => void) | undefined;
   #gone = false;
   /** The process waits for its threads when it exits, and this one sleeps in the kernel. */
   readonly #onExit = (): void => {
@@ -143,7 +156,8 @@ class Thread {
     this.#wake();
   };
 
-  constructor() {
+  constructor(clock: Clock) {
+    this.#clock = clock;
     const workerData: ThreadData = { wakeFd: this.#wakeFd, exiting: this.#exiting };
     // Flags of the process are not for it; and Node warns about descriptors that it did not open, as these are.
     const execArgv = ["--disable-warning=ExperimentalWarning"];
@@ -157,24 +171,34 @@ class Thread {
       closeSync(this.#wakeFd);
     });
     process.on("exit", this.#onExit);
+    this.#linger();
   }
 
-  static current(): Thread {
-    Thread.#current ??= new Thread();
+  static current(clock: Clock): Thread {
+    Thread.#current ??= new Thread(clock);
     return Thread.#current;
   }
 
   add(take: (report: Report) => void): number {
     Thread.#lastId += 1;
     this.#takers.set(Thread.#lastId, take);
+    this.#cancelEnd?.();
+    this.#worker.ref();
     return Thread.#lastId;
   }
 
   remove(id: number): void {
     this.#takers.delete(id);
-    if (this.#takers.size > 0 || Thread.#current !== this) return;
-    Thread.#current = undefined;
-    this.order({ kind: "quit" });
+    if (this.#takers.size === 0 && Thread.#current === this) this.#linger();
+  }
+
+  /** Ends when nobody connects for a while; until then it keeps no process from ending. */
+  #linger(): void {
+    this.#worker.unref();
+    this.#cancelEnd = this.#clock.after(lingerMs, () => {
+      if (Thread.#current === this) Thread.#current = undefined;
+      this.order({ kind: "quit" });
+    });
   }
 
   order(order: Order): void {
@@ -192,6 +216,7 @@ class Thread {
   #fail(error: unknown): void {
     const { reason, message, detail } = Fault.from(error, "packet sockets");
     if (Thread.#current === this) Thread.#current = undefined;
+    this.#cancelEnd?.();
     for (const [id, take] of this.#takers) take({ kind: "ended", id, fault: { reason, message, detail } });
   }
 }

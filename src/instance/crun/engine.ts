@@ -20,6 +20,7 @@ import type {
   StatsFacet,
   StopPolicy,
 } from "../contract.ts";
+import { expectConnection } from "../../host/seqpacket.ts";
 import { attachTo } from "./attach.ts";
 import { type Cgroups, emptyCgroup, findHierarchies, openCgroups, settleFreeze } from "./cgroup.ts";
 import { clearRun } from "./clear.ts";
@@ -242,6 +243,8 @@ export class ContainerEngine implements Engine {
 
   async #attach(id: InstanceId, call: Call): ReturnType<AttachFacet["attach"]> {
     const paths = this.#layout.of(id);
+    // What makes connections starts while the container is made.
+    expectConnection(call);
     await this.#turns.take(id, async () => {
       const seen = this.#observe(paths);
       // Whoever attaches before the start sees the first byte: the container is made now and let go by `start`.
