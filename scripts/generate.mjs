@@ -42,7 +42,6 @@ try {
 async function documents(descriptorSet) {
   const { readModel } = await source("src/api/document/model.ts");
   const model = readModel(descriptorSet);
-  const json = (value) => `${JSON.stringify(value, null, 1)}\n`;
   // Each row: the file, the module that makes it, and how.
   const rows = [
     ["src/gen/client.ts", "src/api/document/client.ts", ({ clientSource }) => clientSource(model)],
@@ -105,4 +104,8 @@ function filesBeneath(folder) {
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name))
     .sort();
+}
+
+function json(value) {
+  return `${JSON.stringify(value, null, 1)}\n`;
 }

@@ -40,8 +40,9 @@ export function planGround(desired: Desired, observed: Observed, draft: Draft): 
     const there = volumes.get(id);
     if (there === undefined) {
       volumeSteps.set(name, draft.add({ kind: "create-volume", volume: id }, "none", "not there yet"));
-    } else if (there.sizeBytes !== section.sizeBytes) {
-      if (there.sizeBytes !== undefined && section.sizeBytes !== undefined && section.sizeBytes < there.sizeBytes) {
+    } else if (section.sizeBytes !== undefined && there.sizeBytes !== section.sizeBytes) {
+      // A size taken out of the file leaves the volume as it is: a quota that holds cannot be lifted in place.
+      if (there.sizeBytes !== undefined && section.sizeBytes < there.sizeBytes) {
         const sizes = `${formatSize(there.sizeBytes)} to ${formatSize(section.sizeBytes)}`;
         draft.refuse(
           `volume ${name}`,
@@ -49,11 +50,9 @@ export function planGround(desired: Desired, observed: Observed, draft: Draft): 
           "keep the larger size, or move the data to a new volume",
         );
       } else {
-        const [from, to] = [there.sizeBytes, section.sizeBytes].map((size) =>
-          size === undefined ? "no limit" : formatSize(size),
-        );
+        const from = there.sizeBytes === undefined ? "no limit" : formatSize(there.sizeBytes);
         const action = { kind: "resize-volume", volume: id, sizeBytes: section.sizeBytes } as const;
-        draft.add(action, "hot", `size ${from} → ${to}`);
+        draft.add(action, "hot", `size ${from} → ${formatSize(section.sizeBytes)}`);
       }
     }
   }
