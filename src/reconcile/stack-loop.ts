@@ -58,7 +58,7 @@ export class StackLoop {
   /** Why a thing's last step failed, by its key; shown by `ps` and by a gate that closes. */
   readonly #reasons = new Map<string, Fault>();
   /** What is being worked on: one step at a time for each. */
-  readonly #underWay = new Set<string>();
+  readonly #underWay = new Map<string, Step["action"]["kind"]>();
   /** How many of those steps are stops. */
   #stopping = 0;
   readonly #listeners = new Set<(progress: Progress) => void>();
@@ -313,7 +313,7 @@ export class StackLoop {
     const { call, turnstile, exits } = this.#shared;
     const { action } = step;
     const isStop = action.kind === "stop-instance";
-    this.#underWay.add(subject);
+    this.#underWay.set(subject, action.kind);
     if (isStop) this.#stopping += 1;
     this.#noteAttempt(step);
     try {
@@ -431,7 +431,10 @@ export class StackLoop {
   #lead(id: InstanceId, isWell: boolean): void {
     const { routing, sight, book } = this.#shared;
     const section = this.#sectionOf(id);
-    if (section === undefined || !isWell || sight.instances.get(id)?.status !== "running") routing.drop(id);
+    // While it finishes what it has, it still runs and is healthy: nothing new may be sent to it.
+    const isLeaving = endingSteps.has(this.#underWay.get(id) ?? "");
+    const isReady = isWell && !isLeaving && sight.instances.get(id)?.status === "running";
+    if (section === undefined || !isReady) routing.drop(id);
     else routing.set(routeOf(this.state.name, id, section, book, (name) => this.#isInternal(name)));
   }
 
