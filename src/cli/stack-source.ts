@@ -58,10 +58,7 @@ export async function checkSource(source: StackSource, context: Context): Promis
   if (!json && check.report !== "" && (errors > 0 || !quiet)) await err.write(`${check.report.trimEnd()}\n\n`);
   if (errors === 0) return { source, check };
   const what = errors === 1 ? "an error" : `${errors} errors`;
-  const [first] = check.problems;
-  throw new Fault("invalid", json ? check.report : `there is ${what} in ${source.path}`, {
-    hint: errors === 1 ? (first?.hint ?? "") : "nothing was changed",
-  });
+  throw new Fault("invalid", json ? check.report : `${source.path} has ${what}`, { hint: "nothing was changed" });
 }
 
 /** The source with everything it needs: local files sent to the daemon, and the variables it takes. */

@@ -142,7 +142,7 @@ test("no daemon, or something else at its place, is said as such", async () => {
   const nobody = connect({ kind: "unix", socketPath: "/nonexistent/croft.sock" });
   const absent = await faultOf(nobody.host.get());
   assert.equal(absent.reason, "unavailable");
-  assert.match(absent.message, /does not answer at \/nonexistent\/croft\.sock/);
+  assert.match(absent.message, /^the Croft daemon does not answer at \/nonexistent\/croft\.sock/);
   assert.match(absent.hint ?? "", /npm start/);
   await using served = await daemon((_, response) => void response.writeHead(502).end("<html>"));
   assert.match((await faultOf(served.client.host.get())).message, /HTTP 502\) is not Croft/);

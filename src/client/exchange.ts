@@ -75,7 +75,7 @@ export class Exchanger {
   #broken(error: unknown, { attempted, signal }: ExchangeInit): Fault {
     if (error instanceof Fault) return error;
     if (signal?.aborted === true) return cancelled(attempted, signal);
-    return new Fault("unavailable", `${attempted}: the connection to the daemon was lost`, {
+    return new Fault("unavailable", `the connection to the daemon was lost`, {
       hint: "see whether it still runs with: croft doctor",
       cause: error,
     });
@@ -98,18 +98,17 @@ export class Exchanger {
   }
 
   #unreachable(error: Error, init: ExchangeInit): Fault {
-    const { attempted } = init;
     if (error instanceof Fault) return error;
     const place = describeTarget(this.#target);
     const code = "code" in error ? String(error.code) : "";
     if (code === "EACCES" || code === "EPERM") {
-      return new Fault("forbidden", `${attempted}: ${place} may not be opened by this user`, {
+      return new Fault("forbidden", `${place} may not be opened by this user`, {
         hint: "run as root, or join the group croft and log in again",
         cause: error,
       });
     }
     if (code === "ECONNRESET" || code === "EPIPE") return this.#broken(error, init);
-    return new Fault("unavailable", `${attempted}: the Croft daemon does not answer at ${place}`, {
+    return new Fault("unavailable", `the Croft daemon does not answer at ${place}`, {
       hint:
         this.#target.kind === "unix"
           ? "start it: npm start in the checkout, or croftd as root; croft doctor looks for the reason"

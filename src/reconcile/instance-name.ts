@@ -29,6 +29,12 @@ export function selectInstances(views: readonly InstanceView[], name: string): r
 }
 
 export function notFound(views: readonly InstanceView[], name: string): Fault {
+  const members = views.filter((view) => view.stack === name);
+  if (members.length > 0) {
+    return new Fault("not-found", `${name} is a stack, not an instance`, {
+      hint: `name all of its instances by ${name}/, or one of them: ${members.slice(0, 5).map(fullName).join(", ")}`,
+    });
+  }
   const near = views.map(fullName).filter((known) => known.includes(name.slice(name.indexOf("/") + 1)));
   const known = (near.length > 0 ? near : views.map(fullName)).slice(0, 5).join(", ");
   return new Fault("not-found", `there is no instance ${name}`, {

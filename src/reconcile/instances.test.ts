@@ -200,6 +200,27 @@ test("a run that cannot begin leaves nothing, and its name is free", async () =>
   assert.equal(instance.status, "running");
 });
 
+test("a run names only networks that are there", async () => {
+  const { world, daemon } = await begin({ web: {} });
+  const { section } = runOf();
+  const join = (network: string) =>
+    daemon.instances.run(runOf({ name: "job", section: { ...section, networks: [network] } }), world.call);
+  for (const network of ["nope", "shop/nope", "shop"]) {
+    await assert.rejects(daemon.during(join(network)), { message: `there is no network ${network}` });
+  }
+  const { instance } = await daemon.during(join("shop/default"));
+  assert.equal(instance.status, "running");
+});
+
+test("a program is not run inside an instance that is paused", async () => {
+  const { world, daemon } = await begin({ web: {} });
+  const { id } = daemon.view("web");
+  await daemon.instances.pause(id, world.call);
+  await assert.rejects(daemon.instances.exec(id, { argv: ["exit", "0"] } as never, world.call), {
+    message: "shop/web-1 is paused",
+  });
+});
+
 test("of two runs of one name the first has it; a stack's name is never taken, nor are its volumes", async () => {
   const { world, daemon } = await begin({ web: {} });
   const both = [1, 2].map(() => daemon.instances.run(runOf({ name: "job" }), world.call));
@@ -252,6 +273,7 @@ test("names: a section means all its replicas, and near ones are told", async ()
   assert.equal(daemon.instances.find("shop/web-2").ordinal, 2);
   assert.throws(() => daemon.instances.find("web"), { reason: "invalid" });
   assert.throws(() => daemon.instances.select("nothing"), { reason: "not-found" });
+  assert.throws(() => daemon.instances.select("shop"), /shop is a stack, not an instance/);
 });
 
 test("nothing is kept in memory of what is gone: timers end with the daemon", async () => {

@@ -5,6 +5,7 @@ import { parseInstanceId, shortHash } from "../base/id.ts";
 import type { ExecSpec, LogLine, LogRange, ProcessFacts, Session, Stats } from "../instance/contract.ts";
 import { defaultNetwork, type Generation, type InstanceSection, type StackSpec } from "../stack/model.ts";
 import { expand } from "../stack/plan/expand.ts";
+import { subjectOf } from "./actor.ts";
 import type { InstanceView, Instances, Run, RunRequest } from "./contract.ts";
 import { findInstance, notFound, selectInstances } from "./instance-name.ts";
 import { newRecord, removing, type StackRecord } from "./record.ts";
@@ -60,6 +61,7 @@ export class InstanceFace implements Instances {
     ]);
     const name = request.name ?? this.#inventName(call);
     this.#refuseTaken(name);
+    this.#requireNetworks(request.section);
     const loop = this.#reconciler.open(name);
     const spec: StackSpec = {
       stack: name,
@@ -96,6 +98,18 @@ export class InstanceFace implements Instances {
     const isRun = name !== runStack && record?.origin === "run";
     const hint = isRun ? `choose another --name, or remove it: croft rm ${name}` : "choose another --name";
     throw new Fault("already-exists", `the name ${name} is taken`, { hint });
+  }
+
+  /** A run has no networks of its own: it joins those of stacks that are up. */
+  #requireNetworks(section: InstanceSection): void {
+    const known = [...this.#reconciler.shared.sight.networks.keys()].map((id) => id.replace(".", "/"));
+    const missing = section.networks.find(
+      (network) => network !== `${runStack}/${defaultNetwork}` && !known.includes(network),
+    );
+    if (missing === undefined) return;
+    throw new Fault("not-found", `there is no network ${missing}`, {
+      hint: `name one of a stack that is up: ${known.join(", ") || "there is none yet"}`,
+    });
   }
 
   /** The exit code, when the instance that was to be removed is removed. */
@@ -169,7 +183,7 @@ export class InstanceFace implements Instances {
     const loop = this.#loopOf(id);
     const { state } = loop;
     if (state.record?.origin !== "run") {
-      throw new Fault("precondition", `${id} is declared by stack ${state.name}`, {
+      throw new Fault("precondition", `${subjectOf(id)} is declared by stack ${state.name}`, {
         hint: `take it out of the file and run croft up, or take the stack down: croft down ${state.name}`,
       });
     }
@@ -188,6 +202,9 @@ export class InstanceFace implements Instances {
   async exec(id: InstanceId, spec: ExecSpec, call: Call): Promise<Session> {
     const { exec } = this.#reconciler.parts.engine;
     if (exec === undefined) throw this.#cannot("run programs inside an instance");
+    if (this.#require(id).status === "paused") {
+      throw new Fault("precondition", `${subjectOf(id)} is paused`, { hint: "let it go on first: croft unpause" });
+    }
     return await exec.exec(id, spec, call);
   }
 

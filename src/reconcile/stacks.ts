@@ -216,14 +216,14 @@ export class StackFace implements Stacks {
   async removeVolume(id: VolumeId, call: Call): Promise<void> {
     const volume = (await this.volumes(call)).find((known) => known.id === id);
     if (volume === undefined)
-      throw new Fault("not-found", `there is no volume ${id}`, { hint: "see: croft volume ls" });
+      throw new Fault("not-found", `there is no volume ${volumeName(id)}`, { hint: "see: croft volume ls" });
     if (volume.protect) {
-      throw new Fault("protected", `volume ${id} is protected`, {
+      throw new Fault("protected", `volume ${volumeName(id)} is protected`, {
         hint: "set protect = false on it, run croft up, and try again",
       });
     }
     if (volume.usedBy.length > 0) {
-      throw new Fault("precondition", `volume ${id} is used by ${volume.usedBy.join(", ")}`, {
+      throw new Fault("precondition", `volume ${volumeName(id)} is used by ${volume.usedBy.join(", ")}`, {
         hint: "take the stack down first",
       });
     }
@@ -477,4 +477,9 @@ function portClashes(spec: StackSpec, reconciler: Reconciler): Plan["refusals"] 
       ];
     }),
   );
+}
+
+/** `shop/db`: how people name a volume. */
+function volumeName(id: VolumeId): string {
+  return id.replace(".", "/");
 }

@@ -132,8 +132,10 @@ async function created(id: InstanceId, conmon: Detached, call: Call): Promise<nu
 /** What a runtime says when it cannot: its own words, as the reason that fits. */
 function runtimeFault(id: InstanceId, message: string): Fault {
   const text = message.trim().split("\n").at(-1) ?? "";
-  if (/executable file|no such file or directory|not found in \$PATH/i.test(text)) {
-    return new Fault("invalid", `start ${id}: ${text}`, { hint: "the program must be in the image, and executable" });
+  if (/executable|no such file or directory|not found in \$PATH/i.test(text)) {
+    return new Fault("invalid", `its program cannot be started: ${text}`, {
+      hint: "the program must be in the image, and executable",
+    });
   }
   return new Fault("failed", `start ${id}: ${text}`);
 }

@@ -112,6 +112,8 @@ function kindOf(source: string): "directory" | "file" {
   try {
     return statSync(source).isDirectory() ? "directory" : "file";
   } catch (error) {
-    throw hostFault(error, `mount ${source}`);
+    const fault = hostFault(error, `mount ${source} of the host`);
+    if (fault.reason !== "not-found") throw fault;
+    throw new Fault("invalid", fault.message, { hint: "make it first, or name a volume instead", cause: error });
   }
 }

@@ -1,7 +1,7 @@
 import type { Digest } from "../../base/id.ts";
 import { formatSize } from "../../base/unit.ts";
 import { instanceFields } from "../field.ts";
-import type { EnvValue, Generation, InstanceSection, MountSection, PublishSection } from "../model.ts";
+import type { EnvValue, Generation, HealthSection, InstanceSection, MountSection, PublishSection } from "../model.ts";
 
 /** One thing that differs, in the words of the language. Never the value of a secret: those are not in a generation. */
 export interface Change {
@@ -194,6 +194,12 @@ function diffPins(
 
 function diffValue(field: string, member: string, before: unknown, after: unknown): Change[] {
   if (same(before, after)) return [];
+  // A table is told by what differs in it; a check is one word and stays whole.
+  if (isTable(before) && isTable(after)) {
+    return [...new Set([...Object.keys(before), ...Object.keys(after)])].flatMap((key) =>
+      diffValue(`${field}.${fieldName(key)}`, key, before[key], after[key]),
+    );
+  }
   return [
     {
       field,
@@ -219,11 +225,33 @@ function describeValue(member: string, value: unknown): string {
     return member.endsWith("Ms") ? describeDuration(value) : String(value);
   }
   if (Array.isArray(value)) return `[${value.map((item) => describeValue("", item)).join(", ")}]`;
+  if (isCheck(value)) return describeCheck(value);
   if (typeof value !== "object" || value === null) return String(value);
-  const parts = Object.entries(value).map(
-    ([key, part]) => `${key.replace(/(Bytes|Ms)$/, "")} ${describeValue(key, part)}`,
-  );
+  const parts = Object.entries(value).map(([key, part]) => `${fieldName(key)} = ${describeValue(key, part)}`);
   return `{ ${parts.join(", ")} }`;
+}
+
+/** A member in the words of the language: `healthyWithinMs` is `healthy-within`. */
+function fieldName(member: string): string {
+  // Keys of a person's own, such as paths, are as they are.
+  if (!/^[a-z]+([A-Z][a-z]+)*$/.test(member)) return member;
+  return member.replace(/(Bytes|Ms)$/, "").replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+function isTable(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !isCheck(value);
+}
+
+type HealthCheck = HealthSection["check"];
+
+function isCheck(value: unknown): value is HealthCheck {
+  return typeof value === "object" && value !== null && "kind" in value && /^(http|tcp|exec)$/.test(String(value.kind));
+}
+
+/** `http :80/healthz`, `exec [pg_isready, -q]`. */
+function describeCheck(check: HealthCheck): string {
+  if (check.kind === "exec") return `exec ${describeValue("", check.argv)}`;
+  return `${check.kind} :${check.port}${check.kind === "http" ? check.path : ""}`;
 }
 
 /** `90s`, `2m`, `1500ms`: exact, in the largest unit that is. */

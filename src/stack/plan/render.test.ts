@@ -72,6 +72,31 @@ test("the summary names every step of the plan once", () => {
   assert.deepEqual(groups.flatMap((group) => group.steps).toSorted(), steps.steps.map((step) => step.key).toSorted());
 });
 
+test("of a table only what differs is told, in the words of the file", () => {
+  const health = { intervalMs: 1000, timeoutMs: 3000, retries: 2, startPeriodMs: 0 };
+  const from = generationOf({
+    web: {
+      health: { check: { kind: "http", port: 80, path: "/" }, ...health },
+      update: { order: "stop-first", healthyWithinMs: 60_000 },
+    },
+  });
+  const to = generationOf({
+    web: {
+      health: { check: { kind: "exec", argv: ["true"] }, ...health, startPeriodMs: 2000 },
+      update: { order: "stop-first", healthyWithinMs: 30_000 },
+    },
+  });
+  assert.equal(
+    renderDiff(diffGenerations(from, to), { color: false }),
+    `${[
+      "~ container.web",
+      "    health.check http :80/ → exec [true]",
+      "    health.start-period 0ms → 2s",
+      "    update.healthy-within 1m → 30s",
+    ].join("\n")}\n`,
+  );
+});
+
 test("two generations differ section by section, and no secret's value is ever told", () => {
   const from = generationOf(
     { web: { env: { A: { value: "1" }, P: { secret: "s" } } }, gone: {} },
@@ -100,7 +125,7 @@ test("two generations differ section by section, and no secret's value is ever t
       "~ container.web",
       '    env A "1" → "2"',
       "    mount /t added (tmpfs of 1 MiB)",
-      "    health added ({ check { kind tcp, port 80 }, interval 1ms, timeout 1ms, retries 1, startPeriod 1s })",
+      "    health added ({ check = tcp :80, interval = 1ms, timeout = 1ms, retries = 1, start-period = 1s })",
       "    stop-grace 10s → 5s",
       "    value of secret s changed",
       "+ container.fresh",
