@@ -250,9 +250,11 @@ export class ContainerEngine implements Engine {
       // Whoever attaches before the start sees the first byte: the container is made now and let go by `start`.
       if (!isUp(seen)) await this.#load(id, seen, call);
     });
-    const hasExited = (): boolean => !isUp(this.#observe(paths)) && this.#observe(paths).monitor === undefined;
     const exited = async (): Promise<number> => {
-      const isKnown = (): boolean => this.#observe(paths).exit !== undefined || hasExited();
+      const isKnown = (): boolean => {
+        const seen = this.#observe(paths);
+        return seen.exit !== undefined || (!isUp(seen) && seen.monitor === undefined);
+      };
       await this.#exits.until(id, isKnown, Infinity, call);
       return this.#observe(paths).exit?.code ?? 255;
     };
