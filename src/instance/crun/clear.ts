@@ -18,7 +18,7 @@ export async function clearRun(paths: InstancePaths, cgroups: Cgroups, call: Cal
   await emptyCgroup(cgroups, paths.cgroup, call);
   if (monitor !== undefined) signalProcess(monitor, "SIGKILL");
   await removeCgroup(paths.cgroup, cgroups, call);
-  for (const path of [paths.stateDir, paths.socketLink, paths.exitFile, paths.bundleDir]) {
+  for (const path of [paths.stateDir, paths.socketLink, paths.exitFile, paths.bundleDir, paths.etcDir]) {
     rmSync(path, { recursive: true, force: true });
   }
 }

@@ -7,7 +7,8 @@ import { type InstanceId, shortHash } from "../../base/id.ts";
  * is found again.
  *
  * What holds secrets (environment, injected files) lies beneath the run directory, which is memory: a disk never sees
- * it, and after a reboot `reconcile` creates the instance again. Only logs are on disk.
+ * it, and after a reboot `reconcile` creates the instance again. What the workload may fill is on disk: its log, and the
+ * files that it finds in `/etc` and may write to. The host's memory is not its to fill.
  */
 export interface Layout {
   readonly runDir: string;
@@ -33,6 +34,8 @@ export interface InstancePaths {
   readonly launchFile: string;
   /** Contents of injected files, by their number. */
   readonly filesDir: string;
+  /** `hosts`, `hostname` and `resolv.conf` of one run, which the workload may write to. */
+  readonly etcDir: string;
   /** Of one run; made anew by each. */
   readonly bundleDir: string;
   readonly configFile: string;
@@ -75,6 +78,7 @@ export function layoutOf(home: Home): Layout {
         dir,
         launchFile: join(dir, "launch.json"),
         filesDir: join(dir, "file"),
+        etcDir: join(home.libDir, "container", id),
         bundleDir,
         configFile: join(bundleDir, "config.json"),
         pidFile: join(bundleDir, "pid"),

@@ -85,8 +85,9 @@ function placeMounts(launch: Launch, tree: MountTree, user: ResolvedUser, paths:
     chmodSync(source, mount.mode);
     return bindMount(source, tree.addBind(source, mount.destination).path, true);
   });
+  mkdirSync(paths.etcDir, { recursive: true, mode: 0o700 });
   const own = files.map(({ destination, name, content }) => {
-    const source = join(paths.filesDir, name);
+    const source = join(paths.etcDir, name);
     // Kept when it is there: the running instance has this very file mounted.
     if (!existsSync(source)) writeFileSync(source, content, { mode: 0o644 });
     return bindMount(source, tree.addBind(source, destination).path, false);
@@ -96,7 +97,7 @@ function placeMounts(launch: Launch, tree: MountTree, user: ResolvedUser, paths:
 
 /** Writes the contents of the launch's files; the rest of a launch is plain data (`launchRecord`). */
 export function writeFiles(launch: Launch, paths: InstancePaths): void {
-  rmSync(paths.filesDir, { recursive: true, force: true });
+  for (const directory of [paths.filesDir, paths.etcDir]) rmSync(directory, { recursive: true, force: true });
   mkdirSync(paths.filesDir, { recursive: true, mode: 0o700 });
   launch.mounts.forEach((mount, index) => {
     if (mount.kind === "file") writeFileSync(join(paths.filesDir, String(index)), mount.content, { mode: 0o600 });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import {
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -203,6 +204,21 @@ for (const runtime of ["crun", "runc"] as const) {
         assert.doesNotMatch(readFileSync(file, "utf8"), /hunter/);
       }
       await engine.remove(id, call);
+    });
+
+    it("gives no file to write to that lies in the host's memory", async () => {
+      const id = newId();
+      await engine.create(await harness.launch(id), call);
+      await engine.start(id, call);
+      for (const name of ["hosts", "hostname", "resolv.conf"]) {
+        const path = `/etc/${name}`;
+        const grown = await execFacet(engine).exec(id, execSpec(`echo grown >> ${path}`), call);
+        assert.equal((await collect(grown)).stderr, "");
+        const file = join(harness.home.libDir, "container", id, name);
+        assert.match(readFileSync(file, "utf8"), /grown/, `${path} is on disk`);
+      }
+      await engine.remove(id, call);
+      assert.equal(existsSync(join(harness.home.libDir, "container", id)), false);
     });
 
     it("keeps within limits of processes and memory, and tells when memory was the end", async () => {
