@@ -1,6 +1,7 @@
 import { backgroundCall } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { parseInstanceId } from "../base/id.ts";
+import { subjectOf } from "./actor.ts";
 import { AddressBook } from "./address-book.ts";
 import { HealthMonitor } from "./health.ts";
 import type { Parts } from "./parts.ts";
@@ -74,6 +75,7 @@ export class Reconciler {
     // Follow before looking: what happens between the two is not missed, and a look that it overtakes is not used.
     void this.#follow();
     await sight.refresh(call);
+    if (stacks.length === 0 && instances.length === 0) this.#refuseStrangers();
     for (const entry of stacks) {
       const state = new StackState(entry.value.name, store, entry);
       await state.load(byStack.get(state.name) ?? [], call);
@@ -134,6 +136,21 @@ export class Reconciler {
     this.#revision += 1;
   }
 
+  /**
+   * A record is erased after the last thing it stands for. So a store without any, on a host with instances, is not the
+   * one that they were made by: it was lost or replaced, and to converge on it would delete all that they wrote.
+   */
+  #refuseStrangers(): void {
+    const { instances, roots } = this.shared.sight;
+    const [first] = [...instances.keys(), ...roots.keys()];
+    if (first === undefined) return;
+    this.stop();
+    const count = new Set([...instances.keys(), ...roots.keys()]).size;
+    throw new Fault("precondition", `the database is empty, but this host has ${count} instances, such as ${first}`, {
+      hint: "put the database croft.db back from a backup; or, to give these instances up, run croftd --teardown and delete pool/roots beside the database (volumes stay)",
+    });
+  }
+
   async #follow(): Promise<void> {
     const { call, sight, tell } = this.shared;
     const { clock, engine } = this.parts;
@@ -145,9 +162,9 @@ export class Reconciler {
           if (event.kind === "exited") {
             this.#loop(event.id)?.exited(event.id, clock.nowMs());
             const how = event.exit.oomKilled ? "was killed: out of memory" : `exited with code ${event.exit.code}`;
-            const subject = event.id.split(".").slice(0, 2).join("/");
+            const subject = subjectOf(event.id);
             const kind = event.exit.oomKilled ? "instance.oom-killed" : "instance.exited";
-            tell({ kind, subject, message: `${event.id} ${how}` });
+            tell({ kind, subject, message: `${subject} ${how}` });
           } else if (stack !== undefined) {
             if (event.kind === "broken") this.shared.suspect();
             this.#loops.get(stack)?.nudge();

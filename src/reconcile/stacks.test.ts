@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Fault } from "../base/fault.ts";
+import { Fault, isFault } from "../base/fault.ts";
 import type { InstanceId, NetworkId, VolumeId } from "../base/id.ts";
 import type { InstanceSection } from "../stack/model.ts";
 import { applyOptions, check, stackOf, submit, World, type Daemon } from "./world.fixture.ts";
@@ -431,4 +431,19 @@ test("a preview changes nothing and names what is missing", async () => {
   assert.deepEqual(daemon.stacks.list(), []);
   const failed = await daemon.follow(await daemon.stacks.apply(submit(spec), applyOptions, world.call), 1000);
   assert.equal(failed.fault?.reason, "not-found");
+});
+
+test("a daemon whose database was lost refuses to start, and takes nothing away", async () => {
+  const world = new World();
+  const daemon = await world.boot();
+  await daemon.up(stackOf({ web: {} }));
+  daemon.kill();
+  const pid = world.pid("web-1");
+  for (const { key } of await world.store.list("", world.call)) await world.store.remove(key, "any", world.call);
+  await assert.rejects(
+    world.boot(),
+    (error) => isFault(error, "precondition") && /database is empty/.test(error.message),
+  );
+  assert.equal(world.pid("web-1"), pid);
+  assert.equal((await world.pool.list()).roots.length, 1);
 });
