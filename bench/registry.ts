@@ -50,7 +50,9 @@ export async function startRegistry(folder: string, cache: string): Promise<Regi
     renameSync(data, ready);
     return await startRegistry(folder, cache);
   }
-  const answer = await answered(`http://${address}/v2/${repository}/manifests/1`, { headers: { accept: manifestType } });
+  const answer = await answered(`http://${address}/v2/${repository}/manifests/1`, {
+    headers: { accept: manifestType },
+  });
   const manifest = (await answer.json()) as { readonly layers: readonly { readonly digest: string }[] };
   const blobs = manifest.layers.map(({ digest }) => {
     const hex = digest.slice("sha256:".length);

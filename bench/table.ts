@@ -6,7 +6,9 @@ const heads = ["", "unit", "croft", ...peers.map((peer) => (peer === "crun" ? "b
 
 /** The rows as a person likes to read them, each ratio beneath the figure that it compares with. */
 export function table(rows: readonly Row[]): string {
-  const cells = rows.flatMap((row) => [figures(row), ratios(row)]);
+  const cells = rows.flatMap((row) =>
+    Object.keys(row.ratio).length === 0 ? [figures(row)] : [figures(row), ratios(row)],
+  );
   const widths = heads.map((head, at) => Math.max(head.length, ...cells.map((line) => (line[at] ?? "").length)));
   const isText = (at: number): boolean => at < 2 || at >= heads.length - 2;
   const show = (line: readonly string[]): string =>
