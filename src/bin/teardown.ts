@@ -1,6 +1,8 @@
-import { rmdirSync } from "node:fs";
+import { readdirSync, rmdirSync } from "node:fs";
+import { join } from "node:path";
 import type { Call } from "../base/call.ts";
 import type { Home } from "../base/home.ts";
+import { errnoOf, hostFault } from "../host/errno.ts";
 import { listMounts, unmount } from "../host/mount.ts";
 import type { Drivers } from "./drivers.ts";
 
@@ -22,17 +24,28 @@ export async function tearDown(home: Home, drivers: Drivers, call: Call): Promis
     // The innermost first: later mounts lie upon earlier ones.
     for (const mount of listMounts(directory).toReversed()) await unmount(mount.target, { detach: true });
   }
-  removeCgroups(home);
+  await removeCgroups(home, call);
 }
 
-/** The directory that holds our instances' cgroups, in each hierarchy; empty by now. */
-function removeCgroups(home: Home): void {
+/** What holds the cgroups of our instances and of their monitors, in each hierarchy; no process is left in it by now. */
+async function removeCgroups(home: Home, call: Call): Promise<void> {
   const hierarchies = listMounts("/sys/fs/cgroup").filter((mount) => mount.type.startsWith("cgroup"));
   for (const { target } of hierarchies) {
+    // Never made in every hierarchy.
+    const inner = readdirSync(target).includes(home.prefix) ? ["monitor", ""] : [];
+    for (const name of inner) await removeCgroup(join(target, home.prefix, name), call);
+  }
+}
+
+async function removeCgroup(path: string, call: Call): Promise<void> {
+  for (let tries = 0; ; tries += 1) {
     try {
-      rmdirSync(`${target}/${home.prefix}`);
-    } catch {
-      // Never made in this hierarchy.
+      return rmdirSync(path);
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return;
+      // A monitor that was just killed still counts for a moment.
+      if (errnoOf(error) !== "EBUSY" || tries === 100) throw hostFault(error, `remove ${path}`);
+      await call.clock.sleep(20, call.signal);
     }
   }
 }
