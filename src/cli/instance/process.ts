@@ -8,7 +8,7 @@ import { terminalSize } from "../session.ts";
 export function processExitCode({ reason, message }: Fault): number {
   if (reason === "cancelled") return exitCode.interrupted;
   // The runtime's own words come through as they are: which of the two it was stands only there.
-  if (/permission denied|exec format error/i.test(message)) return exitCode.notExecutable;
+  if (/permission denied|exec format error|open executable/i.test(message)) return exitCode.notExecutable;
   if (/executable file .* not found|is not a program of/i.test(message)) return exitCode.programNotFound;
   return exitCode.runFailed;
 }

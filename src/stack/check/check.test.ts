@@ -128,6 +128,10 @@ const golden: readonly (readonly [string, readonly string[]])[] = [
     ],
   ],
   [
+    container("volumes = { './x' = '/x:ro' }"),
+    ['3:21 container.web.volumes."./x": :ro would be a part of the path | write { path = "/x", read-only = true }'],
+  ],
+  [
     container("volumes = { '/' = '/host' }"),
     [
       'warning 3:13 container.web.volumes."/": this lets the instance change / of the host | mount only what it needs, or add read-only = true',

@@ -33,6 +33,7 @@ export function checkMounts(
   };
   for (const [key, mount] of Object.entries(instance.volumes ?? {})) {
     place(mount.path, "volumes", key, "value");
+    checkSuffix(report, name, key, mount.path);
     if (isBind(key)) checkBind(report, name, key, mount.readOnly);
     else checkVolume(report, sections, name, key, used);
     if (!isBind(key) && !mount.readOnly) checkSharing(report, name, key, instance);
@@ -46,6 +47,14 @@ export function checkMounts(
   for (const [index, mount] of (instance.tmpfs ?? []).entries()) {
     place(mount.path, "tmpfs", Array.isArray(instance.tmpfs) ? index : mount.path, "value");
   }
+}
+
+/** The habit of command lines, where `:ro` is not a part of the path. */
+function checkSuffix(report: Report, name: string, key: string, path: string): void {
+  const [, own = "", suffix] = /^(.+):(ro|rw)$/.exec(path) ?? [];
+  if (suffix === undefined) return;
+  const mend = suffix === "ro" ? `{ path = ${JSON.stringify(own)}, read-only = true }` : JSON.stringify(own);
+  report.error(["container", name, "volumes", key], `:${suffix} would be a part of the path`, `write ${mend}`, "value");
 }
 
 function checkVolume(report: Report, sections: Sections, name: string, volume: string, used: Usage): void {

@@ -282,7 +282,7 @@ function whyReplaced(old: ObservedInstance, desired: DesiredInstance, ground: Gr
   const networks = desired.section.networks.filter((name) => ground.networkSteps.has(name));
   if (networks.length > 0) return `network ${networks.join(", ")} changed`;
   return desired.image === undefined
-    ? `image ${desired.section.image} is not here yet`
+    ? `image ${desired.section.image} is made or fetched anew`
     : "its image, a file, a secret or a network changed";
 }
 
