@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from "node:child_process";
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import {
   copyFileSync,
   existsSync,
@@ -33,6 +33,7 @@ export class TestDaemon implements AsyncDisposable {
   readonly socketPath: string;
   readonly client: Client;
   #process: ChildProcess | undefined;
+  #hasDisk = false;
 
   private constructor(root: string) {
     this.root = root;
@@ -40,9 +41,18 @@ export class TestDaemon implements AsyncDisposable {
     this.client = connect({ kind: "unix", socketPath: this.socketPath });
   }
 
-  /** Starts one in a fresh root beneath the directory that the test runner looks into for leftovers. */
-  static async start(): Promise<TestDaemon> {
+  /**
+   * Starts one in a fresh root beneath the directory that the test runner looks into for leftovers. With `disk`, its
+   * durable state lies on a file system of its own.
+   */
+  static async start(disk?: { readonly sizeMib: number; readonly kind: "ext4" | "xfs" }): Promise<TestDaemon> {
     const daemon = new TestDaemon(mkdtempSync(join(process.env["CROFT_TEST_DIR"] ?? tmpdir(), "cr-e2e-")));
+    if (disk !== undefined) {
+      daemon.#hasDisk = true;
+      execFileSync("truncate", ["-s", `${disk.sizeMib}M`, join(daemon.root, "disk")]);
+      execFileSync(`mkfs.${disk.kind}`, ["-q", join(daemon.root, "disk")]);
+      daemon.mountDisk();
+    }
     try {
       await daemon.start();
     } catch (error) {
@@ -74,6 +84,15 @@ export class TestDaemon implements AsyncDisposable {
       if (Date.now() > untilMs) throw new Error(`croftd did not answer within ${startLimitMs} ms:\n${this.log()}`);
       await sleep(20);
     }
+  }
+
+  get libDir(): string {
+    return join(this.root, "lib");
+  }
+
+  mountDisk(): void {
+    mkdirSync(this.libDir, { recursive: true });
+    execFileSync("mount", ["-o", "loop", join(this.root, "disk"), this.libDir]);
   }
 
   get pid(): number {
@@ -138,6 +157,7 @@ export class TestDaemon implements AsyncDisposable {
       env: process.env,
     });
     if (code !== 0) throw new Error(`teardown failed: ${stderr}`);
+    if (this.#hasDisk) execFileSync("umount", [this.libDir]);
     rmSync(this.root, { recursive: true, force: true });
   }
 

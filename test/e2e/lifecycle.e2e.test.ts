@@ -62,7 +62,7 @@ after(async () => {
 /** Section → pids on the host. */
 async function pids(): Promise<Readonly<Record<string, number | undefined>>> {
   const { instances } = await daemon.client.instances.list({ stack: "life" });
-  return Object.fromEntries(instances.map(({ name = "", pid }) => [name, pid]));
+  return Object.fromEntries(instances.map(({ name, pid }) => [name, pid]));
 }
 
 async function up(shape?: Shape): Promise<void> {
@@ -134,7 +134,7 @@ test("what does not become healthy goes back by itself, and says why", async () 
   assert.equal(code, 7, said);
   assert.match(said, /web/);
   assert.match(said, /web says broken/, "the last log lines");
-  await eventually("the old one answers", async () => /^goodbye /.test(await greeting()));
+  await eventually("the old one answers", async () => (await greeting()).startsWith("goodbye "));
   await eventually("healthy", async () => (await daemon.client.stacks.get({ stack: "life" })).status === "healthy");
   assert.equal((await pids())["db"], before["db"]);
   const history = await daemon.croft(["history", "life"]);

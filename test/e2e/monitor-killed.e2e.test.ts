@@ -112,10 +112,10 @@ test("its monitor is killed while nobody watches", async () => {
 });
 
 test("runtimes are killed in the middle of a start", async () => {
-  let going = true;
+  const done = new AbortController();
   let killed = 0;
   const killer = (async () => {
-    while (going) {
+    while (!done.signal.aborted) {
       for (const pid of [...programs("crun", daemon.root), ...programs("runc", daemon.root)]) {
         try {
           process.kill(pid, "SIGKILL");
@@ -130,7 +130,7 @@ test("runtimes are killed in the middle of a start", async () => {
   const before = await web();
   process.kill(before.pid, "SIGKILL");
   await eventually("a runtime was killed", () => killed > 0);
-  going = false;
+  done.abort();
   await killer;
   await restarted(before);
 });

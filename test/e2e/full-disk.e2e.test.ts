@@ -1,0 +1,117 @@
+import assert from "node:assert/strict";
+import { execFileSync, spawnSync } from "node:child_process";
+import { readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { archiveOf, layerOf } from "./archive.ts";
+import { busyboxImage, TestDaemon } from "./daemon.ts";
+import { eventually } from "./eventually.ts";
+
+const mib = 2 ** 20;
+
+const stackFile = (version: number): string => `
+stack = "small"
+${busyboxImage}
+[volume.data]
+
+[container.keeper]
+image      = "box"
+command    = ["/bin/busybox", "sh", "-c", "echo kept >> /data/lines; exec busybox sleep 1000000"]
+volumes    = { data = "/data" }
+stop-grace = "100ms"
+
+[container.talker]
+image      = "box"
+command    = ["/bin/busybox", "sh", "-c", "while true; do busybox seq 100; busybox sleep 0.2; done"]
+stop-grace = "100ms"
+
+[container.changing]
+image      = "box"
+command    = ["/bin/busybox", "sleep", "1000000"]
+env        = { VERSION = "${version}" }
+update     = { healthy-within = "5s" }
+stop-grace = "100ms"
+`;
+
+let daemon: TestDaemon;
+let file: string;
+
+before(async () => {
+  daemon = await TestDaemon.start({ sizeMib: 96, kind: "ext4" });
+  file = join(daemon.folder("small", { "croft.toml": stackFile(1) }), "croft.toml");
+  const { code, stdout, stderr } = await daemon.croft(["up", file, "--yes"]);
+  assert.equal(code, 0, stdout + stderr);
+});
+
+after(async () => {
+  await daemon?.[Symbol.asyncDispose]();
+});
+
+async function pids(): Promise<Readonly<Record<string, number | undefined>>> {
+  const { instances } = await daemon.client.instances.list({ stack: "small" });
+  return Object.fromEntries(instances.map(({ name, pid }) => [name, pid]));
+}
+
+function freeMib(): number {
+  const { bavail, bsize } = statfsSync(daemon.libDir);
+  return (bavail * bsize) / mib;
+}
+
+function filler(): string {
+  return join(daemon.libDir, "filler");
+}
+
+/** Until not a byte more fits. */
+function fill(): void {
+  spawnSync("dd", ["if=/dev/zero", `of=${filler()}`, "bs=64k"], { stdio: "ignore" });
+  spawnSync("dd", ["if=/dev/zero", `of=${filler()}`, "bs=1", "oflag=append", "conv=notrunc", "count=65536"], {
+    stdio: "ignore",
+  });
+  assert.ok(freeMib() < 0.1, `${freeMib()} MiB are free`);
+}
+
+test("an image that does not fit is refused as such, and leaves nothing", async () => {
+  const free = freeMib();
+  const archive = join(daemon.root, "big.tar");
+  writeFileSync(
+    archive,
+    await archiveOf("big:1", [await layerOf([{ name: "noise", content: randomBytes(150 * mib) }])]),
+  );
+  const { code, stderr } = await daemon.croft(["image", "load", "-i", archive]);
+  rmSync(archive);
+  assert.equal(code, 1, stderr);
+  assert.match(stderr, /space|full/i);
+  await eventually("the space is given back", () => freeMib() > free - 2);
+});
+
+test("what runs goes on while the disk is full, also through a restart of the daemon", async () => {
+  const before = await pids();
+  fill();
+  writeFileSync(file, stackFile(2));
+  const full = await daemon.croft(["up", file, "--yes"]);
+  assert.notEqual(full.code, 0, full.stdout + full.stderr);
+  assert.match(full.stdout + full.stderr, /space|full/i);
+  const during = await pids();
+  for (const name of ["keeper", "talker"]) assert.equal(during[name], before[name], name);
+  const { stdout } = await daemon.croft(["exec", "small/keeper", "busybox", "cat", "/data/lines"]);
+  assert.equal(stdout, "kept\n");
+  await daemon.restart();
+  const after = await pids();
+  for (const name of ["keeper", "talker"]) assert.equal(after[name], before[name], name);
+});
+
+test("once there is space, the next command converges and nothing was lost", async () => {
+  const before = await pids();
+  rmSync(filler());
+  const { code, stdout, stderr } = await daemon.croft(["up", file, "--yes"]);
+  assert.equal(code, 0, stdout + stderr);
+  const now = await pids();
+  for (const name of ["keeper", "talker"]) assert.equal(now[name], before[name], name);
+  const { env } = await daemon.client.instances.get({ instance: "small/changing" });
+  assert.equal(env["VERSION"], "2");
+  assert.equal(readFileSync(join(daemon.libDir, "pool", "volumes", "small.data", "data", "lines"), "utf8"), "kept\n");
+  const logs = await daemon.croft(["logs", "small/talker", "--tail", "1"]);
+  assert.match(logs.stdout, /\d+/);
+  execFileSync("sync", ["-f", daemon.libDir]);
+});
