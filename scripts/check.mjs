@@ -3,6 +3,7 @@
 import { spawnSync } from "node:child_process";
 import { globSync } from "node:fs";
 import { join } from "node:path";
+import { checkDocs } from "./check/docs.mjs";
 import { checkHouse } from "./check/house.mjs";
 import { checkLayers } from "./check/layer.mjs";
 import { root } from "./setup/node.mjs";
@@ -28,6 +29,7 @@ const steps = [
   ["unused", () => program(bin("knip"), "--no-progress")],
   ["layers", () => findings(checkLayers(root, sources))],
   ["house", () => findings(checkHouse(root, sources))],
+  ["docs", () => findings(checkDocs(root))],
   ["generated", () => program(node, "scripts/generate.mjs", "--check")],
   ["tests", () => program(node, ...testFlags, ...unitTests)],
 ];
