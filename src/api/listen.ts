@@ -67,7 +67,12 @@ export async function listen(
       const server =
         tcp.tls === undefined
           ? createServer({ noDelay: true })
-          : createTlsServer({ ...tcp.tls, minVersion: "TLSv1.2", ALPNProtocols: ["h2", "http/1.1"] });
+          : createTlsServer({
+              ...tcp.tls,
+              handshakeTimeout: 10_000,
+              minVersion: "TLSv1.2",
+              ALPNProtocols: ["h2", "http/1.1"],
+            });
       const event = tcp.tls === undefined ? "connection" : "secureConnection";
       await open(server, door, event, { host: tcp.host, port: tcp.port });
       const address = server.address();

@@ -158,6 +158,7 @@ export function exampleNeeds(instances: readonly InstanceView[] = [exampleInstan
           return { from: 1, to: 2, before: undefined, after: generation };
         },
         imagesInUse: async () => new Map([[digest, ["shop/web"]]]),
+        collect: async () => {},
         networks: () => [networkView],
         volumes: async () => [volumeView],
         async removeVolume() {

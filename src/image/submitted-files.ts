@@ -114,11 +114,13 @@ export class SubmittedFiles {
     return files.length === 1 && file?.path === "." && file.content.length <= limitBytes ? file.content : undefined;
   }
 
-  /** Deletes archives that nobody in `keep` needs. */
-  async collect(keep: ReadonlySet<Digest>): Promise<void> {
+  /** Deletes archives that nobody in `keep` needs, but for young ones: their apply may not have come yet. */
+  async collect(keep: ReadonlySet<Digest>, call: Call): Promise<void> {
     for (const name of await readdir(this.#directory)) {
       const digest = `sha256:${name.replace(/\.tar$/, "")}`;
-      if (isDigest(digest) && !keep.has(digest)) await rm(this.pathOf(digest), { force: true });
+      if (!isDigest(digest) || keep.has(digest)) continue;
+      const { mtimeMs } = await stat(this.pathOf(digest));
+      if (call.clock.nowMs() - mtimeMs > youthMs) await rm(this.pathOf(digest), { force: true });
     }
   }
 
@@ -144,6 +146,9 @@ export class SubmittedFiles {
     }
   }
 }
+
+/** What was sent this recently may belong to an apply that is still building or pulling. */
+const youthMs = 24 * 3600 * 1000;
 
 const temporarySuffix = ".part";
 

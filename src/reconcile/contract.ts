@@ -40,6 +40,8 @@ export interface Stacks {
   compare(stack: string, from: number, to: number, call: Call): Promise<Comparison>;
   /** Images that some kept generation or instance needs. */
   imagesInUse(call: Call): Promise<ReadonlyMap<Digest, readonly string[]>>;
+  /** Deletes files that were sent along and secret versions that no kept generation needs. */
+  collect(call: Call): Promise<void>;
   networks(): readonly NetworkView[];
   volumes(call: Call): Promise<readonly VolumeView[]>;
   removeVolume(id: VolumeId, call: Call): Promise<void>;

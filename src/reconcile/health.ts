@@ -122,8 +122,11 @@ export class HealthMonitor {
     call.signal.addEventListener("abort", onAbort, { once: true });
     try {
       let said = "";
+      let saidBytes = 0;
       for await (const { bytes } of session.output) {
         if (said.length < 500) said += Buffer.from(bytes).toString("utf8");
+        saidBytes += bytes.length;
+        if (saidBytes > maxSaidBytes) return `${argv[0]} writes without end`;
       }
       const code = await session.exited;
       if (call.signal.aborted) throw call.signal.reason;
@@ -136,6 +139,9 @@ export class HealthMonitor {
     }
   }
 }
+
+/** A check that writes more than this is ended: reading on would cost everybody else. */
+const maxSaidBytes = 2 ** 20;
 
 /** Between probes of an instance that has not been healthy yet. */
 const startingIntervalMs = 250;

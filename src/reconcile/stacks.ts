@@ -181,6 +181,22 @@ export class StackFace implements Stacks {
     return new Map([...users].map(([digest, names]) => [digest, [...names]]));
   }
 
+  async collect(call: Call): Promise<void> {
+    const { files, secrets } = this.#reconciler.parts;
+    const keptFiles = new Set<Digest>();
+    for (const loop of this.#reconciler.loops()) {
+      const keptVersions = new Map<string, Set<string>>();
+      for (const { generation } of await loop.state.generations(call)) {
+        for (const digest of Object.values(generation.files)) keptFiles.add(digest);
+        for (const [name, version] of Object.entries(generation.secrets)) {
+          keptVersions.set(name, (keptVersions.get(name) ?? new Set()).add(version));
+        }
+      }
+      await secrets.prune(loop.state.name, keptVersions, call);
+    }
+    await files.collect(keptFiles, call);
+  }
+
   networks(): readonly NetworkView[] {
     const { sight, book } = this.#reconciler.shared;
     const views: NetworkView[] = [];

@@ -9,6 +9,8 @@ export const instanceDefaults: Omit<InstanceSection, "image"> = {
   mounts: [],
   networks: ["default"],
   publish: [],
+  // Far more than any well-behaved service needs, far less than a fork bomb wants of the host.
+  pids: 4096,
   restart: "always",
   needs: [],
   replicas: 1,

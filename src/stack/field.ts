@@ -261,7 +261,7 @@ export const instanceFields = {
   },
   pids: {
     type: "whole number",
-    default: "no limit",
+    default: "4096",
     example: "pids = 200",
     doc: "How many processes and threads it may have.",
     member: "pids",

@@ -54,6 +54,7 @@ export function imageService({ images, cloud, operations, registries, files }: I
     },
     async loadImages(requests, call) {
       const loaded = await images.load(chunksOf(requests), call);
+      await cloud.stacks.collect(call);
       const inUse = await cloud.stacks.imagesInUse(call);
       return { images: loaded.map((image) => toMessage(image, inUse)) };
     },

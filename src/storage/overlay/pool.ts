@@ -24,6 +24,8 @@ export class OverlayPool implements Pool {
 
   constructor(home: Home) {
     this.#places = placesIn(home);
+    // Images hold files that are setuid and owned by all sorts of users: nobody but root may walk in.
+    mkdirSync(this.#places.lib, { recursive: true, mode: 0o700 });
     this.#roots = new Roots(this.#places);
     this.#volumes = new Volumes(this.#places);
     this.clone = { cloneVolume: (source, target, call) => this.#volumes.clone(source, target, call) };
