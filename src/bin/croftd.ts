@@ -8,6 +8,7 @@ import { services } from "../api/service/all.ts";
 import { backgroundCall, systemClock, type Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { defaultHome, homeBeneath, type Home } from "../base/home.ts";
+import { keepDescriptorsPrivate } from "../host/kernel.ts";
 import { mountTmpfs } from "../host/mount.ts";
 import { ImageStore } from "../image/images.ts";
 import { SubmittedFiles } from "../image/submitted-files.ts";
@@ -56,6 +57,7 @@ async function main(): Promise<void> {
       hint: "run it with sudo",
     });
   process.umask(0o022);
+  keepDescriptorsPrivate();
   const home = values.root === undefined ? defaultHome() : homeBeneath(resolve(values.root));
   for (const directory of [home.libDir, home.runDir, home.etcDir]) {
     mkdirSync(directory, { recursive: true, mode: 0o755 });

@@ -68,6 +68,7 @@ const { functions: libc } = dlopen(null, {
   umount2: { arguments: ["string", "i32"], return: "i32" },
   unshare: { arguments: ["i32"], return: "i32" },
   setns: { arguments: ["i32", "i32"], return: "i32" },
+  close_range: { arguments: ["u32", "u32", "i32"], return: "i32" },
   getrlimit: { arguments: ["i32", "buffer"], return: "i32" },
   ioctl: { arguments: ["i32", "u64", "buffer"], return: "i32" },
   statx: { arguments: ["i32", "string", "i32", "u32", "buffer"], return: "i32" },
@@ -189,6 +190,12 @@ export function pidfdSendSignal(pidfd: number, signal: number): void {
 export function ioctl(fd: number, request: number, argument: Uint8Array | null): number {
   const attempted = (): string => `ioctl 0x${request.toString(16)}`;
   return checked(libc.ioctl(fd, BigInt(request), argument ?? new Uint8Array(0)), attempted);
+}
+
+/** Keeps what whoever started us left open, beyond the standard three, from reaching the programs that we start. */
+export function keepDescriptorsPrivate(): void {
+  const closeOnExec = 0x4;
+  checked(libc.close_range(3, 0xffff_ffff, closeOnExec), () => "mark open descriptors close-on-exec");
 }
 
 /** Both limits of a resource; `Infinity` where there is none. */
