@@ -32,7 +32,7 @@ export function notFound(views: readonly InstanceView[], name: string): Fault {
   const members = views.filter((view) => view.stack === name);
   if (members.length > 0) {
     return new Fault("not-found", `${name} is a stack, not an instance`, {
-      hint: `name all of its instances by ${name}/, or one of them: ${members.slice(0, 5).map(fullName).join(", ")}`,
+      hint: `name one of its instances: ${members.slice(0, 5).map(fullName).join(", ")}; croft logs ${name}/ shows all`,
     });
   }
   const near = views.map(fullName).filter((known) => known.includes(name.slice(name.indexOf("/") + 1)));

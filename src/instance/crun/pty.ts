@@ -34,6 +34,9 @@ export async function openPty(
     env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
     encoding: null,
   });
+  // The runtime makes it raw too, but later: a key, or the end of input, that came before would be taken by this
+  // terminal instead of the program's, and the end of input would reach the program as a zero byte.
+  makeRaw((pty as unknown as { readonly fd: number }).fd);
   const onAbort = (): void => pty.kill("SIGKILL");
   call.signal.addEventListener("abort", onAbort, { once: true });
   const output = new Output(pty);
@@ -54,6 +57,24 @@ export async function openPty(
     kill: () => pty.kill("SIGKILL"),
     exited,
   };
+}
+
+/** ioctl(2): read and set the modes of a terminal. */
+const TCGETS = 0x5401;
+const TCSETS = 0x5402;
+
+/** As cfmakeraw(3): bytes pass as they are, both ways. Both ends of a terminal share its modes. */
+function makeRaw(terminal: number): void {
+  // struct termios of the kernel: input, output, control and local modes, then control characters; 36 bytes.
+  const modes = new Uint32Array(9);
+  const bytes = new Uint8Array(modes.buffer);
+  ioctl(terminal, TCGETS, bytes);
+  const [input = 0, output = 0, , local = 0] = modes;
+  // IGNBRK BRKINT PARMRK ISTRIP INLCR IGNCR ICRNL IXON; OPOST; ISIG ICANON ECHO ECHONL IEXTEN.
+  modes[0] = input & ~0o2753;
+  modes[1] = output & ~0o1;
+  modes[3] = local & ~0o100113;
+  ioctl(terminal, TCSETS, bytes);
 }
 
 /** ioctl(2): set the size of a terminal. */

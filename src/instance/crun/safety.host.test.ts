@@ -275,6 +275,19 @@ for (const runtime of ["crun", "runc"] as const) {
       await engine.remove(id, call);
     });
 
+    it("ends the input of a program in a terminal at once, and writes nothing of its own into it", async () => {
+      const id = newId();
+      await engine.create(await harness.launch(id), call);
+      await engine.start(id, call);
+      const terminal = { columns: 80, rows: 24 };
+      const session = await execFacet(engine).exec(id, { ...execSpec("cat; echo end", { stdin: true }), terminal }, call);
+      session.endInput();
+      let text = "";
+      for await (const { bytes } of session.output) text += Buffer.from(bytes).toString("utf8");
+      assert.equal(text, "end\r\n");
+      await engine.remove(id, call);
+    });
+
     it("gives the main process a terminal, whose size an attached client sets", async () => {
       const id = newId();
       const argv = ["sh", "-c", "read x; stty size; exit 4"];
