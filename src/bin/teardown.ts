@@ -21,8 +21,9 @@ export async function tearDown(home: Home, drivers: Drivers, call: Call): Promis
   for (const { id } of stored.roots) await pool.detachRoot(id, call);
   for (const { id } of stored.volumes) await pool.detachVolume(id, call);
   for (const directory of [home.runDir, home.libDir]) {
-    // The innermost first: later mounts lie upon earlier ones.
-    for (const mount of listMounts(directory).toReversed()) await unmount(mount.target, { detach: true });
+    // The innermost first: later mounts lie upon earlier ones. A disk that somebody gave to all of our data is theirs.
+    const ours = listMounts(directory).filter(({ target }) => target !== home.libDir);
+    for (const mount of ours.toReversed()) await unmount(mount.target, { detach: true });
   }
   await removeCgroups(home, call);
 }

@@ -192,28 +192,6 @@ test("odd names are kept as they are", async () => {
 });
 
 describe("archives that lie are refused, and nothing of them stays", () => {
-  const stored = (): string => {
-    const { stdout } = spawnSync(
-      "find",
-      [
-        join(daemon.root, "lib"),
-        "-type",
-        "f",
-        "-size",
-        "+8k",
-        "-not",
-        "-name",
-        "*.db*",
-        "-not",
-        "-name",
-        "*sqlite*",
-        "-printf",
-        "%P %s\n",
-      ],
-      { encoding: "utf8" },
-    );
-    return stdout.split("\n").sort().join("\n");
-  };
   const refused = (name: string, archive: () => Promise<Buffer>): void => {
     test(name, async () => {
       const before = stored();
@@ -270,3 +248,27 @@ describe("archives that lie are refused, and nothing of them stays", () => {
     assert.notEqual(code, 0);
   });
 });
+
+/** Files of the store that are larger than a record. */
+function stored(): string {
+  const { stdout } = spawnSync(
+    "find",
+    [
+      join(daemon.root, "lib"),
+      "-type",
+      "f",
+      "-size",
+      "+8k",
+      "-not",
+      "-name",
+      "*.db*",
+      "-not",
+      "-name",
+      "*sqlite*",
+      "-printf",
+      "%P %s\n",
+    ],
+    { encoding: "utf8" },
+  );
+  return stdout.split("\n").sort().join("\n");
+}
