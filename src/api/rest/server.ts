@@ -76,8 +76,10 @@ export class RestServer {
     this.#call(binding, path, query, request, answer, call)
       .catch((thrown: unknown) => {
         const fault = this.#dispatcher.fault(thrown, binding.method.name, gone.signal);
-        if (answer.headersSent) answer.destroy();
-        else sendFault(answer, fault);
+        if (answer.headersSent) return void answer.destroy();
+        // Otherwise a client that asked for one exchange only is hung up on while it sends, and may never see the answer.
+        if (!request.complete) answer.shouldKeepAlive = true;
+        sendFault(answer, fault);
       })
       .finally(() => this.#linger(request));
   }
