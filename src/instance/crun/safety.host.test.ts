@@ -280,7 +280,11 @@ for (const runtime of ["crun", "runc"] as const) {
       await engine.create(await harness.launch(id), call);
       await engine.start(id, call);
       const terminal = { columns: 80, rows: 24 };
-      const session = await execFacet(engine).exec(id, { ...execSpec("cat; echo end", { stdin: true }), terminal }, call);
+      const session = await execFacet(engine).exec(
+        id,
+        { ...execSpec("cat; echo end", { stdin: true }), terminal },
+        call,
+      );
       session.endInput();
       let text = "";
       for await (const { bytes } of session.output) text += Buffer.from(bytes).toString("utf8");
