@@ -2,7 +2,7 @@ import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync, writ
 import { join } from "node:path";
 import { Fault, isFault } from "../../base/fault.ts";
 import { readFileBeneath } from "../../host/beneath.ts";
-import { resourceLimit } from "../../host/kernel.ts";
+import { RLIMIT_NOFILE, resourceLimit } from "../../host/kernel.ts";
 import type { Launch } from "../contract.ts";
 import { boundingCapabilities } from "./capability.ts";
 import { bindMount, depth, type HostFacts, ociConfig, type OciConfig, type OciMount, tmpfsMount } from "./config.ts";
@@ -13,8 +13,6 @@ import { type ResolvedUser, resolveUser } from "./user.ts";
 
 /** Larger than any honest passwd or group file, and still quickly read. */
 const accountFileBytes = 4 * 2 ** 20;
-
-const RLIMIT_NOFILE = 7;
 
 /** What this process may hand on to an instance. */
 export function hostFacts(hierarchies: Hierarchies): HostFacts {
