@@ -25,7 +25,7 @@ interface Try {
 }
 
 /** For a whole page; one takes seconds. What did not come to its end by then fails with the command that hung. */
-const limitMs = 30_000;
+const limitMs = 120_000;
 
 /** Between the output of one command and the next. Control characters never occur in what the pages show. */
 const separator = "\u001e";
