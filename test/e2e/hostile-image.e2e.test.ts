@@ -191,18 +191,20 @@ test("odd names are kept as they are", async () => {
   for (const name of names) assert.ok(stdout.includes(`${name}\n`), `${name}: ${stdout}${stderr}`);
 });
 
+/** A test that loading the archive fails and leaves nothing behind. */
+function refused(name: string, archive: () => Promise<Buffer>): void {
+  test(name, async () => {
+    const before = stored();
+    const { code, stderr } = await loadArchive(await archive());
+    assert.notEqual(code, 0, "it was taken");
+    assert.match(stderr, /error/);
+    const { images } = await daemon.client.images.list();
+    assert.ok(!images.some(({ references }) => references.some((reference) => reference.includes("liar"))));
+    assert.equal(stored(), before, "something stays");
+  });
+}
+
 describe("archives that lie are refused, and nothing of them stays", () => {
-  const refused = (name: string, archive: () => Promise<Buffer>): void => {
-    test(name, async () => {
-      const before = stored();
-      const { code, stderr } = await loadArchive(await archive());
-      assert.notEqual(code, 0, "it was taken");
-      assert.match(stderr, /error/);
-      const { images } = await daemon.client.images.list();
-      assert.ok(!images.some(({ references }) => references.some((reference) => reference.includes("liar"))));
-      assert.equal(stored(), before, "something stays");
-    });
-  };
   const noise = Buffer.from(Array.from({ length: 20_000 }, (_, index) => (index * 7919) % 251));
 
   refused("a layer that is not what its digest says", async () =>
