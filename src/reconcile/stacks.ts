@@ -26,6 +26,9 @@ import { buildImages, resolve, resolvePreview } from "./resolve.ts";
 import { stackOf } from "./sight.ts";
 import type { StackLoop } from "./stack-loop.ts";
 
+/** How long whoever applied is kept waiting for the way back to end. The loop goes on with it. */
+const wayBackMs = 60_000;
+
 const emptySpec = { networks: {}, volumes: {}, secrets: {}, images: {}, instances: {} };
 const nothing = (stack: string): Generation => ({ spec: { stack, ...emptySpec }, images: {}, secrets: {}, files: {} });
 const nothingObserved: Observed = { networks: [], volumes: [], instances: [] };
@@ -356,6 +359,7 @@ export class StackFace implements Stacks {
   /** Waits until the gate has decided about a generation. Throws `unhealthy` when it went back, `conflict` when it was overtaken. */
   async #outcome(loop: StackLoop, number: number, call: Call): Promise<unknown> {
     const { state } = loop;
+    let backSinceMs: number | undefined;
     const decided = await loop.until(() => {
       const { record } = state;
       if (record === undefined || loop.erased || record.status === "removing" || record.status === "down")
@@ -364,8 +368,9 @@ export class StackFace implements Stacks {
       if (record.current === number && record.status === "failed") return "failed";
       if (record.current === number) return undefined;
       if (record.newest !== number && record.current > number) return "overtaken";
-      // It went back: that is done when what it went back to is there again.
-      return loop.calm ? "failed" : undefined;
+      // It went back: that is done when what it went back to is there again. Should that be sick too, nobody waits for ever.
+      backSinceMs ??= call.clock.monotonicMs();
+      return loop.calm || call.clock.monotonicMs() - backSinceMs > wayBackMs ? "failed" : undefined;
     }, call);
     if (decided === "live") return { stack: state.name, generation: number };
     if (decided !== "failed") {
