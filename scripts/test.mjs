@@ -26,6 +26,9 @@ if (values.only !== undefined && suites[values.only] === undefined) {
   process.exit(64);
 }
 
+/** The first process of the namespace stays a shell, which buries whatever loses its parent. */
+const init = 'ip link set lo up && "$@"; exit $?';
+
 /** A network, mount and pid namespace of our own: whatever happens inside ends with it. */
 const namespaces = ["-n", "-m", "-p", "-f", "--mount-proc", "--kill-child", "--propagation", "private"];
 
@@ -51,8 +54,7 @@ for (const [name, files] of Object.entries(suites)) {
     `--test-reporter-destination=${tally}`,
     ...files,
   ];
-  const argv =
-    name === "unit" ? node : ["unshare", ...namespaces, "sh", "-c", 'ip link set lo up && exec "$@"', "sh", ...node];
+  const argv = name === "unit" ? node : ["unshare", ...namespaces, "sh", "-c", init, "sh", ...node];
   const { status } = spawnSync(argv[0], argv.slice(1), {
     cwd: root,
     stdio: "inherit",
