@@ -17,6 +17,8 @@ const level = new Map(layers.flatMap((nouns, index) => nouns.map((noun) => [noun
 
 /** Nouns whose subfolders are drivers, except those that are parts of the noun itself. */
 const driverNouns = new Set(["instance", "storage", "network", "store", "event"]);
+/** What several drivers of a noun share: a folder of the noun itself, not a driver. */
+const sharedParts = new Set(["instance/monitor"]);
 /** Only these see the host; `bin` sees everything. */
 const hostUsers = new Set(["image", "secret", "host"]);
 /** Drivers of `store` and `event` share one database file, so they may see each other. */
@@ -55,7 +57,7 @@ function refusal(from, to) {
     return `${from.noun} sees only client and base`;
   }
   if (from.noun === "stack" && to.noun !== "base") return "stack is pure: it sees only base";
-  if (to.noun === "host" && from.driver === undefined && !hostUsers.has(from.noun)) {
+  if (to.noun === "host" && from.driver === undefined && !hostUsers.has(from.noun) && !from.isShared) {
     return `only drivers, image, secret and bin see host; ${from.noun} is none`;
   }
   if (level.get(to.noun) < level.get(from.noun)) return `${to.noun} is above ${from.noun}`;
@@ -72,8 +74,9 @@ function allowedBeside(from, to) {
 function placeOf(path) {
   const [noun, ...rest] = path.split("/");
   const file = rest.join("/");
-  const driver = driverNouns.has(noun) && rest.length > 1 ? rest[0] : undefined;
-  return { noun, driver, file, isTest: /\.test\.ts$|suite\.ts$|fixture\.ts$/.test(path) };
+  const isShared = sharedParts.has(`${noun}/${rest[0]}`);
+  const driver = driverNouns.has(noun) && rest.length > 1 && !isShared ? rest[0] : undefined;
+  return { noun, driver, file, isShared, isTest: /\.test\.ts$|suite\.ts$|fixture\.ts$/.test(path) };
 }
 
 function importsOf(text) {

@@ -3,14 +3,14 @@ import { after, before, describe, it } from "node:test";
 import { backgroundCall, type Call } from "../base/call.ts";
 import { isFault, type Reason } from "../base/fault.ts";
 import { type InstanceId, instanceId } from "../base/id.ts";
-import type { Engine, InstanceEvent, InstanceFacts, Launch, LogLine, LogRange, Session } from "./contract.ts";
+import type { Engine, InstanceEvent, InstanceFacts, ProgramLaunch, LogLine, LogRange, Session } from "./contract.ts";
 
 /** What a driver brings to run the suite. Made for each suite, and disposed of at its end. */
 export interface Harness {
   /** Another engine object over the same world, as a daemon makes after it was killed. */
   engine(): Engine;
   /** A launch of an instance with a small root that has `sh`, `sleep`, `cat`, `echo` and `true`. */
-  launch(id: InstanceId, change?: Partial<Launch>): Promise<Launch>;
+  launch(id: InstanceId, change?: Partial<ProgramLaunch>): Promise<ProgramLaunch>;
   dispose(): Promise<void>;
 }
 
@@ -31,12 +31,12 @@ export function engineContract(name: string, open: () => Promise<Harness>): void
       used.push(id);
       return id;
     };
-    const created = async (script: string, change: Partial<Launch> = {}): Promise<InstanceId> => {
+    const created = async (script: string, change: Partial<ProgramLaunch> = {}): Promise<InstanceId> => {
       const id = newId();
       await engine.create(await harness.launch(id, { argv: ["sh", "-c", script], ...change }), call);
       return id;
     };
-    const started = async (script: string, change: Partial<Launch> = {}): Promise<InstanceId> => {
+    const started = async (script: string, change: Partial<ProgramLaunch> = {}): Promise<InstanceId> => {
       const id = await created(script, change);
       await engine.start(id, call);
       return id;

@@ -2,14 +2,19 @@ import type { Call } from "../base/call.ts";
 import type { Driver } from "../base/driver.ts";
 import type { InstanceId } from "../base/id.ts";
 import type { Attachment } from "../network/contract.ts";
-import type { Root } from "../storage/contract.ts";
+import type { AttachedDisk, Root } from "../storage/contract.ts";
 
 /**
  * Runs instances. `reconcile` calls it; nobody else does. An engine never calls storage or network: it is handed a root
  * and an attachment. What it starts does not depend on the daemon's life, and `list` finds all of it after a crash.
  */
 export interface Engine extends Driver {
-  readonly takes: { readonly root: Root["kind"]; readonly nic: Attachment["kind"] };
+  readonly takes: {
+    readonly launch: Launch["kind"];
+    /** Of programs: how it wants the image's tree. A machine brings disks of its own. */
+    readonly root: Root["kind"];
+    readonly nic: Attachment["kind"];
+  };
 
   /**
    * Prepares the instance on disk so that `start` can follow, also after a reboot. Repeating it with the same launch
@@ -40,12 +45,23 @@ export interface Engine extends Driver {
   readonly processes?: ProcessesFacet;
 }
 
-/** Everything an engine needs, resolved: plain data, safe to write to disk but for `env` and `files`. */
-export interface Launch {
+/** Everything an engine needs, resolved: plain data, safe to write to disk but for secrets (`env`, `files`, `cloudInit`). */
+export type Launch = ProgramLaunch | MachineLaunch;
+
+interface LaunchBase {
   readonly id: InstanceId;
-  readonly root: Root;
   readonly attachment: Attachment;
   readonly hostname: string;
+  readonly limits: Limits;
+  readonly log: { readonly maxBytes: number };
+  /** Shown by `inspect`; no meaning to the engine. */
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** A program of an OCI image: in a container, or in a microVM with a kernel of its own. */
+export interface ProgramLaunch extends LaunchBase {
+  readonly kind: "program";
+  readonly root: Root;
   /** Entrypoint and command joined. Never empty. */
   readonly argv: readonly string[];
   readonly env: Readonly<Record<string, string>>;
@@ -59,11 +75,34 @@ export interface Launch {
   readonly mounts: readonly LaunchMount[];
   /** Capabilities beyond, and taken from, the usual reduced set: `add: ["NET_ADMIN"]`. Names without `CAP_`. */
   readonly capabilities: { readonly add: readonly string[]; readonly drop: readonly string[] };
-  readonly limits: Limits;
   readonly stopSignal: string;
-  readonly log: { readonly maxBytes: number };
-  /** Shown by `inspect`; no meaning to the engine. */
-  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** A full machine: firmware, disks, and whatever system is on them. */
+export interface MachineLaunch extends LaunchBase {
+  readonly kind: "machine";
+  /** In boot order, those without `cdrom` as virtio disks. */
+  readonly disks: readonly MachineDisk[];
+  readonly firmware: "bios" | "uefi" | "uefi-secure";
+  readonly tpm: boolean;
+  /** The NoCloud seed, complete; absent: none is offered to the guest. */
+  readonly cloudInit?: { readonly userData: string; readonly metaData: string; readonly networkConfig: string };
+  /** `host`, `max`, or a model that QEMU knows; absent: the best this host has. */
+  readonly cpuModel?: string;
+  readonly topology?: { readonly sockets: number; readonly cores: number; readonly threads: number };
+  readonly hugepages: boolean;
+  /** Offers the guest a balloon, by which its memory is resized while it runs. */
+  readonly balloon: boolean;
+  /** Host devices handed over: PCI by address (`0000:03:00.0`), USB by `vendor:product` (`1d6b:0002`). */
+  readonly passthrough: { readonly pci: readonly string[]; readonly usb: readonly string[] };
+}
+
+export interface MachineDisk {
+  /** `root`, `data`, `iso`: stable, what snapshots and hot-plug name it by. */
+  readonly name: string;
+  readonly disk: AttachedDisk;
+  readonly readOnly: boolean;
+  readonly cdrom: boolean;
 }
 
 export type LaunchMount =
@@ -180,6 +219,7 @@ export interface AttachFacet {
 }
 
 export interface FreezeFacet {
+  /** Stops every process where it is; memory stays. */
   freeze(id: InstanceId, call: Call): Promise<void>;
   thaw(id: InstanceId, call: Call): Promise<void>;
 }

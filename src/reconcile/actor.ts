@@ -114,7 +114,10 @@ export class Actor {
       );
       if (mount === undefined || instance.image === undefined) continue;
       const { layers } = await images.get(instance.image, call);
-      const root = await pool.attachRoot({ id: instance.id, layers, readOnly: instance.section.readOnly }, call);
+      const root = await pool.attachRoot(
+        { id: instance.id, kind: "directory", layers, readOnly: instance.section.readOnly },
+        call,
+      );
       this.#sight.sawRoot(instance.id, true);
       const seed = root.kind === "directory" ? { seed: { rootPath: root.path, path: mount.destination } } : {};
       return void (await this.#attachVolume({ id, ...this.#volumeSize(id), ...seed }, call));
@@ -145,7 +148,7 @@ export class Actor {
     const image = await images.get(instance.image, call);
     const nowMs = call.clock.nowMs();
     const [root, attachment] = await Promise.all([
-      pool.attachRoot({ id, layers: image.layers, readOnly: section.readOnly }, call),
+      pool.attachRoot({ id, kind: engine.takes.root, layers: image.layers, readOnly: section.readOnly }, call),
       this.#attachNetwork(instance, call),
       this.#state.putInstance(id, (known) => ({ createdMs: nowMs, restarts: 0, ...known, id, section }), call),
     ]);

@@ -1,7 +1,7 @@
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import type { Image } from "../image/contract.ts";
-import type { Launch, LaunchMount } from "../instance/contract.ts";
+import type { ProgramLaunch, LaunchMount } from "../instance/contract.ts";
 import type { Attachment } from "../network/contract.ts";
 import type { AttachedVolume, Root } from "../storage/contract.ts";
 import type { MountSection } from "../stack/model.ts";
@@ -26,7 +26,7 @@ export async function launchOf(
   attached: Attached,
   sources: { readonly files: SubmittedFiles; readonly secrets: Secrets },
   call: Call,
-): Promise<Launch> {
+): Promise<ProgramLaunch> {
   const { section } = instance;
   const read = async (name: string): Promise<Secret> => {
     const version = instance.secrets[name];
@@ -41,6 +41,7 @@ export async function launchOf(
   for (const mount of section.mounts)
     mounts.push(...(await mountsOf(mount, instance, attached, sources.files, read, call)));
   return {
+    kind: "program",
     id: instance.id,
     root: attached.root,
     attachment: attached.attachment,
@@ -75,7 +76,7 @@ export function argvOf(instance: DesiredInstance, image: Image): readonly string
   return argv;
 }
 
-export function limitsOf(instance: DesiredInstance): Launch["limits"] {
+export function limitsOf(instance: DesiredInstance): ProgramLaunch["limits"] {
   const { cpus, memoryBytes, pids } = instance.section;
   return {
     ...(cpus === undefined ? {} : { cpus }),

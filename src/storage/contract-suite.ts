@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { backgroundCall, systemClock } from "../base/call.ts";
 import { isFault } from "../base/fault.ts";
 import { type InstanceId, type VolumeId, instanceId } from "../base/id.ts";
-import type { LayerFile, Pool } from "./contract.ts";
+import type { LayerFile, Pool, RootSpec } from "./contract.ts";
 
 /** A fresh pool, two layers that it can attach (lowest first), and the way to take all of it away again. */
 export interface PoolUnderTest {
@@ -39,7 +39,7 @@ export function poolContract(name: string, make: () => Promise<PoolUnderTest>): 
   });
 
   behaviour("a root is attached, detached and removed, each as often as one likes", async ({ pool, layers }) => {
-    const spec = { id: web, layers, readOnly: false };
+    const spec: RootSpec = { id: web, kind: "directory", layers, readOnly: false };
     const root = await pool.attachRoot(spec, call);
     assert.deepEqual(await pool.attachRoot(spec, call), root);
     assert.deepEqual(await rootsOf(pool), [[web, true]]);
@@ -54,14 +54,16 @@ export function poolContract(name: string, make: () => Promise<PoolUnderTest>): 
 
   behaviour("roots that share layers do not depend on each other", async ({ pool, layers }) => {
     const ids = [web, other];
-    const roots = await Promise.all(ids.map((id) => pool.attachRoot({ id, layers, readOnly: false }, call)));
+    const roots = await Promise.all(
+      ids.map((id) => pool.attachRoot({ id, kind: "directory", layers, readOnly: false }, call)),
+    );
     assert.notDeepEqual(roots[0], roots[1]);
     await pool.removeRoot(web, call);
     assert.deepEqual(await rootsOf(pool), [[other, true]]);
   });
 
   behaviour("an image without layers has a root", async ({ pool }) => {
-    await pool.attachRoot({ id: web, layers: [], readOnly: false }, call);
+    await pool.attachRoot({ id: web, kind: "directory", layers: [], readOnly: false }, call);
     assert.deepEqual(await rootsOf(pool), [[web, true]]);
   });
 
@@ -108,7 +110,7 @@ export function poolContract(name: string, make: () => Promise<PoolUnderTest>): 
 
   behaviour("a cancelled call makes nothing", async ({ pool, layers }) => {
     const cancelled = backgroundCall(systemClock, AbortSignal.abort());
-    const root = pool.attachRoot({ id: web, layers, readOnly: false }, cancelled);
+    const root = pool.attachRoot({ id: web, kind: "directory", layers, readOnly: false }, cancelled);
     await assert.rejects(root, (error) => isFault(error, "cancelled"));
     const volume = pool.attachVolume({ id: data, sizeBytes: 16 * mebibyte }, cancelled);
     await assert.rejects(volume, (error) => isFault(error, "cancelled"));

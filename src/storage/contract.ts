@@ -24,6 +24,7 @@ export interface Pool extends Driver {
   /** Everything this pool holds. */
   list(call: Call): Promise<PoolFacts>;
   readonly clone?: CloneFacet;
+  readonly disks?: DiskFacet;
 }
 
 export interface RootSpec {
@@ -31,6 +32,8 @@ export interface RootSpec {
   /** Paths of EROFS layer files, lowest first. Empty for an image without layers. */
   readonly layers: readonly LayerFile[];
   readonly readOnly: boolean;
+  /** What the instance's engine takes. */
+  readonly kind: Root["kind"];
 }
 
 export interface LayerFile {
@@ -45,8 +48,8 @@ export type Root =
       readonly kind: "block";
       /** Read-only EROFS files, lowest first. */
       readonly layers: readonly LayerFile[];
-      /** A file or block device that holds the writable part. */
-      readonly writable: string;
+      /** A raw file with an ext4 file system, sparse, that holds the writable part. Absent when the root is read-only. */
+      readonly writable?: string;
     };
 
 export interface VolumeSpec {
@@ -82,4 +85,42 @@ export interface VolumeFacts {
 /** Copy-on-write (or plain) copies of volumes. */
 export interface CloneFacet {
   cloneVolume(source: VolumeId, target: VolumeId, call: Call): Promise<void>;
+}
+
+/** Disks of full machines. They belong to one instance, and are named by it and a word of their own: `root`, `data`. */
+export interface DiskFacet {
+  /**
+   * Makes the disk when it is absent, else grows it when `sizeBytes` grew (a smaller size is refused), and hands it over.
+   * A disk with a base is a copy-on-write child of it, made at once whatever its size.
+   */
+  attachDisk(disk: DiskSpec, call: Call): Promise<AttachedDisk>;
+  /** Deletes the disk and its data. Idempotent. */
+  removeDisk(id: InstanceId, name: string, call: Call): Promise<void>;
+  /** All disks there are, also half-made. */
+  listDisks(call: Call): Promise<readonly DiskFacts[]>;
+}
+
+export interface DiskSpec {
+  readonly id: InstanceId;
+  readonly name: string;
+  /** A verified file of the image library, never written to. Absent: blank. */
+  readonly base?: { readonly path: string; readonly format: DiskFormat };
+  /** Bytes the guest sees; absent: as the base. Required for a blank one. */
+  readonly sizeBytes?: number;
+}
+
+export type DiskFormat = "qcow2" | "raw";
+
+export interface AttachedDisk {
+  readonly path: string;
+  readonly format: DiskFormat;
+  /** Files that `path` reads from, nearest first: what a sandbox has to let through. */
+  readonly backing: readonly string[];
+}
+
+export interface DiskFacts {
+  readonly id: InstanceId;
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly usedBytes: number;
 }

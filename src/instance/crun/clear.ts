@@ -2,7 +2,7 @@ import { rmSync } from "node:fs";
 import type { Call } from "../../base/call.ts";
 import { errnoOf } from "../../host/errno.ts";
 import { signalProcess } from "../../host/proc.ts";
-import { type Cgroups, emptyCgroup } from "./cgroup.ts";
+import { type Cgroups, emptyCgroup } from "../../host/cgroup.ts";
 import type { InstancePaths } from "./layout.ts";
 import { observe } from "./observe.ts";
 

@@ -5,7 +5,7 @@ import { isFault } from "../../base/fault.ts";
 import { allCapabilities, boundingCapabilities, ociCapabilities, resolveCapabilities } from "./capability.ts";
 import { depth, ociConfig, tmpfsMount } from "./config.ts";
 import { seccompProfile } from "./seccomp.ts";
-import { signalNumber } from "./signal.ts";
+import { signalNumber } from "../monitor/signal.ts";
 
 const launched = {
   root: { kind: "directory", path: "/root-of-it" },

@@ -1,7 +1,7 @@
 import { posix } from "node:path";
-import type { Launch, Limits } from "../contract.ts";
+import type { ProgramLaunch, Limits } from "../contract.ts";
 import { ociCapabilities, resolveCapabilities } from "./capability.ts";
-import { cpuPeriodUs, cpuQuotaUs } from "./cgroup.ts";
+import { cpuPeriodUs, cpuQuotaUs } from "../../host/cgroup.ts";
 import { type SeccompProfile, seccompProfile } from "./seccomp.ts";
 import type { ResolvedUser } from "./user.ts";
 
@@ -69,7 +69,7 @@ export interface Resolved {
 
 /** The part of a launch that the configuration is made of. */
 export type Launched = Pick<
-  Launch,
+  ProgramLaunch,
   "root" | "attachment" | "hostname" | "argv" | "env" | "terminal" | "readOnlyRoot" | "capabilities" | "limits"
 >;
 
@@ -133,7 +133,10 @@ export function ociUser(user: ResolvedUser): OciProcess["user"] {
 }
 
 /** What programs rely on, and the image may leave out; the launch's own values win. */
-export function environment(launch: Pick<Launch, "env" | "hostname" | "terminal">, user: ResolvedUser): string[] {
+export function environment(
+  launch: Pick<ProgramLaunch, "env" | "hostname" | "terminal">,
+  user: ResolvedUser,
+): string[] {
   const env: Record<string, string> = {
     PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     HOSTNAME: launch.hostname,

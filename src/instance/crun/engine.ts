@@ -13,6 +13,7 @@ import type {
   InstanceEvent,
   InstanceFacts,
   Launch,
+  ProgramLaunch,
   LogLine,
   LogRange,
   ProcessesFacet,
@@ -22,23 +23,23 @@ import type {
 } from "../contract.ts";
 import { expectConnection } from "../../host/seqpacket.ts";
 import { attachTo } from "./attach.ts";
-import { type Cgroups, emptyCgroup, findHierarchies, openCgroups, settleFreeze } from "./cgroup.ts";
+import { type Cgroups, emptyCgroup, findHierarchies, openCgroups, settleFreeze } from "../../host/cgroup.ts";
 import { clearRun } from "./clear.ts";
 import type { HostFacts } from "./config.ts";
 import { execIn } from "./exec.ts";
-import { ExitWatch } from "./exit-watch.ts";
+import { ExitWatch } from "../monitor/exit-watch.ts";
 import { type InstancePaths, type Layout, layoutOf } from "./layout.ts";
-import { keepLog, readLog, rotateLog } from "./log-file.ts";
+import { keepLog, readLog, rotateLog } from "../monitor/log-file.ts";
 import { load, type MonitorRecord } from "./monitor.ts";
 import { factsOf, type Observation, observe } from "./observe.ts";
 import { hostFacts, prepare, userNames, writeFiles } from "./prepare.ts";
 import { probeRuntime } from "./probe.ts";
 import { describeProcesses, parseNetDev } from "./process-list.ts";
-import { launchRecord, type LaunchRecord, namesIn, readText, writeRecord } from "./record.ts";
+import { launchRecord, type LaunchRecord, namesIn, readText, writeRecord } from "../monitor/record.ts";
 import { type Runtime, type RuntimeName, runtimes } from "./runtime.ts";
 import { SeccompCache } from "./seccomp-cache.ts";
-import { sendSignal, signalNumber } from "./signal.ts";
-import { Gate, Turns } from "./turn.ts";
+import { sendSignal, signalNumber } from "../monitor/signal.ts";
+import { Gate, Turns } from "../monitor/turn.ts";
 import { watchInstances } from "./watch.ts";
 
 /**
@@ -48,7 +49,7 @@ import { watchInstances } from "./watch.ts";
  */
 export class ContainerEngine implements Engine {
   readonly name: RuntimeName;
-  readonly takes = { root: "directory", nic: "netns" } as const;
+  readonly takes = { launch: "program", root: "directory", nic: "netns" } as const;
   readonly exec: ExecFacet = { exec: async (id, spec, call) => execIn(this.#placeOf(id), spec, call) };
   readonly attach: AttachFacet = { attach: (id, call) => this.#attach(id, call) };
   readonly freeze: FreezeFacet = {
@@ -85,6 +86,7 @@ export class ContainerEngine implements Engine {
   }
 
   async create(launch: Launch, call: Call): Promise<void> {
+    if (launch.kind !== "program") throw new Fault("bug", `${launch.id}: a container runs a program, not a machine`);
     const paths = this.#layout.of(launch.id);
     await this.#turns.take(launch.id, async () => {
       const { cgroups, facts } = this.#on();
@@ -359,7 +361,7 @@ function isRunning(seen: Observation): seen is Observation & { readonly main: No
   return seen.main !== undefined && !seen.awaitsRelease;
 }
 
-function sameLimits(before: Launch, after: Launch): boolean {
+function sameLimits(before: ProgramLaunch, after: ProgramLaunch): boolean {
   const { cpus, memoryBytes, pids } = before.limits;
   return cpus === after.limits.cpus && memoryBytes === after.limits.memoryBytes && pids === after.limits.pids;
 }

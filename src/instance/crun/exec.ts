@@ -10,23 +10,23 @@ import { hostFault } from "../../host/errno.ts";
 import { O_PATH } from "../../host/kernel.ts";
 import { identifyProcess, type ProcessIdentity } from "../../host/proc.ts";
 import { type Exit, stream } from "../../host/process.ts";
-import type { ExecSpec, Launch, Session } from "../contract.ts";
-import { Bell } from "./bell.ts";
+import type { ExecSpec, ProgramLaunch, Session } from "../contract.ts";
+import { Bell } from "../monitor/bell.ts";
 import { ociCapabilities } from "./capability.ts";
 import { type OciConfig, type OciProcess, ociUser } from "./config.ts";
 import type { InstancePaths, Layout } from "./layout.ts";
 import { kernelMounts } from "./mountpoint.ts";
 import { lookUpUser } from "./prepare.ts";
 import { openPty, setTerminalSize } from "./pty.ts";
-import { readRecord, readText, writeRecord } from "./record.ts";
+import { readRecord, readText, writeRecord } from "../monitor/record.ts";
 import type { Runtime } from "./runtime.ts";
-import { sendSignal, signalNumber } from "./signal.ts";
+import { sendSignal, signalNumber } from "../monitor/signal.ts";
 
 /** Where a program is started: a running instance. */
 export interface ExecPlace {
   readonly id: InstanceId;
   readonly main: ProcessIdentity;
-  readonly launch: Launch;
+  readonly launch: ProgramLaunch;
   readonly runtime: Runtime;
   readonly layout: Layout;
 }

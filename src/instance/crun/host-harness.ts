@@ -6,9 +6,9 @@ import { type Home, homeBeneath } from "../../base/home.ts";
 import type { InstanceId } from "../../base/id.ts";
 import { listMounts } from "../../host/mount.ts";
 import { run } from "../../host/process.ts";
-import type { Launch } from "../contract.ts";
+import type { ProgramLaunch } from "../contract.ts";
 import type { Harness } from "../contract-suite.ts";
-import { findHierarchies, openCgroups } from "./cgroup.ts";
+import { findHierarchies, openCgroups } from "../../host/cgroup.ts";
 import { ContainerEngine } from "./engine.ts";
 import type { RuntimeName } from "./runtime.ts";
 
@@ -49,9 +49,10 @@ export class HostHarness implements Harness {
     return root;
   }
 
-  async launch(id: InstanceId, change: Partial<Launch> = {}): Promise<Launch> {
+  async launch(id: InstanceId, change: Partial<ProgramLaunch> = {}): Promise<ProgramLaunch> {
     return {
       id,
+      kind: "program",
       root: { kind: "directory", path: this.root(id) },
       attachment: { kind: "netns", path: `/var/run/netns/${this.#netns}`, resolvers: ["10.0.0.1"] },
       hostname: "web-1",

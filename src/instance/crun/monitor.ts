@@ -6,11 +6,11 @@ import { Fault } from "../../base/fault.ts";
 import type { InstanceId } from "../../base/id.ts";
 import { identifyProcess, type ProcessIdentity, signalProcess } from "../../host/proc.ts";
 import { type Detached, spawnDetached } from "../../host/process.ts";
-import type { Launch } from "../contract.ts";
+import type { ProgramLaunch } from "../contract.ts";
 import type { OciConfig } from "./config.ts";
 import type { InstancePaths, Layout } from "./layout.ts";
-import { segmentBytes } from "./log-file.ts";
-import { readRecord, writeRecord } from "./record.ts";
+import { segmentBytes } from "../monitor/log-file.ts";
+import { readRecord, writeRecord } from "../monitor/record.ts";
 import type { Runtime, RuntimeName } from "./runtime.ts";
 
 /**
@@ -40,7 +40,7 @@ const loadTimeoutMs = 30_000;
  */
 export async function load(
   id: InstanceId,
-  launch: Launch,
+  launch: ProgramLaunch,
   config: OciConfig,
   runtime: Runtime,
   layout: Layout,
@@ -75,7 +75,13 @@ export async function load(
   }
 }
 
-function conmonArgv(id: InstanceId, launch: Launch, runtime: Runtime, layout: Layout, paths: InstancePaths): string[] {
+function conmonArgv(
+  id: InstanceId,
+  launch: ProgramLaunch,
+  runtime: Runtime,
+  layout: Layout,
+  paths: InstancePaths,
+): string[] {
   const options: Readonly<Record<string, string>> = {
     "--api-version": "1",
     "--log-level": "error",

@@ -3,10 +3,10 @@ import { constants } from "node:os";
 import type { InstanceId } from "../../base/id.ts";
 import { identifyProcess, isAlive, type ProcessIdentity } from "../../host/proc.ts";
 import type { Exit, InstanceFacts } from "../contract.ts";
-import type { Cgroups } from "./cgroup.ts";
+import type { Cgroups } from "../../host/cgroup.ts";
 import type { InstancePaths } from "./layout.ts";
 import { type MonitorRecord, readMonitor } from "./monitor.ts";
-import { type LaunchRecord, readRecord, readText } from "./record.ts";
+import { type LaunchRecord, readRecord, readText } from "../monitor/record.ts";
 import { awaitsRelease } from "./runtime.ts";
 
 /** What is really there of an instance: read anew each time, so that nothing depends on what the daemon remembers. */

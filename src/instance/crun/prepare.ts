@@ -3,10 +3,10 @@ import { join } from "node:path";
 import { Fault, isFault } from "../../base/fault.ts";
 import { readFileBeneath } from "../../host/beneath.ts";
 import { RLIMIT_NOFILE, resourceLimit } from "../../host/kernel.ts";
-import type { Launch } from "../contract.ts";
+import type { ProgramLaunch } from "../contract.ts";
 import { boundingCapabilities } from "./capability.ts";
 import { bindMount, depth, type HostFacts, ociConfig, type OciConfig, type OciMount, tmpfsMount } from "./config.ts";
-import type { Hierarchies } from "./cgroup.ts";
+import type { Hierarchies } from "../../host/cgroup.ts";
 import type { InstancePaths } from "./layout.ts";
 import { MountTree } from "./mountpoint.ts";
 import { type ResolvedUser, resolveUser } from "./user.ts";
@@ -30,7 +30,7 @@ export function hostFacts(hierarchies: Hierarchies): HostFacts {
  * Looks into the image's tree, makes what mounts need in it, and returns the configuration to run. Done before every
  * start, as the workload may have put a link where a directory was.
  */
-export async function prepare(launch: Launch, paths: InstancePaths, host: HostFacts): Promise<OciConfig> {
+export async function prepare(launch: ProgramLaunch, paths: InstancePaths, host: HostFacts): Promise<OciConfig> {
   if (launch.root.kind !== "directory") throw new Fault("bug", `${launch.id}: a container takes a directory as root`);
   const rootPath = launch.root.path;
   const tree = new MountTree(rootPath);
@@ -65,7 +65,7 @@ async function readAccounts(rootPath: string, path: string): Promise<string> {
   }
 }
 
-function placeMounts(launch: Launch, tree: MountTree, user: ResolvedUser, paths: InstancePaths): OciMount[] {
+function placeMounts(launch: ProgramLaunch, tree: MountTree, user: ResolvedUser, paths: InstancePaths): OciMount[] {
   const asked = [...launch.mounts].sort((left, right) => depth(left.destination) - depth(right.destination));
   const files = injectedFiles(launch).filter(
     ({ destination }) => !asked.some((mount) => mount.destination === destination),
@@ -94,7 +94,7 @@ function placeMounts(launch: Launch, tree: MountTree, user: ResolvedUser, paths:
 }
 
 /** Writes the contents of the launch's files; the rest of a launch is plain data (`launchRecord`). */
-export function writeFiles(launch: Launch, paths: InstancePaths): void {
+export function writeFiles(launch: ProgramLaunch, paths: InstancePaths): void {
   for (const directory of [paths.filesDir, paths.etcDir]) rmSync(directory, { recursive: true, force: true });
   mkdirSync(paths.filesDir, { recursive: true, mode: 0o700 });
   launch.mounts.forEach((mount, index) => {
@@ -103,7 +103,7 @@ export function writeFiles(launch: Launch, paths: InstancePaths): void {
 }
 
 /** What every program expects to find, and only the host knows. The workload may change them, as docker allows. */
-function injectedFiles(launch: Launch): { destination: string; name: string; content: string }[] {
+function injectedFiles(launch: ProgramLaunch): { destination: string; name: string; content: string }[] {
   const { resolvers } = launch.attachment;
   // With a resolver the own name is asked there, and is the address that others reach; without one it is a loopback one.
   const self = resolvers.length > 0 ? "" : `127.0.1.1\t${launch.hostname}\n`;

@@ -7,11 +7,11 @@ import type { Home } from "../../base/home.ts";
 import { readBootId } from "../../host/proc.ts";
 import { mount } from "../../host/kernel.ts";
 import { run } from "../../host/process.ts";
-import { findHierarchies, openCgroups } from "./cgroup.ts";
+import { findHierarchies, openCgroups } from "../../host/cgroup.ts";
 import { bindMount, ociConfig, type OciMount } from "./config.ts";
 import { layoutOf } from "./layout.ts";
 import { hostFacts } from "./prepare.ts";
-import { readRecord, writeRecord } from "./record.ts";
+import { readRecord, writeRecord } from "../monitor/record.ts";
 import { type Runtime, type RuntimeName, runtimes } from "./runtime.ts";
 
 /** What was found in this boot, by runtime. */

@@ -4,7 +4,7 @@ import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { errnoOf, hostFault } from "../../host/errno.ts";
 import { ioctl, O_CLOEXEC, O_PATH } from "../../host/kernel.ts";
-import { Bell } from "./bell.ts";
+import { Bell } from "../monitor/bell.ts";
 
 /** A program on a terminal of its own, whose other end is ours. */
 export interface Pty {

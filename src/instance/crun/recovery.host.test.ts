@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { backgroundCall } from "../../base/call.ts";
 import { type InstanceId, instanceId } from "../../base/id.ts";
-import type { InstanceEvent, Launch } from "../contract.ts";
+import type { InstanceEvent, ProgramLaunch } from "../contract.ts";
 import { factsOf, lines, refused, textOf, until, untilExited } from "../contract-suite.ts";
-import { findHierarchies, openCgroups } from "./cgroup.ts";
+import { findHierarchies, openCgroups } from "../../host/cgroup.ts";
 import type { ContainerEngine } from "./engine.ts";
 import { HostHarness } from "./host-harness.ts";
 import { layoutOf } from "./layout.ts";
@@ -21,7 +21,7 @@ for (const runtime of ["crun", "runc"] as const) {
     let last = 0;
     const newId = (): InstanceId => instanceId("back", "web", (last += 1), "0123abcd");
     const pathsOf = (id: InstanceId): ReturnType<ReturnType<typeof layoutOf>["of"]> => layoutOf(harness.home).of(id);
-    const started = async (change: Partial<Launch> = {}): Promise<InstanceId> => {
+    const started = async (change: Partial<ProgramLaunch> = {}): Promise<InstanceId> => {
       const id = newId();
       await engine.create(await harness.launch(id, change), call);
       await engine.start(id, call);

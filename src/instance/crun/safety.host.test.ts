@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { backgroundCall } from "../../base/call.ts";
 import { type InstanceId, instanceId } from "../../base/id.ts";
-import type { Launch } from "../contract.ts";
+import type { ProgramLaunch } from "../contract.ts";
 import { collect, execFacet, execSpec, factsOf, lines, refused, textOf, untilExited } from "../contract-suite.ts";
 import type { ContainerEngine } from "./engine.ts";
 import { HostHarness } from "./host-harness.ts";
@@ -38,7 +38,7 @@ for (const runtime of ["crun", "runc"] as const) {
     });
 
     /** Runs a script to its end and returns its output. */
-    const outputOf = async (script: string, change: Partial<Launch> = {}): Promise<string> => {
+    const outputOf = async (script: string, change: Partial<ProgramLaunch> = {}): Promise<string> => {
       const id = newId();
       await engine.create(await harness.launch(id, { argv: ["sh", "-c", script], ...change }), call);
       await engine.start(id, call);

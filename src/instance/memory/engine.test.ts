@@ -2,13 +2,14 @@ import assert from "node:assert/strict";
 import { it } from "node:test";
 import { backgroundCall } from "../../base/call.ts";
 import { type InstanceId, instanceId } from "../../base/id.ts";
-import type { Launch } from "../contract.ts";
+import type { ProgramLaunch } from "../contract.ts";
 import { engineContract } from "../contract-suite.ts";
 import { breakInstance, MemoryEngine, MemoryWorld } from "./engine.ts";
 
-function launchOf(id: InstanceId, change: Partial<Launch> = {}): Launch {
+function launchOf(id: InstanceId, change: Partial<ProgramLaunch> = {}): ProgramLaunch {
   return {
     id,
+    kind: "program",
     root: { kind: "directory", path: "/nowhere" },
     attachment: { kind: "netns", path: "/nowhere", resolvers: [] },
     hostname: "web-1",

@@ -12,6 +12,7 @@ import type {
   InstanceFacts,
   InstanceStatus,
   Launch,
+  ProgramLaunch,
   LogLine,
   LogRange,
   ProcessesFacet,
@@ -32,7 +33,7 @@ export class MemoryWorld {
 }
 
 interface MemoryInstance {
-  launch: Launch;
+  launch: ProgramLaunch;
   readonly fingerprint: string;
   status: InstanceStatus;
   pid?: number;
@@ -49,7 +50,7 @@ interface MemoryInstance {
 /** An engine that runs nothing: for tests of what is above it, and for plans of thousands of instances. */
 export class MemoryEngine implements Engine {
   readonly name = "memory";
-  readonly takes = { root: "directory", nic: "netns" } as const;
+  readonly takes = { launch: "program", root: "directory", nic: "netns" } as const;
   readonly exec: ExecFacet = { exec: async (id, spec, call) => this.#exec(id, spec, call) };
   readonly attach: AttachFacet = { attach: async (id) => this.#attach(id) };
   readonly freeze: FreezeFacet = {
@@ -100,6 +101,7 @@ export class MemoryEngine implements Engine {
   }
 
   async create(launch: Launch): Promise<void> {
+    if (launch.kind !== "program") throw new Fault("bug", `${launch.id}: this engine runs programs`);
     this.#fail("create");
     const before = this.#world.instances.get(launch.id);
     const fingerprint = canonicalJson({ ...launch, limits: undefined });

@@ -43,7 +43,7 @@ async function converges(): Promise<void> {
       await killedChurn(directory, Math.random() * 400);
       const pool = new OverlayPool(home);
       await pool.list();
-      for (const id of instances) await pool.attachRoot({ id, layers, readOnly: false }, call);
+      for (const id of instances) await pool.attachRoot({ id, kind: "directory", layers, readOnly: false }, call);
       for (const id of [plain, sized, ...copies])
         assertWhole(await patiently(() => attachSeeded(pool, id, home.runDir)));
       for (const id of instances) await pool.removeRoot(id);
@@ -117,7 +117,7 @@ async function churn(directory: string): Promise<never> {
   const pool = new OverlayPool(home);
   process.stdout.write("churning\n");
   for (let size = 1; ; size = (size % 4) + 1) {
-    await Promise.all(instances.map((id) => pool.attachRoot({ id, layers, readOnly: false }, call)));
+    await Promise.all(instances.map((id) => pool.attachRoot({ id, kind: "directory", layers, readOnly: false }, call)));
     await Promise.all([attachSeeded(pool, plain, home.runDir), growing(pool, home.runDir, size)]);
     for (const id of copies) await pool.clone.cloneVolume(sized, id, call);
     await Promise.all(instances.map((id, index) => (index === 1 ? pool.detachRoot(id) : pool.removeRoot(id))));

@@ -87,7 +87,7 @@ function scenario(what: string, body: (trial: Trial) => Promise<void>): void {
 }
 
 async function rootPath({ pool, layers }: Trial, id = web): Promise<string> {
-  const root = await pool.attachRoot({ id, layers, readOnly: false }, call);
+  const root = await pool.attachRoot({ id, kind: "directory", layers, readOnly: false }, call);
   assert.ok(root.kind === "directory");
   return root.path;
 }
@@ -137,7 +137,7 @@ scenario("sixty layers are one root", async (trial) => {
   for (let index = 0; index < 60; index += 1) {
     layers.push(await layer(trial.directory, `many-${index}`, (root) => writeFileSync(join(root, `f${index}`), "")));
   }
-  const root = await trial.pool.attachRoot({ id: web, layers, readOnly: false }, call);
+  const root = await trial.pool.attachRoot({ id: web, kind: "directory", layers, readOnly: false }, call);
   assert.ok(root.kind === "directory");
   assert.equal(readdirSync(root.path).length, 60);
   await trial.pool.removeRoot(web, call);
@@ -271,7 +271,10 @@ test("pool overlay: on a full disk everything is refused as exhausted, and nothi
         break;
       }
     }
-    await assert.rejects(pool.attachRoot({ id: other, layers: made.layers, readOnly: false }, call), exhausted);
+    await assert.rejects(
+      pool.attachRoot({ id: other, kind: "directory", layers: made.layers, readOnly: false }, call),
+      exhausted,
+    );
     await assert.rejects(pool.attachVolume({ id: data }, call), exhausted);
     assert.deepEqual(
       (await pool.list(call)).roots.map(({ id }) => id),

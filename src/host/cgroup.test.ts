@@ -4,9 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { it } from "node:test";
 import * as fc from "fast-check";
-import { isFault } from "../../base/fault.ts";
-import type { Limits } from "../contract.ts";
-import { type Cgroups, cpuQuotaUs, openCgroups, parseBlkio, parseIoStat } from "./cgroup.ts";
+import { isFault } from "../base/fault.ts";
+import { type CgroupLimits, type Cgroups, cpuQuotaUs, openCgroups, parseBlkio, parseIoStat } from "./cgroup.ts";
 
 const group = "/croft/shop.web.1.0123abcd";
 
@@ -104,7 +103,7 @@ it("writes limits so that they are read back, and their absence as none, on both
   fc.assert(
     fc.property(limits, (limits) => {
       // fast-check gives absent keys, which is what exact optional properties mean.
-      const asked = limits as Limits;
+      const asked = limits as CgroupLimits;
       withTree(version2, (cgroups, fileOf) => {
         cgroups.limit(group, asked);
         const quota = asked.cpus === undefined ? "max" : String(cpuQuotaUs(asked.cpus));

@@ -1,7 +1,7 @@
 import { readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { canonicalJson, sha256 } from "../../base/id.ts";
 import { errnoOf, hostFault } from "../../host/errno.ts";
-import type { Launch, LaunchMount } from "../contract.ts";
+import type { ProgramLaunch, LaunchMount } from "../contract.ts";
 
 /**
  * Small files of the engine's own, on tmpfs: written with a rename, so that whoever reads after a crash sees all of one
@@ -47,10 +47,10 @@ export interface LaunchRecord {
   /** Equal for launches that differ in nothing but what can be changed in place: their limits. */
   readonly fingerprint: string;
   /** File mounts have no `content` here. The limits are those in force: `resize` changes them. */
-  readonly launch: Launch;
+  readonly launch: ProgramLaunch;
 }
 
-export function launchRecord(launch: Launch): LaunchRecord {
+export function launchRecord(launch: ProgramLaunch): LaunchRecord {
   const mounts = launch.mounts.map((mount) =>
     mount.kind === "file" ? { ...mount, content: sha256(mount.content) } : mount,
   );

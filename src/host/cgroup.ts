@@ -1,10 +1,9 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Call } from "../../base/call.ts";
-import { Fault } from "../../base/fault.ts";
-import { errnoOf, hostFault } from "../../host/errno.ts";
-import { listMounts } from "../../host/mount.ts";
-import type { Limits } from "../contract.ts";
+import { type Call } from "../base/call.ts";
+import { Fault } from "../base/fault.ts";
+import { errnoOf, hostFault } from "./errno.ts";
+import { listMounts } from "./mount.ts";
 
 /**
  * Control groups, of version 1 (one tree for each controller) and version 2 (one tree for all). A group is named by its
@@ -19,7 +18,7 @@ export interface Cgroups {
   pids(path: string): number[];
   /** Moves a process into the group, which is made when missing. */
   adopt(path: string, pid: number): void;
-  limit(path: string, limits: Limits): void;
+  limit(path: string, limits: CgroupLimits): void;
   freeze(path: string): void;
   thaw(path: string): void;
   /** `freezing`: asked for, but not all of its processes have stopped. `thawed` when it is not there, too. */
@@ -29,6 +28,14 @@ export interface Cgroups {
   kill(path: string): void;
   /** Removes the group and those beneath it. Throws `failed` (errno EBUSY) while a process is left in it. */
   remove(path: string): void;
+}
+
+/** Absent: no limit. */
+export interface CgroupLimits {
+  /** In cores: 1.5. */
+  readonly cpus?: number;
+  readonly memoryBytes?: number;
+  readonly pids?: number;
 }
 
 export interface Counters {
@@ -138,7 +145,7 @@ class CgroupsV1 implements Cgroups {
     }
   }
 
-  limit(path: string, limits: Limits): void {
+  limit(path: string, limits: CgroupLimits): void {
     const quotaUs = limits.cpus === undefined ? -1 : cpuQuotaUs(limits.cpus);
     write(join(this.#in("cpu", path), "cpu.cfs_quota_us"), String(quotaUs));
     write(join(this.#in("pids", path), "pids.max"), limits.pids === undefined ? "max" : String(limits.pids));
@@ -216,7 +223,7 @@ class CgroupsV2 implements Cgroups {
     this.#write(path, "cgroup.procs", String(pid));
   }
 
-  limit(path: string, limits: Limits): void {
+  limit(path: string, limits: CgroupLimits): void {
     const quota = limits.cpus === undefined ? "max" : String(cpuQuotaUs(limits.cpus));
     this.#write(path, "cpu.max", `${quota} ${cpuPeriodUs}`);
     this.#write(path, "memory.max", limits.memoryBytes === undefined ? "max" : String(limits.memoryBytes));
