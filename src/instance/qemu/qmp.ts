@@ -101,7 +101,7 @@ export class Qmp implements Disposable {
       }
       throwIfCancelled(call);
     } catch (error) {
-      if (call.signal.aborted) void this.#post("job-cancel", { id });
+      if (call.signal.aborted) this.#post("job-cancel", { id });
       throw error;
     }
     const jobs = (await this.execute("query-jobs", {}, call)) as readonly { id: string; error?: string }[];
@@ -152,7 +152,7 @@ export class Qmp implements Disposable {
         try {
           throwIfCancelled(call);
         } catch (error) {
-          reject(error as Error);
+          reject(error);
         }
       };
       call.signal.addEventListener("abort", onAbort, { once: true });
