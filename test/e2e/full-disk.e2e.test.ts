@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
@@ -70,6 +70,13 @@ function fill(): void {
   assert.ok(freeMib() < 0.1, `${freeMib()} MiB are free`);
 }
 
+/** Somebody who takes whatever is given back, at once. */
+function greed(): Disposable {
+  const taking = `while :; do dd if=/dev/zero of=${filler()} oflag=append conv=notrunc bs=4k; done`;
+  const greedy = spawn("sh", ["-c", taking], { stdio: "ignore", detached: true });
+  return { [Symbol.dispose]: () => void process.kill(-(greedy.pid ?? assert.fail("it did not start")), "SIGKILL") };
+}
+
 test("an image that does not fit is refused as such, and leaves nothing", async () => {
   const free = freeMib();
   const archive = join(daemon.root, "big.tar");
@@ -95,6 +102,7 @@ test("what runs goes on while the disk is full, also through a restart of the da
   for (const name of ["keeper", "talker"]) assert.equal(during[name], before[name], name);
   const { stdout } = await daemon.croft(["exec", "small/keeper", "busybox", "cat", "/data/lines"]);
   assert.equal(stdout, "kept\n");
+  using _ = greed();
   for (const end of ["stop", "kill9"] as const) {
     await daemon[end]();
     // Ending well gives the log of the database back to the disk.
