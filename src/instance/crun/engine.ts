@@ -22,25 +22,25 @@ import type {
   StopPolicy,
 } from "../contract.ts";
 import { expectConnection } from "../../host/seqpacket.ts";
-import { attachTo } from "./attach.ts";
+import { attachTo } from "../monitor/attach.ts";
 import { type Cgroups, emptyCgroup, findHierarchies, openCgroups, settleFreeze } from "../../host/cgroup.ts";
-import { clearRun } from "./clear.ts";
+import { clearRun } from "../monitor/clear.ts";
 import type { HostFacts } from "./config.ts";
 import { execIn } from "./exec.ts";
 import { ExitWatch } from "../monitor/exit-watch.ts";
-import { type InstancePaths, type Layout, layoutOf } from "./layout.ts";
+import { type InstancePaths, type Layout, layoutOf } from "../monitor/layout.ts";
 import { keepLog, readLog, rotateLog } from "../monitor/log-file.ts";
-import { load, type MonitorRecord } from "./monitor.ts";
-import { factsOf, type Observation, observe } from "./observe.ts";
+import { load, type MonitorRecord } from "../monitor/conmon.ts";
+import { factsOf, type Observation, observe } from "../monitor/observe.ts";
 import { hostFacts, prepare, userNames, writeFiles } from "./prepare.ts";
 import { probeRuntime } from "./probe.ts";
 import { describeProcesses, parseNetDev } from "./process-list.ts";
 import { launchRecord, type LaunchRecord, namesIn, readText, writeRecord } from "../monitor/record.ts";
-import { type Runtime, type RuntimeName, runtimes } from "./runtime.ts";
+import { type Runtime, type RuntimeName, runtimes } from "../monitor/runtime.ts";
 import { SeccompCache } from "./seccomp-cache.ts";
 import { sendSignal, signalNumber } from "../monitor/signal.ts";
 import { Gate, Turns } from "../monitor/turn.ts";
-import { watchInstances } from "./watch.ts";
+import { watchInstances } from "../monitor/watch.ts";
 
 /**
  * Containers: an OCI runtime makes them, conmon stays with them, and this class holds no state that matters. What is
@@ -76,7 +76,7 @@ export class ContainerEngine implements Engine {
     this.name = options.runtime;
     this.#home = options.home;
     this.#runtime = runtimes[options.runtime];
-    this.#layout = layoutOf(options.home);
+    this.#layout = layoutOf(options.home, "container");
     this.#exits = new ExitWatch(this.#layout.exitDir);
     this.#seccomp = new SeccompCache(this.#layout);
   }

@@ -14,12 +14,12 @@ import type { ExecSpec, ProgramLaunch, Session } from "../contract.ts";
 import { Bell } from "../monitor/bell.ts";
 import { ociCapabilities } from "./capability.ts";
 import { type OciConfig, type OciProcess, ociUser } from "./config.ts";
-import type { InstancePaths, Layout } from "./layout.ts";
+import type { InstancePaths, Layout } from "../monitor/layout.ts";
 import { kernelMounts } from "./mountpoint.ts";
 import { lookUpUser } from "./prepare.ts";
 import { openPty, setTerminalSize } from "./pty.ts";
 import { readRecord, readText, writeRecord } from "../monitor/record.ts";
-import type { Runtime } from "./runtime.ts";
+import type { Runtime } from "../monitor/runtime.ts";
 import { sendSignal, signalNumber } from "../monitor/signal.ts";
 
 /** Where a program is started: a running instance. */

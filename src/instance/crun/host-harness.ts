@@ -10,7 +10,7 @@ import type { ProgramLaunch } from "../contract.ts";
 import type { Harness } from "../contract-suite.ts";
 import { findHierarchies, openCgroups } from "../../host/cgroup.ts";
 import { ContainerEngine } from "./engine.ts";
-import type { RuntimeName } from "./runtime.ts";
+import type { RuntimeName } from "../monitor/runtime.ts";
 
 /** A home of its own, busybox roots and a network namespace: what a test of this driver needs, and the way to be rid of it. */
 export class HostHarness implements Harness {

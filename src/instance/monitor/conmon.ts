@@ -6,11 +6,9 @@ import { Fault } from "../../base/fault.ts";
 import type { InstanceId } from "../../base/id.ts";
 import { identifyProcess, type ProcessIdentity, signalProcess } from "../../host/proc.ts";
 import { type Detached, spawnDetached } from "../../host/process.ts";
-import type { ProgramLaunch } from "../contract.ts";
-import type { OciConfig } from "./config.ts";
 import type { InstancePaths, Layout } from "./layout.ts";
-import { segmentBytes } from "../monitor/log-file.ts";
-import { readRecord, writeRecord } from "../monitor/record.ts";
+import { segmentBytes } from "./log-file.ts";
+import { readRecord, writeRecord } from "./record.ts";
 import type { Runtime, RuntimeName } from "./runtime.ts";
 
 /**
@@ -31,17 +29,27 @@ export interface Loaded {
   readonly monitorEnded: Promise<unknown>;
 }
 
+/** What the monitor has to know of what it watches over. */
+export interface Monitored {
+  readonly terminal: boolean;
+  /** Keep the main process's input open for whoever attaches. */
+  readonly stdin: boolean;
+  /** The input outlives whoever is attached to it, as a console does. */
+  readonly leaveStdinOpen?: boolean;
+  readonly log: { readonly maxBytes: number };
+}
+
 /** Longer than this only a runtime takes that hangs. */
 const loadTimeoutMs = 30_000;
 
 /**
- * Starts conmon, which makes the runtime create the container. On failure nothing of it runs, but control groups and
- * records may be left: the caller clears them away.
+ * Starts conmon, which makes the runtime create the container of this OCI configuration. On failure nothing of it runs,
+ * but control groups and records may be left: the caller clears them away.
  */
 export async function load(
   id: InstanceId,
-  launch: ProgramLaunch,
-  config: OciConfig,
+  launch: Monitored,
+  config: object,
   runtime: Runtime,
   layout: Layout,
   call: Call,
@@ -77,7 +85,7 @@ export async function load(
 
 function conmonArgv(
   id: InstanceId,
-  launch: ProgramLaunch,
+  launch: Monitored,
   runtime: Runtime,
   layout: Layout,
   paths: InstancePaths,
@@ -106,6 +114,7 @@ function conmonArgv(
     // A terminal outlives whoever is attached to it; a pipe ends with its writer, or no `cat` would ever end.
     ...(launch.terminal ? ["--terminal", "--leave-stdin-open"] : []),
     ...(launch.stdin ? ["--stdin"] : []),
+    ...(launch.leaveStdinOpen === true ? ["--leave-stdin-open"] : []),
   ];
 }
 
