@@ -65,7 +65,7 @@ export async function load(
     // Without a locale it keeps less memory, which counts for a process that every container has.
     // It notes an OOM kill in a file where it stands.
     cwd: paths.bundleDir,
-    env: { _OCI_SYNCPIPE: "3", _OCI_STARTPIPE: "4", LANG: "C" },
+    env: { _OCI_SYNCPIPE: "3", _OCI_STARTPIPE: "4", LANG: "C", ...runtime.env },
     stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],
   });
   const identity = identifyProcess(conmon.pid) ?? { pid: conmon.pid, startTicks: 0 };
