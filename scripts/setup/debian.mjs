@@ -17,6 +17,9 @@ export const runtimePackages = {
   "erofs-utils": "fsck.erofs",
   e2fsprogs: "mkfs.ext4",
   "util-linux": "unshare",
+  "qemu-utils": "qemu-img",
+  gpgv: "gpgv",
+  "xz-utils": "xz",
   "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
 };
 
@@ -32,6 +35,7 @@ export const testPackages = {
   zstd: "zstd",
   procps: "ps",
   openssl: "openssl",
+  gpg: "gpg",
 };
 
 /** What the benchmark compares with. */
