@@ -1,6 +1,6 @@
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
-import { instanceId, shortHash, type InstanceId, type NetworkId, type VolumeId } from "../base/id.ts";
+import type { InstanceId, NetworkId, VolumeId } from "../base/id.ts";
 import type { Engine, InstanceFacts } from "../instance/contract.ts";
 import type { NewEvent } from "../event/contract.ts";
 import type { PortSpec } from "../network/contract.ts";
@@ -110,66 +110,33 @@ export class Actor {
   }
 
   /**
-   * A new volume takes over what the image of its first user has at that place. Where that user's root is a directory it is
-   * attached for it: the instance needs it next anyway.
+   * A new volume takes over what the image of its first user has at that place, so that user's root is attached for it,
+   * as a directory, also where the engine takes another kind: making the instance replaces it.
    */
   async #createVolume(id: VolumeId, call: Call): Promise<void> {
-    const { images, pool } = this.#parts;
     for (const instance of this.#state.desired().instances) {
       const mount = instance.section.mounts.find(
         (known) => known.kind === "volume" && volumeIdOf(this.#state.name, known.volume) === id,
       );
       if (mount === undefined || instance.image === undefined) continue;
-      const { layers } = await images.get(instance.image, call);
-      const { takes } = this.#engines.of(instance.section.kind);
-      const root =
-        takes.root === "directory"
-          ? await pool.attachRoot(
-              { id: instance.id, kind: "directory", layers, readOnly: instance.section.readOnly },
-              call,
-            )
-          : undefined;
-      if (root !== undefined) this.#sight.sawRoot(instance.id, true);
-      return void (await this.#attachSeeded(id, { instance, layers, root, path: mount.destination }, call));
+      const { layers } = await this.#parts.images.get(instance.image, call);
+      const root = await this.#attachRoot(instance, "directory", layers, call);
+      return void (await this.#attachVolume({ id, ...this.#volumeSize(id), ...seedOf(root, mount.destination) }, call));
     }
     await this.#attachVolume({ id, ...this.#volumeSize(id) }, call);
   }
 
-  /**
-   * Attaches a volume that, when it is new, begins as what the image has at `path`. A guest's root is no directory of the
-   * host, so the image is attached for the moment of copying beneath an id of its own: left behind by a crash, it is a
-   * root that nobody wants, and the loop removes it.
-   */
-  async #attachSeeded(
-    id: VolumeId,
-    from: {
-      readonly instance: DesiredInstance;
-      readonly layers: RootSpec["layers"];
-      readonly root: Root | undefined;
-      readonly path: string;
-    },
+  async #attachRoot(
+    { id, section }: DesiredInstance,
+    kind: Root["kind"],
+    layers: RootSpec["layers"],
     call: Call,
-  ): Promise<AttachedVolume> {
-    const { pool } = this.#parts;
-    const spec = { id, ...this.#volumeSize(id) };
-    const { root, path, layers, instance } = from;
-    if (root?.kind === "directory")
-      return await this.#attachVolume({ ...spec, seed: { rootPath: root.path, path } }, call);
-    if (this.#sight.volumes.has(id)) return await this.#attachVolume(spec, call);
-    const seedId = instanceId(
-      this.#state.name,
-      instance.name,
-      instance.ordinal,
-      shortHash(`seed ${id} ${instance.id}`, 8),
-    );
-    this.#sight.passing.add(seedId);
-    try {
-      const seed = await pool.attachRoot({ id: seedId, kind: "directory", layers, readOnly: true }, call);
-      if (seed.kind !== "directory") throw new Fault("bug", `pool ${pool.name} attached a directory as a ${seed.kind}`);
-      return await this.#attachVolume({ ...spec, seed: { rootPath: seed.path, path } }, call);
-    } finally {
-      await pool.removeRoot(seedId, call).finally(() => this.#sight.passing.delete(seedId));
-    }
+  ): Promise<Root> {
+    const { ownerUid } = this.#engines.of(section.kind).takes;
+    const owner = ownerUid === undefined ? {} : { ownerUid };
+    const root = await this.#parts.pool.attachRoot({ id, kind, layers, readOnly: section.readOnly, ...owner }, call);
+    this.#sight.sawRoot(id, true);
+    return root;
   }
 
   #volumeSize(id: VolumeId): { readonly sizeBytes?: number } {
@@ -190,24 +157,26 @@ export class Actor {
 
   async #createInstance(instance: DesiredInstance, call: Call): Promise<void> {
     const { id, section } = instance;
-    const { images, pool } = this.#parts;
     const engine = this.#engines.of(section.kind);
     if (instance.image === undefined) throw new Fault("bug", `${id} has no image digest`);
-    const image = await images.get(instance.image, call);
+    const image = await this.#parts.images.get(instance.image, call);
     const nowMs = call.clock.nowMs();
-    const [root, attachment] = await Promise.all([
-      pool.attachRoot({ id, kind: engine.takes.root, layers: image.layers, readOnly: section.readOnly }, call),
+    const mounts = section.mounts.filter((mount) => mount.kind === "volume");
+    const isNew = (volume: string): boolean => !this.#sight.volumes.has(volumeIdOf(this.#state.name, volume));
+    // A new volume takes over what is in the image, which only a directory shows.
+    const looksInside = engine.takes.root === "block" && mounts.some(({ volume }) => isNew(volume));
+    const [first, attachment] = await Promise.all([
+      this.#attachRoot(instance, looksInside ? "directory" : engine.takes.root, image.layers, call),
       this.#attachNetwork(instance, call),
       this.#state.putInstance(id, (known) => ({ createdMs: nowMs, restarts: 0, ...known, id, section }), call),
     ]);
-    this.#sight.sawRoot(id, true);
     const volumes = new Map<string, AttachedVolume>();
-    for (const mount of section.mounts) {
-      if (mount.kind !== "volume") continue;
+    for (const mount of mounts) {
       const volume = volumeIdOf(this.#state.name, mount.volume);
-      const from = { instance, layers: image.layers, root, path: mount.destination };
-      volumes.set(mount.volume, await this.#attachSeeded(volume, from, call));
+      const spec = { id: volume, ...this.#volumeSize(volume), ...seedOf(first, mount.destination) };
+      volumes.set(mount.volume, await this.#attachVolume(spec, call));
     }
+    const root = looksInside ? await this.#attachRoot(instance, engine.takes.root, image.layers, call) : first;
     const launch = await launchOf(this.#state.name, instance, image, { root, attachment, volumes }, this.#parts, call);
     await engine.create(launch, call);
     const before = this.#sight.instances.get(id);
@@ -220,7 +189,7 @@ export class Actor {
   async #attachNetwork(instance: DesiredInstance, call: Call): ReturnType<Parts["network"]["attach"]> {
     const { id, section } = instance;
     const { network } = this.#parts;
-    const { nic: kind, tapOwnerUid } = this.#engines.of(section.kind).takes;
+    const { nic: kind, ownerUid } = this.#engines.of(section.kind).takes;
     const nics: PortSpec["nics"][number][] = [];
     for (const name of section.networks) {
       const networkId = networkIdOf(this.#state.name, name);
@@ -228,7 +197,7 @@ export class Actor {
       nics.push({ network: networkId, address, names: namesOf(this.#state.name, instance) });
     }
     const hostname = section.hostname ?? displayName(instance);
-    const owner = tapOwnerUid === undefined ? {} : { tapOwnerUid };
+    const owner = ownerUid === undefined ? {} : { tapOwnerUid: ownerUid };
     const attachment = await network.attach({ id, kind, hostname, nics, ...owner }, call);
     this.#sight.sawPort(id);
     return attachment;
@@ -365,6 +334,10 @@ export class Actor {
     if (instance === undefined) throw new Fault("cancelled", `${id} is not wanted any more`);
     return instance;
   }
+}
+
+function seedOf(root: Root, path: string): Pick<VolumeSpec, "seed"> {
+  return root.kind === "directory" ? { seed: { rootPath: root.path, path } } : {};
 }
 
 const defaultGraceMs = 10_000;

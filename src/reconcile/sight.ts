@@ -17,8 +17,6 @@ export class Sight {
   readonly roots = new Map<InstanceId, boolean>();
   readonly networks = new Map<NetworkId, Omit<NetworkFacts["networks"][number], "id">>();
   readonly volumes = new Map<VolumeId, VolumeFacts>();
-  /** Roots that an action made for the time it takes: not instances, and nobody's to remove but the action's. */
-  readonly passing = new Set<InstanceId>();
   routingIntact = false;
 
   readonly #engines: readonly Engine[];
@@ -60,7 +58,7 @@ export class Sight {
       );
       replace(
         this.roots,
-        pool.roots.filter(({ id }) => !this.passing.has(id)).map((root) => [root.id, root.attached]),
+        pool.roots.map((root) => [root.id, root.attached]),
         touched,
       );
       replace(

@@ -66,8 +66,8 @@ export interface MemoryInstance {
 /** What an engine of each kind takes. */
 const takes = {
   container: { launch: "program", root: "directory", nic: "netns" },
-  microvm: { launch: "program", root: "block", nic: "tap", tapOwnerUid: 990 },
-  vm: { launch: "machine", root: "block", nic: "tap", tapOwnerUid: 991 },
+  microvm: { launch: "program", root: "block", nic: "tap", ownerUid: 990 },
+  vm: { launch: "machine", root: "block", nic: "tap", ownerUid: 991 },
 } as const satisfies Readonly<Record<string, Engine["takes"]>>;
 
 /** Which engine it stands for. */
