@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { backgroundCall, systemClock } from "../base/call.ts";
 import { isFault } from "../base/fault.ts";
 import { type InstanceId, type VolumeId, instanceId } from "../base/id.ts";
-import type { LayerFile, Pool, RootSpec } from "./contract.ts";
+import type { LayerFile, Pool, Root, RootSpec } from "./contract.ts";
 
 /** A fresh pool, two layers that it can attach (lowest first), and the way to take all of it away again. */
 export interface PoolUnderTest {
@@ -38,9 +38,18 @@ export function poolContract(name: string, make: () => Promise<PoolUnderTest>): 
     assert.deepEqual(await pool.list(call), { roots: [], volumes: [] });
   });
 
-  behaviour("a root is attached, detached and removed, each as often as one likes", async ({ pool, layers }) => {
-    const spec: RootSpec = { id: web, kind: "directory", layers, readOnly: false };
+  /** For both kinds of roots. */
+  const rootBehaviour = (what: string, body: (under: PoolUnderTest, kind: Root["kind"]) => Promise<void>): void => {
+    for (const kind of ["directory", "block"] as const) {
+      behaviour(`${what} (${kind})`, (under) => body(under, kind));
+    }
+  };
+
+  rootBehaviour("a root is attached, detached and removed, each as often as one likes", async (under, kind) => {
+    const { pool, layers } = under;
+    const spec: RootSpec = { id: web, kind, layers, readOnly: false };
     const root = await pool.attachRoot(spec, call);
+    assert.equal(root.kind, kind);
     assert.deepEqual(await pool.attachRoot(spec, call), root);
     assert.deepEqual(await rootsOf(pool), [[web, true]]);
     await pool.detachRoot(web, call);
@@ -52,19 +61,48 @@ export function poolContract(name: string, make: () => Promise<PoolUnderTest>): 
     assert.deepEqual(await rootsOf(pool), []);
   });
 
-  behaviour("roots that share layers do not depend on each other", async ({ pool, layers }) => {
+  rootBehaviour("roots that share layers do not depend on each other", async ({ pool, layers }, kind) => {
     const ids = [web, other];
-    const roots = await Promise.all(
-      ids.map((id) => pool.attachRoot({ id, kind: "directory", layers, readOnly: false }, call)),
-    );
+    const roots = await Promise.all(ids.map((id) => pool.attachRoot({ id, kind, layers, readOnly: false }, call)));
     assert.notDeepEqual(roots[0], roots[1]);
     await pool.removeRoot(web, call);
     assert.deepEqual(await rootsOf(pool), [[other, true]]);
   });
 
-  behaviour("an image without layers has a root", async ({ pool }) => {
-    await pool.attachRoot({ id: web, kind: "directory", layers: [], readOnly: false }, call);
+  rootBehaviour("an image without layers has a root", async ({ pool }, kind) => {
+    await pool.attachRoot({ id: web, kind, layers: [], readOnly: false }, call);
     assert.deepEqual(await rootsOf(pool), [[web, true]]);
+  });
+
+  behaviour("a block root hands back the layers, and a writable file unless it is read-only", async (under) => {
+    const { pool, layers } = under;
+    const root = await pool.attachRoot({ id: web, kind: "block", layers, readOnly: false }, call);
+    assert.ok(root.kind === "block");
+    assert.deepEqual(root.layers, layers);
+    assert.equal(typeof root.writable, "string");
+    const sealed = await pool.attachRoot({ id: other, kind: "block", layers, readOnly: true }, call);
+    assert.deepEqual(sealed, { kind: "block", layers });
+    assert.deepEqual(await rootsOf(pool), [
+      [web, true],
+      [other, true],
+    ]);
+    await pool.removeRoot(other, call);
+    assert.deepEqual(await rootsOf(pool), [[web, true]]);
+  });
+
+  behaviour("a directory that was attached to look into the image gives way to the block root", async (under) => {
+    const { pool, layers } = under;
+    const spec = { id: web, layers, readOnly: false };
+    await pool.attachRoot({ ...spec, kind: "directory" }, call);
+    const root = await pool.attachRoot({ ...spec, kind: "block" }, call);
+    assert.equal(root.kind, "block");
+    assert.deepEqual(await rootsOf(pool), [[web, true]]);
+    await pool.attachRoot({ ...spec, kind: "directory" }, call);
+    assert.deepEqual(await pool.attachRoot({ ...spec, kind: "block" }, call), root, "it is the same one");
+    await pool.detachRoot(web, call);
+    assert.deepEqual(await rootsOf(pool), [[web, false]]);
+    await pool.removeRoot(web, call);
+    assert.deepEqual(await rootsOf(pool), []);
   });
 
   behaviour("what is not there is detached and removed at once", async ({ pool }) => {
@@ -108,9 +146,9 @@ export function poolContract(name: string, make: () => Promise<PoolUnderTest>): 
     assert.deepEqual(await pool.attachVolume({ id: data }, call), grown);
   });
 
-  behaviour("a cancelled call makes nothing", async ({ pool, layers }) => {
+  rootBehaviour("a cancelled call makes nothing", async ({ pool, layers }, kind) => {
     const cancelled = backgroundCall(systemClock, AbortSignal.abort());
-    const root = pool.attachRoot({ id: web, kind: "directory", layers, readOnly: false }, cancelled);
+    const root = pool.attachRoot({ id: web, kind, layers, readOnly: false }, cancelled);
     await assert.rejects(root, (error) => isFault(error, "cancelled"));
     const volume = pool.attachVolume({ id: data, sizeBytes: 16 * mebibyte }, cancelled);
     await assert.rejects(volume, (error) => isFault(error, "cancelled"));

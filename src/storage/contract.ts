@@ -32,8 +32,13 @@ export interface RootSpec {
   /** Paths of EROFS layer files, lowest first. Empty for an image without layers. */
   readonly layers: readonly LayerFile[];
   readonly readOnly: boolean;
-  /** What the instance's engine takes. */
+  /**
+   * What the instance's engine takes. A directory may be attached beside a block root, to look into the image; attaching
+   * the block root ends it.
+   */
   readonly kind: Root["kind"];
+  /** For `block`: the user who may open the writable file, as a number. Default: root. */
+  readonly ownerUid?: number;
 }
 
 export interface LayerFile {

@@ -34,7 +34,7 @@ export interface Observed {
 export interface ObservedInstance {
   readonly id: InstanceId;
   /** `exited`: it ended by itself and its restart policy decides. One that we stopped, or that a reboot ended, is `created`. */
-  readonly status: "created" | "running" | "frozen" | "exited";
+  readonly status: "created" | "running" | "frozen" | "suspended" | "exited";
   /** `none`: no health check; counts as healthy while running. */
   readonly health: "none" | "starting" | "healthy" | "unhealthy";
   /** What it was last asked to be, for the fields that change in place. Absent when unknown: then it is brought up to date. */

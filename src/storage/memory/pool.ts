@@ -26,7 +26,9 @@ export class MemoryPool implements Pool {
   async attachRoot(root: RootSpec, call: Call): Promise<Root> {
     throwIfCancelled(call);
     this.#roots.set(root.id, { attached: true });
-    return { kind: "directory", path: `/memory/roots/${root.id}` };
+    if (root.kind === "directory") return { kind: "directory", path: `/memory/roots/${root.id}` };
+    const { kind, layers } = root;
+    return root.readOnly ? { kind, layers } : { kind, layers, writable: `/memory/roots/${root.id}/writable.ext4` };
   }
 
   async detachRoot(id: InstanceId): Promise<void> {

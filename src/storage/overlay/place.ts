@@ -8,13 +8,17 @@ import { errnoOf, hostFault } from "../../host/errno.ts";
 /**
  * Where everything of this driver is, derived from the ids alone.
  *
- *     lib/pool/roots/<instance>/upper, work      the writable part
+ *     lib/pool/roots/<instance>/upper, work      the writable part of a directory root
+ *                               writable.ext4    the same of a block root, and
+ *                               writable.durable that it is known to have reached the disk
+ *     lib/pool/blank-<version>.ext4              what every such file begins as
  *     lib/pool/volumes/<volume>/volume.json      what it was made as, and
  *                               data/            its content, or
  *                               disk.ext4        a file system that holds it, which is the quota
  *     run/pool/layers/<digest>/                  a layer, mounted once for all roots
  *     run/pool/roots/<instance>/                 the merged root
  *     run/pool/roots/<instance>.json             the layers that root needs
+ *     run/pool/blocks/<instance>                 that its block root is attached, and since which boot
  *     run/pool/volumes/<volume>/                 the volume, as it is handed out
  *
  * A name that ends with `~new` or `~removed` is a folder that is being made or deleted: what has its plain name is whole.
@@ -25,6 +29,7 @@ export interface Places {
   readonly libVolumes: string;
   readonly runLayers: string;
   readonly runRoots: string;
+  readonly runBlocks: string;
   readonly runVolumes: string;
   /** The lowest layer of an image that has none. */
   readonly emptyLayer: string;
@@ -39,6 +44,7 @@ export function placesIn(home: Home): Places {
     libVolumes: join(lib, "volumes"),
     runLayers: join(run, "layers"),
     runRoots: join(run, "roots"),
+    runBlocks: join(run, "blocks"),
     runVolumes: join(run, "volumes"),
     emptyLayer: join(run, "empty"),
   };

@@ -9,9 +9,11 @@ import type { InstanceId, VolumeId } from "../../base/id.ts";
 import { removeTree } from "../../host/file.ts";
 import { mountOverlay, unmount } from "../../host/mount.ts";
 import type { AttachedVolume, CloneFacet, Pool, PoolFacts, Root, RootSpec, VolumeSpec } from "../contract.ts";
+import { BlockRoots } from "./block.ts";
 import { diskObstacle } from "./disk.ts";
 import { type Places, placesIn } from "./place.ts";
 import { Roots } from "./root.ts";
+import { Turns } from "./turns.ts";
 import { Volumes } from "./volume.ts";
 
 /** Roots as overlays and volumes as directories or disks, on whatever file system the home is on. See `place.ts`. */
@@ -20,6 +22,8 @@ export class OverlayPool implements Pool {
   readonly clone: CloneFacet;
   readonly #places: Places;
   readonly #roots: Roots;
+  readonly #blocks: BlockRoots;
+  readonly #turns = new Turns<InstanceId>();
   readonly #volumes: Volumes;
 
   constructor(home: Home) {
@@ -27,6 +31,7 @@ export class OverlayPool implements Pool {
     // Images hold files that are setuid and owned by all sorts of users: nobody but root may walk in.
     mkdirSync(this.#places.lib, { recursive: true, mode: 0o700 });
     this.#roots = new Roots(this.#places);
+    this.#blocks = new BlockRoots(this.#places);
     this.#volumes = new Volumes(this.#places);
     this.clone = { cloneVolume: (source, target, call) => this.#volumes.clone(source, target, call) };
   }
@@ -55,15 +60,26 @@ export class OverlayPool implements Pool {
   }
 
   attachRoot(root: RootSpec, call: Call): Promise<Root> {
-    return this.#roots.attach(root, call);
+    if (root.kind === "directory") return this.#roots.attach(root, call);
+    return this.#turns.run(root.id, `attach the root of ${root.id}`, async () => {
+      const attached = await this.#blocks.attach(root, call);
+      await this.#roots.drop(root.id);
+      return attached;
+    });
   }
 
   detachRoot(id: InstanceId): Promise<void> {
-    return this.#roots.detach(id);
+    return this.#turns.run(id, `detach the root of ${id}`, async () => {
+      await this.#blocks.detach(id);
+      await this.#roots.detach(id);
+    });
   }
 
   removeRoot(id: InstanceId): Promise<void> {
-    return this.#roots.remove(id);
+    return this.#turns.run(id, `remove the root of ${id}`, async () => {
+      this.#blocks.abandon(id);
+      await this.#roots.remove(id);
+    });
   }
 
   attachVolume(volume: VolumeSpec, call: Call): Promise<AttachedVolume> {
@@ -79,6 +95,22 @@ export class OverlayPool implements Pool {
   }
 
   async list(): Promise<PoolFacts> {
-    return { roots: this.#roots.list(), volumes: await this.#volumes.list() };
+    const directories = new Map(this.#roots.list().map((root) => [root.id, root]));
+    const blocks = new Map(this.#blocks.list().map((root) => [root.id, root]));
+    const ids = [...new Set([...directories.keys(), ...blocks.keys()])].sort();
+    return {
+      roots: ids.map((id) => this.#rootFacts(id, directories.get(id), blocks.get(id))),
+      volumes: await this.#volumes.list(),
+    };
+  }
+
+  /** An instance has one root to those above, in whatever way it is attached. */
+  #rootFacts(
+    id: InstanceId,
+    ...known: readonly (PoolFacts["roots"][number] | undefined)[]
+  ): PoolFacts["roots"][number] {
+    const usedBytes = this.#blocks.usedBytes(id);
+    const attached = known.some((root) => root?.attached === true);
+    return usedBytes === undefined ? { id, attached } : { id, attached, usedBytes };
   }
 }

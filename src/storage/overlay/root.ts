@@ -71,6 +71,13 @@ export class Roots {
     await removeTree(removedAt(own));
   }
 
+  /** Ends the directory and deletes what was written to it; the instance's folder stays. Costs nothing where none is. */
+  async drop(id: InstanceId): Promise<void> {
+    const own = join(this.#places.libRoots, nameOf(id));
+    if (isMountPoint(join(this.#places.runRoots, nameOf(id)))) await this.#end(id, "abandoned");
+    for (const name of ["upper", "upper~new", "work"]) await removeTree(join(own, name));
+  }
+
   list(): PoolFacts["roots"] {
     const ids = idsIn([this.#places.libRoots, this.#places.runRoots]) as InstanceId[];
     return ids.map((id) => ({ id, attached: isMountPoint(join(this.#places.runRoots, id)) }));

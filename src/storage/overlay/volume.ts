@@ -14,6 +14,7 @@ import type { AttachedVolume, VolumeFacts, VolumeSpec } from "../contract.ts";
 import { dataInDisk, diskObstacle, formatDisk, growDisk, mountDisk, spaceFaults, usedBytesOf } from "./disk.ts";
 import { endMount } from "./mount-point.ts";
 import { type Places, idsIn, madeAt, nameOf, removedAt } from "./place.ts";
+import { Turns } from "./turns.ts";
 
 /** What `volume.json` says. */
 interface Made {
@@ -30,15 +31,14 @@ interface Made {
  */
 export class Volumes {
   readonly #places: Places;
-  /** Several instances may ask for one volume at once; they take turns. */
-  readonly #turns = new Map<VolumeId, Promise<void>>();
+  readonly #turns = new Turns<VolumeId>();
 
   constructor(places: Places) {
     this.#places = places;
   }
 
   attach(spec: VolumeSpec, call: Call): Promise<AttachedVolume> {
-    return this.#inTurn(spec.id, `attach volume ${spec.id}`, async () => {
+    return this.#turns.run(spec.id, `attach volume ${spec.id}`, async () => {
       throwIfCancelled(call);
       const { own, target } = this.#placesOf(spec.id);
       if (!(await fileExists(own))) await this.#make(spec, call);
@@ -51,11 +51,11 @@ export class Volumes {
   }
 
   detach(id: VolumeId): Promise<void> {
-    return this.#inTurn(id, `detach volume ${id}`, () => endMount(this.#placesOf(id).target, "kept"));
+    return this.#turns.run(id, `detach volume ${id}`, () => endMount(this.#placesOf(id).target, "kept"));
   }
 
   remove(id: VolumeId): Promise<void> {
-    return this.#inTurn(id, `remove volume ${id}`, async () => {
+    return this.#turns.run(id, `remove volume ${id}`, async () => {
       const { own, target } = this.#placesOf(id);
       await endMount(target, "kept");
       await removeTree(removedAt(own));
@@ -74,14 +74,14 @@ export class Volumes {
 
   /** A copy of the content as it is, in a new volume of the same kind; blocks are shared where the file system can. */
   async clone(source: VolumeId, target: VolumeId, call: Call): Promise<void> {
-    const origin = await this.#inTurn(source, `clone volume ${source}`, async () => {
+    const origin = await this.#turns.run(source, `clone volume ${source}`, async () => {
       const { own, target } = this.#placesOf(source);
       if (!(await fileExists(own))) throw new Fault("not-found", `there is no volume ${source}`);
       const made = await readMade(own);
       await mountVolume(own, made, target);
       return { made, rootPath: contentOf(target, made) };
     });
-    await this.#inTurn(target, `clone volume ${source} to ${target}`, async () => {
+    await this.#turns.run(target, `clone volume ${source} to ${target}`, async () => {
       if (await fileExists(this.#placesOf(target).own)) return;
       const { made, rootPath } = origin;
       await this.#make({ ...made, id: target, seed: { rootPath, path: "/" } }, call);
@@ -131,22 +131,6 @@ export class Volumes {
   #placesOf(id: VolumeId): { readonly own: string; readonly target: string } {
     const name = nameOf(id);
     return { own: join(this.#places.libVolumes, name), target: join(this.#places.runVolumes, name) };
-  }
-
-  async #inTurn<Result>(id: VolumeId, attempted: string, work: () => Promise<Result>): Promise<Result> {
-    const before = this.#turns.get(id) ?? Promise.resolve();
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const mine = before.then(() => promise);
-    this.#turns.set(id, mine);
-    await before;
-    try {
-      return await work();
-    } catch (error) {
-      throw hostFault(error, attempted);
-    } finally {
-      resolve();
-      if (this.#turns.get(id) === mine) this.#turns.delete(id);
-    }
   }
 }
 

@@ -1,0 +1,156 @@
+import {
+  chownSync,
+  closeSync,
+  fstatSync,
+  fsync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { type Call, throwIfCancelled } from "../../base/call.ts";
+import type { InstanceId } from "../../base/id.ts";
+import { errnoOf } from "../../host/errno.ts";
+import { removeTree } from "../../host/file.ts";
+import { readBootId } from "../../host/proc.ts";
+import { run } from "../../host/process.ts";
+import type { PoolFacts, Root, RootSpec } from "../contract.ts";
+import { BlankDisks } from "./blank.ts";
+import { removeIfThere } from "./mount-point.ts";
+import { type Places, idsIn, madeAt, nameOf } from "./place.ts";
+
+/**
+ * Roots for guests with a kernel of their own: the layers as they are, and a file system in a sparse file.
+ *
+ * Making one waits for no disk, so a power cut within seconds may leave a file that looks whole and is not. Once it is
+ * known to be on the disk, a file beside it says so. One without that, found after a reboot, is checked, and made anew
+ * when it is broken: nothing that a guest was promised to be kept can be in it, as its first such promise would have
+ * put all of the file on the disk.
+ */
+export class BlockRoots {
+  readonly #places: Places;
+  readonly #blank: BlankDisks;
+  readonly #bootId = readBootId();
+  /** What cancels the work of putting new files on the disk, for those that wait for it. */
+  readonly #waiting = new Map<InstanceId, () => void>();
+
+  constructor(places: Places) {
+    this.#places = places;
+    this.#blank = new BlankDisks(places.lib);
+  }
+
+  async prepare(call: Call): Promise<void> {
+    await this.#blank.prepare(call);
+  }
+
+  async attach(spec: RootSpec, call: Call): Promise<Root> {
+    throwIfCancelled(call);
+    const { id, layers } = spec;
+    const own = join(this.#places.libRoots, nameOf(id));
+    const path = join(own, writableName);
+    if (!spec.readOnly) {
+      if (isThere(path) && !this.isAttached(id) && !isThere(durableMark(own))) await this.#recheck(own, path, call);
+      if (!isThere(path)) await this.#make(id, own, path, spec.ownerUid ?? 0, call);
+      else if (statSync(path).uid !== (spec.ownerUid ?? 0)) chownSync(path, spec.ownerUid ?? 0, 0);
+    }
+    mkdirSync(this.#places.runBlocks, { recursive: true, mode: 0o700 });
+    writeFileSync(join(this.#places.runBlocks, nameOf(id)), this.#bootId);
+    return spec.readOnly ? { kind: "block", layers } : { kind: "block", layers, writable: path };
+  }
+
+  /** Returns when what was written is on the disk. */
+  async detach(id: InstanceId): Promise<void> {
+    if (this.#waiting.has(id)) await this.#settle(id, join(this.#places.libRoots, nameOf(id)));
+    this.abandon(id);
+  }
+
+  /** The file itself goes with the instance's folder. */
+  abandon(id: InstanceId): void {
+    this.#waiting.get(id)?.();
+    this.#waiting.delete(id);
+    removeIfThere(() => unlinkSync(join(this.#places.runBlocks, nameOf(id))));
+  }
+
+  /** Whether it was handed out since the machine started. */
+  isAttached(id: InstanceId): boolean {
+    try {
+      return readFileSync(join(this.#places.runBlocks, nameOf(id)), "utf8") === this.#bootId;
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return false;
+      throw error;
+    }
+  }
+
+  list(): PoolFacts["roots"] {
+    const ids = idsIn([this.#places.runBlocks]) as InstanceId[];
+    return ids.map((id) => ({ id, attached: this.isAttached(id) }));
+  }
+
+  usedBytes(id: InstanceId): number | undefined {
+    const facts = statSync(join(this.#places.libRoots, nameOf(id), writableName), { throwIfNoEntry: false });
+    return facts === undefined ? undefined : facts.blocks * statBlockBytes;
+  }
+
+  async #make(id: InstanceId, own: string, path: string, ownerUid: number, call: Call): Promise<void> {
+    const isNew = !isThere(own);
+    try {
+      mkdirSync(own, { recursive: true, mode: 0o700 });
+      removeIfThere(() => unlinkSync(madeAt(path)));
+      removeIfThere(() => unlinkSync(durableMark(own)));
+      await this.#blank.write(madeAt(path), ownerUid, call);
+      renameSync(madeAt(path), path);
+    } catch (error) {
+      await removeTree(isNew ? own : madeAt(path)).catch(() => {});
+      throw error;
+    }
+    // Not at once: most of what runs for seconds only never needs it.
+    const cancel = call.clock.after(settleAfterMs, () => void this.#settle(id, own).catch(() => {}));
+    this.#waiting.set(id, cancel);
+  }
+
+  async #settle(id: InstanceId, own: string): Promise<void> {
+    this.#waiting.get(id)?.();
+    this.#waiting.delete(id);
+    await markDurable(own);
+  }
+
+  /** What a power cut left. Nothing runs on it. */
+  async #recheck(own: string, path: string, call: Call): Promise<void> {
+    const attempted = `check ${path}`;
+    // 1 and 2: mended. Its journal is played back first.
+    const check = { attempted, okCodes: [0, 1, 2, 4, 8, 12], timeoutMs: 600_000, endsWithUs: true };
+    const { code } = await run(["e2fsck", "-f", "-p", path], check, call);
+    if (code > 2) unlinkSync(path);
+    else await markDurable(own);
+  }
+}
+
+const writableName = "writable.ext4";
+const statBlockBytes = 512;
+const settleAfterMs = 10_000;
+
+function durableMark(own: string): string {
+  return join(own, "writable.durable");
+}
+
+async function markDurable(own: string): Promise<void> {
+  const path = join(own, writableName);
+  const fd = openSync(path, "r");
+  try {
+    await promisify(fsync)(fd);
+    // Meanwhile the root may have been removed and made again.
+    if (statSync(path, { throwIfNoEntry: false })?.ino !== fstatSync(fd).ino) return;
+    writeFileSync(durableMark(own), "");
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function isThere(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false }) !== undefined;
+}
