@@ -37,11 +37,6 @@ export class BlankDisks {
     this.#path = join(lib, `blank-${version}.ext4`);
   }
 
-  /** Has what `write` needs, so that no instance waits for it. */
-  async prepare(call: Call): Promise<void> {
-    await this.#known(call);
-  }
-
   /** Makes the file at `path`, which must not be there, in one go. It is whole when this returns, but not yet on the disk. */
   async write(path: string, ownerUid: number, call: Call): Promise<void> {
     const pieces = await this.#known(call);

@@ -44,10 +44,6 @@ export class BlockRoots {
     this.#blank = new BlankDisks(places.lib);
   }
 
-  async prepare(call: Call): Promise<void> {
-    await this.#blank.prepare(call);
-  }
-
   async attach(spec: RootSpec, call: Call): Promise<Root> {
     throwIfCancelled(call);
     const { id, layers } = spec;

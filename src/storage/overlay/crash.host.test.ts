@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { backgroundCall } from "../../base/call.ts";
 import { isFault } from "../../base/fault.ts";
 import { homeBeneath } from "../../base/home.ts";
-import { type VolumeId, instanceId, sha256 } from "../../base/id.ts";
+import { type InstanceId, type VolumeId, instanceId, sha256 } from "../../base/id.ts";
 import { errnoOf } from "../../host/errno.ts";
 import { listMounts, unmount } from "../../host/mount.ts";
 import { run, stream } from "../../host/process.ts";
@@ -22,6 +22,7 @@ const call = backgroundCall();
 const rounds = 15;
 const seedFiles = 200;
 const instances = [1, 2, 3].map((ordinal) => instanceId("shop", "web", ordinal, "0123abcd"));
+const guests = [1, 2, 3].map((ordinal) => instanceId("shop", "guest", ordinal, "0123abcd"));
 const plain = "shop.plain" as VolumeId;
 const sized = "shop.sized" as VolumeId;
 const copies = ["shop.copy"] as VolumeId[];
@@ -44,9 +45,10 @@ async function converges(): Promise<void> {
       const pool = new OverlayPool(home);
       await pool.list();
       for (const id of instances) await pool.attachRoot({ id, kind: "directory", layers, readOnly: false }, call);
+      for (const id of guests) await assertMountable(pool, id);
       for (const id of [plain, sized, ...copies])
         assertWhole(await patiently(() => attachSeeded(pool, id, home.runDir)));
-      for (const id of instances) await pool.removeRoot(id);
+      for (const id of [...instances, ...guests]) await pool.removeRoot(id);
       for (const id of [plain, sized, ...copies]) await pool.removeVolume(id);
       assert.deepEqual(await pool.list(), { roots: [], volumes: [] });
       assert.deepEqual(listMounts(directory), []);
@@ -110,6 +112,12 @@ function assertWhole({ path }: { readonly path: string }): void {
   }
 }
 
+async function assertMountable(pool: OverlayPool, id: InstanceId): Promise<void> {
+  const root = await pool.attachRoot({ id, kind: "block", layers: [], readOnly: false }, call);
+  assert.ok(root.kind === "block" && root.writable !== undefined);
+  await run(["e2fsck", "-f", "-n", root.writable], {}, call);
+}
+
 async function churn(directory: string): Promise<never> {
   const home = homeBeneath(join(directory, "home"));
   const path = join(directory, "layer");
@@ -118,10 +126,12 @@ async function churn(directory: string): Promise<never> {
   process.stdout.write("churning\n");
   for (let size = 1; ; size = (size % 4) + 1) {
     await Promise.all(instances.map((id) => pool.attachRoot({ id, kind: "directory", layers, readOnly: false }, call)));
+    await Promise.all(guests.map((id) => pool.attachRoot({ id, kind: "block", layers, readOnly: false }, call)));
     await Promise.all([attachSeeded(pool, plain, home.runDir), growing(pool, home.runDir, size)]);
     for (const id of copies) await pool.clone.cloneVolume(sized, id, call);
     await Promise.all(instances.map((id, index) => (index === 1 ? pool.detachRoot(id) : pool.removeRoot(id))));
     for (const id of [plain, sized, ...copies]) await pool.removeVolume(id);
+    await Promise.all(guests.map((id, index) => (index === 1 ? pool.detachRoot(id) : pool.removeRoot(id))));
   }
 }
 

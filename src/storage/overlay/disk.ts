@@ -39,8 +39,9 @@ export async function formatDisk(path: string, sizeBytes: number, call: Call): P
   } catch (error) {
     throw hostFault(error, attempted);
   }
-  // No blocks are kept back for root, tables are written when needed, and a file has no old content to discard.
-  const options = ["-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"];
+  // No blocks are kept back for root. Discarding a sparse file costs nothing and lets mkfs mark all tables as zeroed;
+  // otherwise the kernel would write them all, and the file would not stay sparse.
+  const options = ["-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,discard"];
   await spaceFaults(run(["mkfs.ext4", ...options, path], { attempted, endsWithUs: true }, call));
 }
 
@@ -117,7 +118,7 @@ export async function spaceFaults<Result>(running: Promise<Result>): Promise<Res
     return await running;
   } catch (error) {
     const message = error instanceof Error ? error.message : "";
-    if (!/No space left on device|Disk quota exceeded/.test(message)) throw error;
+    if (!/No space left on device|Disk quota exceeded|short write/.test(message)) throw error;
     throw new Fault("exhausted", message, { cause: error });
   }
 }
