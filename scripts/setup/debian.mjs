@@ -21,6 +21,8 @@ export const runtimePackages = {
   "qemu-utils": "qemu-img",
   ovmf: "/usr/share/OVMF/OVMF_CODE_4M.ms.fd",
   swtpm: "swtpm",
+  gpgv: "gpgv",
+  "xz-utils": "xz",
   "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
 };
 
@@ -39,6 +41,7 @@ export const testPackages = {
   syslinux: "syslinux",
   mtools: "mcopy",
   dosfstools: "mkfs.vfat",
+  gpg: "gpg",
 };
 
 /** What the benchmark compares with. */

@@ -6,7 +6,7 @@ import { hostFault } from "../../../host/errno.ts";
 import { run } from "../../../host/process.ts";
 import type { AttachedDisk } from "../../../storage/contract.ts";
 import type { MachineDisk } from "../../contract.ts";
-import { headBytes, parseQcow2Header } from "./qcow2.ts";
+import { parseQcow2, qcow2HeadBytes } from "../../../base/qcow2.ts";
 
 /** An open file of a disk; the caller closes it. */
 export interface OpenFile {
@@ -66,25 +66,18 @@ function inspect(fd: number, path: string, format: string, backing: string | und
     }
     if (format !== "qcow2")
       throw new Fault("unsupported", `${what}: its format is ${format}`, { hint: "disks are qcow2 or raw" });
-    const head = Buffer.alloc(headBytes);
-    const header = parseQcow2Header(head.subarray(0, readSync(fd, head, 0, headBytes, 0)), what);
-    if (header === undefined) throw new Fault("corrupt", `${what}: not a qcow2 image`);
-    if (header.hasDataFile) throw new Fault("hostile", `${what}: it keeps its data in another file that it names`);
+    const head = Buffer.alloc(qcow2HeadBytes);
+    const sizeBytes = readSync(fd, head, 0, qcow2HeadBytes, 0);
     const facts = fstatSync(fd);
-    if (facts.isFile() && facts.size < header.leastBytes) {
-      throw new Fault(
-        "corrupt",
-        `${what}: it is truncated: ${facts.size} bytes, and its tables end at ${header.leastBytes}`,
-      );
-    }
+    const header = parseQcow2(head.subarray(0, sizeBytes), facts.isFile() ? facts.size : Number.MAX_SAFE_INTEGER, what);
     const named = header.backing;
     if (named === undefined && backing === undefined) return "raw";
     if (named === undefined)
       throw new Fault("corrupt", `${what}: it has no backing file, but ${backing} is said to be it`);
-    if (backing === undefined || resolve(dirname(path), named.path) !== resolve(backing)) {
+    if (backing === undefined || resolve(dirname(path), named.file) !== resolve(backing)) {
       throw new Fault(
         "hostile",
-        `${what}: its backing file is ${JSON.stringify(named.path)}, which is not the pool's`,
+        `${what}: its backing file is ${JSON.stringify(named.file)}, which is not the pool's`,
         {
           hint: "an image may not name files of this machine; flatten it where it comes from: qemu-img convert",
         },

@@ -53,7 +53,7 @@ export class HostHarness {
       disks,
       attachment: {
         kind: "tap",
-        taps: [{ name: tap, mac: macOf(tap), address: "10.9.9.2" }],
+        taps: [{ name: tap, mac: macOf(tap), address: "10.9.9.2", prefixLength: 24 }],
         gateway: "10.9.9.1",
         resolvers: [],
       },
