@@ -119,6 +119,8 @@ export interface MachineDisk {
   /** `root`, `data`, `iso`: stable, what snapshots and hot-plug name it by. */
   readonly name: string;
   readonly disk: AttachedDisk;
+  /** Bytes that the guest is to see, where somebody said. Less than that is grown by whoever has the disk open. */
+  readonly sizeBytes?: number;
   readonly readOnly: boolean;
   readonly cdrom: boolean;
 }
