@@ -17,6 +17,12 @@ export const runtimePackages = {
   "erofs-utils": "fsck.erofs",
   e2fsprogs: "mkfs.ext4",
   "util-linux": "unshare",
+  "qemu-system-x86": "qemu-system-x86_64",
+  "qemu-utils": "qemu-img",
+  ovmf: "/usr/share/OVMF/OVMF_CODE_4M.ms.fd",
+  swtpm: "swtpm",
+  gpgv: "gpgv",
+  "xz-utils": "xz",
   "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
 };
 
@@ -32,6 +38,7 @@ export const testPackages = {
   zstd: "zstd",
   procps: "ps",
   openssl: "openssl",
+  gpg: "gpg",
 };
 
 /** What the benchmark compares with. */

@@ -99,7 +99,7 @@ export class Reconciler {
       await state.load(byStack.get(name) ?? [], call);
       this.#loops.set(name, new StackLoop(this.shared, state));
     }
-    await book.releaseAllBut((id) => sight.instances.has(id) || this.#loop(id)?.state.instance(id) !== undefined, call);
+    book.releaseAllBut((id) => sight.instances.has(id) || this.#loop(id)?.state.instance(id) !== undefined);
     // The first write of names and ports holds those of every stack, and takes away what a daemon that died left behind.
     for (const loop of this.#loops.values()) loop.adopt();
     routing.invalidate();

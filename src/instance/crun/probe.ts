@@ -9,10 +9,10 @@ import { mount } from "../../host/kernel.ts";
 import { run } from "../../host/process.ts";
 import { findHierarchies, openCgroups } from "../../host/cgroup.ts";
 import { bindMount, ociConfig, type OciMount } from "./config.ts";
-import { layoutOf } from "./layout.ts";
+import { layoutOf } from "../monitor/layout.ts";
 import { hostFacts } from "./prepare.ts";
 import { readRecord, writeRecord } from "../monitor/record.ts";
-import { type Runtime, type RuntimeName, runtimes } from "./runtime.ts";
+import { type Runtime, type RuntimeName, runtimes } from "../monitor/runtime.ts";
 
 /** What was found in this boot, by runtime. */
 interface Remembered {
@@ -33,7 +33,7 @@ export async function chooseRuntime(home: Home, call: Call): Promise<RuntimeName
 
 /** Really runs a container with limits and all that is usual, once in a boot. A failure is tried again each time. */
 export async function probeRuntime(runtime: Runtime, home: Home, call: Call): Promise<Probe> {
-  const layout = layoutOf(home);
+  const layout = layoutOf(home, "container");
   const boot = readBootId();
   const before = readRecord(layout.probeFile) as Remembered | undefined;
   const known = before?.boot === boot ? before.probes : {};
@@ -82,7 +82,7 @@ async function runMending(runtime: Runtime, home: Home, call: Call): Promise<str
 }
 
 async function runOnce(runtime: Runtime, home: Home, call: Call): Promise<void> {
-  const layout = layoutOf(home);
+  const layout = layoutOf(home, "container");
   const directory = join(layout.runDir, `probe-${runtime.name}`);
   const root = join(directory, "root");
   const id = `probe-${runtime.name}`;

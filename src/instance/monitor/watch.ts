@@ -2,14 +2,14 @@ import { join } from "node:path";
 import type { Call } from "../../base/call.ts";
 import { type InstanceId, parseInstanceId } from "../../base/id.ts";
 import type { InstanceEvent, InstanceFacts } from "../contract.ts";
-import { Bell } from "../monitor/bell.ts";
+import { Bell } from "./bell.ts";
 import type { Cgroups } from "../../host/cgroup.ts";
-import type { ExitWatch } from "../monitor/exit-watch.ts";
+import type { ExitWatch } from "./exit-watch.ts";
 import type { Layout } from "./layout.ts";
-import { keepLog } from "../monitor/log-file.ts";
+import { keepLog } from "./log-file.ts";
 import { observe } from "./observe.ts";
 import { OomWatch } from "./oom-watch.ts";
-import { namesIn } from "../monitor/record.ts";
+import { namesIn } from "./record.ts";
 
 /** How often to look whether conmon began a new log file. */
 const logLookMs = 5_000;
