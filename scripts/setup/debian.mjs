@@ -21,6 +21,10 @@ export const runtimePackages = {
   "qemu-utils": "qemu-img",
   ovmf: "/usr/share/OVMF/OVMF_CODE_4M.ms.fd",
   swtpm: "swtpm",
+  gpgv: "gpgv",
+  "xz-utils": "xz",
+  "dropbear-bin": "dropbear",
+  "linux-image-cloud-amd64": "/usr/share/doc/linux-image-cloud-amd64",
   "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
 };
 
@@ -36,6 +40,7 @@ export const testPackages = {
   zstd: "zstd",
   procps: "ps",
   openssl: "openssl",
+  gpg: "gpg",
 };
 
 /** What the benchmark compares with. */
