@@ -15,10 +15,10 @@ export interface Engine extends Driver {
     readonly root: Root["kind"];
     readonly nic: Attachment["kind"];
     /**
-     * Of engines whose nics are taps: the user that opens them, as a number, which the network makes their owner. Absent:
-     * root. It is the user that the engine runs its guests as, who may open nothing else of the host.
+     * Of engines that run guests: the user they run as, as a number, who may open nothing of the host but what is made his:
+     * the taps, the writable part of a block root, the disks. Absent: root.
      */
-    readonly tapOwnerUid?: number;
+    readonly ownerUid?: number;
   };
 
   /**

@@ -46,7 +46,8 @@ export interface ImageSection {
   readonly workdir?: string;
 }
 
-export type InstanceKind = "container";
+/** What an instance runs as: each kind has an engine of its own. */
+export type InstanceKind = "container" | "microvm" | "vm";
 
 export interface InstanceSection {
   readonly kind: InstanceKind;
