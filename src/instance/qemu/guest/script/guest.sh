@@ -26,7 +26,7 @@ take() {
 
 # Fresh randomness: two guests that were resumed from the same memory must not make the same numbers.
 reseed() {
-  [ -e /croft/module/virtio-rng.ko ] && insmod /croft/module/virtio-rng.ko
+  [ -e /croft/module/virtio_rng.ko ] && insmod /croft/module/virtio_rng.ko
 }
 
 # interface, its hardware address, address with prefix
@@ -52,17 +52,17 @@ assemble() {
   fi
   mkdir -p /writable/upper /writable/work
   {
-    echo "root /root overlay lowerdir=$lower,upperdir=/writable/upper,workdir=/writable/work 0 0"
-    echo "proc /root/proc proc nosuid,noexec,nodev 0 0"
-    echo "/stage/sys /root/sys none rbind 0 0"
-    echo "/stage/dev /root/dev none rbind 0 0"
+    echo "root /image overlay lowerdir=$lower,upperdir=/writable/upper,workdir=/writable/work 0 0"
+    echo "proc /image/proc proc nosuid,noexec,nodev 0 0"
+    echo "/stage/sys /image/sys none rbind 0 0"
+    echo "/stage/dev /image/dev none rbind 0 0"
   } >/run/fstab
   mount -a -T /run/fstab
 }
 
 # Becomes a program inside the root, by way of enter.sh, whose arguments these are.
 enter() {
-  exec chroot /root /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
+  exec chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
 }
 
 # Runs `program`, which the launch defined, and ends the guest when it ends.
@@ -126,7 +126,7 @@ serve_shell() {
   while :; do
     exec 7<>"${port}6"
     echo >&7
-    /usr/sbin/dropbear -i -s -j -k -r /run/host-key <&7 >&7 2>/dev/null
+    /croft/lib/loader --library-path /croft/lib /croft/bin/dropbear -i -s -j -k -r /run/host-key <&7 >&7 2>/dev/null
     exec 7>&-
   done
 }

@@ -18,6 +18,7 @@ mkdir -p /dev/pts
   echo "shm /stage/dev/shm tmpfs nosuid,noexec,nodev,mode=1777,size=64m 0 0"
   echo "mqueue /stage/dev/mqueue mqueue nosuid,noexec,nodev 0 0"
   echo "/stage/dev/pts /dev/pts none bind 0 0"
+  echo "/bin/busybox /stage/dev/.busybox none bind 0 0"
 } >/run/fstab
 # The topmost layer is what every program expects to find and no image knows.
 lower=/inject
@@ -30,7 +31,6 @@ for first in "" a b c d e; do
     echo "/dev/vd$first$letter /layer/$number erofs ro 0 0" >>/run/fstab
     lower="$lower:/layer/$number"
     number=$((number + 1))
-    disk=
   done
 done
 writable=/dev/vd$first$letter
