@@ -23,11 +23,8 @@ export const runtimePackages = {
   swtpm: "swtpm",
   gpgv: "gpgv",
   "xz-utils": "xz",
-<<<<<<< HEAD
-=======
   "dropbear-bin": "dropbear",
   "linux-image-cloud-amd64": "/usr/share/doc/linux-image-cloud-amd64",
->>>>>>> micro
   "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
 };
 
