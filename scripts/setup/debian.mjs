@@ -40,6 +40,9 @@ export const testPackages = {
   zstd: "zstd",
   procps: "ps",
   openssl: "openssl",
+  syslinux: "syslinux",
+  mtools: "mcopy",
+  dosfstools: "mkfs.vfat",
   gpg: "gpg",
 };
 
