@@ -29,12 +29,18 @@ export function readBundle(path: string, configName = "config.json"): Bundle {
   const directory = realDirectory(path);
   const configFile = resolve(directory, configName);
   const text = readText(configFile, isAbsolute(configName) ? undefined : directory);
-  const config = parsed(text, configFile);
-  const findings = findingsOf(configShape, config);
-  if (findings.length > 0) throw refused(configFile, findings);
-  const sense = findingsOfSense(config);
-  if (sense.length > 0) throw refused(configFile, sense);
+  const config = checkedConfig(text, configFile);
   return { directory, configFile, text, config, root: rootOf(config, directory, configFile) };
+}
+
+/** What `text` says, when it is a configuration that makes sense; `file` is its name in messages. */
+export function checkedConfig(text: string, file: string): Json {
+  const config = parsed(text, file);
+  const findings = findingsOf(configShape, config);
+  if (findings.length > 0) throw refused(file, findings);
+  const sense = findingsOfSense(config);
+  if (sense.length > 0) throw refused(file, sense);
+  return config;
 }
 
 export function refused(file: string, findings: readonly string[]): Fault {
