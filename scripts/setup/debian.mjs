@@ -23,6 +23,8 @@ export const runtimePackages = {
   swtpm: "swtpm",
   gpgv: "gpgv",
   "xz-utils": "xz",
+  "dropbear-bin": "dropbear",
+  "linux-image-cloud-amd64": "/usr/share/doc/linux-image-cloud-amd64",
   "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
 };
 

@@ -1,16 +1,21 @@
+import { setImmediate } from "node:timers/promises";
+import { type Call, throwIfCancelled } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 
 /**
  * Unpacks LZ4 in its legacy frame, in which distributions pack kernels and which nothing in Node reads: a magic number,
  * then blocks, each after its packed length.
  */
-export const lz4LegacyMagic = 0x184c2102;
+const lz4LegacyMagic = 0x184c2102;
 
 /** What one block holds when it is unpacked, at most. */
 const blockBytes = 8 * 2 ** 20;
 
-/** `corrupt` when it is not that, or more than `maxBytes` come out. Bytes after the last block are left alone. */
-export function unpackLz4(packed: Uint8Array, maxBytes: number): Buffer {
+/**
+ * `corrupt` when it is not that, or more than `maxBytes` come out. Bytes after the last block are left alone. Others have
+ * their turn after each block, which takes some 50 ms.
+ */
+export async function unpackLz4(packed: Uint8Array, maxBytes: number, call: Call): Promise<Buffer> {
   const view = new DataView(packed.buffer, packed.byteOffset, packed.byteLength);
   if (packed.length < 8 || view.getUint32(0, true) !== lz4LegacyMagic) throw corrupt("its magic number is missing");
   const parts: Uint8Array[] = [];
@@ -26,6 +31,8 @@ export function unpackLz4(packed: Uint8Array, maxBytes: number): Buffer {
     sizeBytes += block.length;
     if (sizeBytes > maxBytes) throw corrupt(`more than ${maxBytes} bytes come out of it`);
     at += length;
+    await setImmediate();
+    throwIfCancelled(call);
   }
   return Buffer.concat(parts);
 }
