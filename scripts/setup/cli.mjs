@@ -5,7 +5,15 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, statSync,
 import { join } from "node:path";
 import { root, say } from "./node.mjs";
 
-const sources = ["src/bin/croft.ts", "src/cli", "src/client", "src/gen", "src/base", "package-lock.json"];
+const sources = [
+  "src/bin/croft.ts",
+  "src/cli",
+  "src/client",
+  "src/gen",
+  "src/base",
+  "package-lock.json",
+  "scripts/setup/cli.mjs",
+];
 
 export function compileCli() {
   const bun = ["x64", "aarch64"]
@@ -24,6 +32,11 @@ export function compileCli() {
     "--minify",
     "--bytecode",
     "--format=esm",
+    // Whatever lies in the directory where somebody stands is no part of the program: neither its settings nor its code.
+    "--no-compile-autoload-dotenv",
+    "--no-compile-autoload-bunfig",
+    // Most commands are over before a function that was made fast would have been called often enough.
+    "--compile-jit-policy=5",
     join(root, "src", "bin", "croft.ts"),
     "--outfile",
     fresh,

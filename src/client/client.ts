@@ -77,7 +77,7 @@ async function upload(
   exchanger: Exchanger,
 ): Promise<Json> {
   const contentType = "application/octet-stream";
-  const exchange = exchanger.begin({ verb, path, content: "later", contentType, attempted, signal: options.signal });
+  const exchange = exchanger.begin({ verb, path, isStream: true, contentType, attempted, signal: options.signal });
   let refused = false;
   void exchange.isRefused.then((isRefused) => (refused = isRefused));
   try {
@@ -100,7 +100,7 @@ function duplex(
   exchanger: Exchanger,
 ): Duplex<Json, unknown> {
   const contentType = "application/x-ndjson";
-  const exchange = exchanger.begin({ verb, path, content: "later", contentType, attempted, signal: options.signal });
+  const exchange = exchanger.begin({ verb, path, isStream: true, contentType, attempted, signal: options.signal });
   return {
     async send(message) {
       await exchange.send(Buffer.from(`${JSON.stringify(message)}\n`));

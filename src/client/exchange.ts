@@ -8,8 +8,9 @@ export interface ExchangeInit {
   readonly verb: string;
   /** With the query. */
   readonly path: string;
-  /** The whole content; `"later"`: it is sent piece by piece. */
-  readonly content?: string | "later";
+  readonly content?: string;
+  /** There is content, and it is sent piece by piece. */
+  readonly isStream?: true;
   readonly contentType?: string;
   readonly accept?: string;
   /** What is attempted, for messages: `instances.list`. */
@@ -38,7 +39,7 @@ export class Exchanger {
   }
 
   /** One connection for each exchange: commands make one, and a watch keeps its own for as long as it lasts. */
-  #head({ verb, path, content, contentType, accept }: ExchangeInit): string {
+  #head({ verb, path, content, isStream, contentType, accept }: ExchangeInit): string {
     const target = this.#target;
     const headers: Record<string, string> = {
       host: target.kind === "unix" ? "localhost" : target.url.host,
@@ -46,7 +47,7 @@ export class Exchanger {
       connection: "close",
     };
     if (contentType !== undefined) headers["content-type"] = contentType;
-    if (content === "later") headers["transfer-encoding"] = "chunked";
+    if (isStream === true) headers["transfer-encoding"] = "chunked";
     else if (content !== undefined || verb !== "GET") {
       headers["content-length"] = String(Buffer.byteLength(content ?? ""));
     }
@@ -98,9 +99,7 @@ export class Exchange implements WireListener {
     this.#status.promise.catch(() => {});
     this.#wire = openWire(target, this);
     init.signal?.addEventListener("abort", this.#onAbort, { once: true });
-    this.#hasRoom = this.#wire.write(
-      Buffer.from(head + (init.content === undefined || init.content === "later" ? "" : init.content)),
-    );
+    this.#hasRoom = this.#wire.write(Buffer.from(head + (init.content ?? "")));
   }
 
   /** True when the daemon refused, before it heard all. */
