@@ -249,6 +249,12 @@ export class Exchange implements WireListener {
         cause: error,
       });
     }
+    if (/CERT|SIGNATURE|ALTNAME/.test(code)) {
+      return new Fault("unavailable", `the certificate of ${place} is not trusted: ${error?.message}`, {
+        hint: "for an authority of your own, set NODE_EXTRA_CA_CERTS to the file with its certificate",
+        cause: error,
+      });
+    }
     if (error === undefined || code === "ECONNRESET" || code === "EPIPE") return this.#broken(error);
     return new Fault("unavailable", `the Croft daemon does not answer at ${place}`, {
       hint:
