@@ -1,7 +1,6 @@
 import { createWriteStream } from "node:fs";
 import { rename, rm } from "node:fs/promises";
 import { resolve } from "node:path";
-import { pipeline } from "node:stream/promises";
 import { Fault } from "../../base/fault.ts";
 import { argument, command as define, flag } from "../command.ts";
 import { say } from "../context.ts";
@@ -30,6 +29,7 @@ export const command = define({
     const path = resolve(context.directory, flags.output);
     const part = `${path}.part`;
     try {
+      const { pipeline } = await import("node:stream/promises");
       await pipeline(archive, createWriteStream(part));
       await rename(part, path);
     } catch (error) {
