@@ -1,3 +1,4 @@
+import type { createHash as createHashOf } from "node:crypto";
 declare const brand: unique symbol;
 type Branded<Name extends string> = string & { readonly [brand]: Name };
 
@@ -33,11 +34,11 @@ export function shortHash(text: string, length: number): string {
 }
 
 /** Loaded when it is needed: the command line starts faster than this module does, and seldom needs it. */
-let crypto: typeof import("node:crypto") | undefined;
+let createHash: typeof createHashOf | undefined;
 
 function sha256Hex(data: string | Uint8Array): string {
-  crypto ??= process.getBuiltinModule("node:crypto");
-  return crypto.createHash("sha256").update(data).digest("hex");
+  createHash ??= process.getBuiltinModule("node:crypto").createHash;
+  return createHash("sha256").update(data).digest("hex");
 }
 
 export function instanceId(stack: string, name: string, ordinal: number, specHash: string): InstanceId {
