@@ -36,6 +36,7 @@ export const testPackages = {
   procps: "ps",
   openssl: "openssl",
   gpg: "gpg",
+  xorriso: "xorriso",
 };
 
 /** What the benchmark compares with. */
