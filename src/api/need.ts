@@ -55,8 +55,8 @@ export interface HostInfo {
   readonly libDir: string;
   readonly runDir: string;
   readonly cgroups: "v1" | "hybrid" | "v2";
-  /** The engine in use: `crun 1.8.1`. */
-  readonly engine: string;
+  /** By kind of instance: `container` → `crun`. */
+  readonly engines: Readonly<Record<string, string>>;
   readonly diskFreeBytes: number;
 }
 

@@ -278,7 +278,7 @@ export function exampleNeeds(instances: readonly InstanceView[] = [exampleInstan
         libDir: "/lib",
         runDir: "/run",
         cgroups: "v2",
-        engine: "crun 1.8.1",
+        engines: { container: "crun", microvm: "qemu-microvm" },
         diskFreeBytes: 2 ** 40,
       }),
       diagnose: async () => [{ topic: "engine crun", status: "failed", detail: "is not there", mend: "install it" }],

@@ -79,7 +79,7 @@ async function serve(home: Home, drivers: Drivers, version: string, call: Call):
     serializers: { error: pino.stdSerializers.err },
   });
   const config = await readConfig(home);
-  const { engine, pool, network, store, events } = drivers;
+  const { engines, pool, network, store, events } = drivers;
   // One forgotten promise must not take the API away from everybody.
   process.on("unhandledRejection", (error) => log.error({ error }, "nobody heard of a failure"));
   const onUnexpected = (attempted: string, thrown: unknown): void => log.error({ err: thrown }, attempted);
@@ -90,7 +90,7 @@ async function serve(home: Home, drivers: Drivers, version: string, call: Call):
     StoredOperations.open(store, clock, { onUnexpected }),
   ]);
   const reconciler = new Reconciler({
-    engine,
+    engines,
     pool,
     network,
     images,

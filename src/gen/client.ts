@@ -437,9 +437,10 @@ export interface Host {
   readonly runDir: string;
   /** "v1", "hybrid" or "v2". */
   readonly cgroups: string;
-  readonly engine: string;
   readonly instancesRunning: number;
   readonly diskFreeBytes: number;
+  /** What runs each kind of instance: "container" → "crun", "microvm" → "qemu-microvm". */
+  readonly engines: Readonly<Record<string, string>>;
 }
 
 export interface Image {

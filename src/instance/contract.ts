@@ -14,6 +14,11 @@ export interface Engine extends Driver {
     /** Of programs: how it wants the image's tree. A machine brings disks of its own. */
     readonly root: Root["kind"];
     readonly nic: Attachment["kind"];
+    /**
+     * Of engines that run guests: the user they run as, as a number, who may open nothing of the host but what is made his:
+     * the taps, the writable part of a block root, the disks. Absent: root.
+     */
+    readonly ownerUid?: number;
   };
 
   /**
@@ -43,6 +48,12 @@ export interface Engine extends Driver {
   readonly resize?: ResizeFacet;
   readonly stats?: StatsFacet;
   readonly processes?: ProcessesFacet;
+  readonly suspend?: SuspendFacet;
+  readonly snapshots?: SnapshotsFacet;
+  readonly hotplug?: HotplugFacet;
+  readonly console?: ConsoleFacet;
+  readonly screenshot?: ScreenshotFacet;
+  readonly export?: ExportFacet;
 }
 
 /** Everything an engine needs, resolved: plain data, safe to write to disk but for secrets (`env`, `files`, `cloudInit`). */
@@ -76,6 +87,13 @@ export interface ProgramLaunch extends LaunchBase {
   /** Capabilities beyond, and taken from, the usual reduced set: `add: ["NET_ADMIN"]`. Names without `CAP_`. */
   readonly capabilities: { readonly add: readonly string[]; readonly drop: readonly string[] };
   readonly stopSignal: string;
+  /** Of engines with kernels of their own: a kernel image of the host instead of the distribution's, by absolute path. */
+  readonly kernelPath?: string;
+  /**
+   * Of engines that can: whether it may resume from the memory of an earlier instance of the same image, kernel and size.
+   * Absent: yes. Whoever says no has a program that must see its own boot.
+   */
+  readonly warmStart?: boolean;
 }
 
 /** A full machine: firmware, disks, and whatever system is on them. */
@@ -101,6 +119,8 @@ export interface MachineDisk {
   /** `root`, `data`, `iso`: stable, what snapshots and hot-plug name it by. */
   readonly name: string;
   readonly disk: AttachedDisk;
+  /** Bytes that the guest is to see, where somebody said. Less than that is grown by whoever has the disk open. */
+  readonly sizeBytes?: number;
   readonly readOnly: boolean;
   readonly cdrom: boolean;
 }
@@ -134,7 +154,8 @@ export interface StopPolicy {
   readonly graceMs: number;
 }
 
-export type InstanceStatus = "created" | "running" | "frozen" | "exited";
+/** `suspended`: its memory is on disk and nothing of it runs; `start` goes on where it was, also after a reboot. */
+export type InstanceStatus = "created" | "running" | "frozen" | "suspended" | "exited";
 
 export interface InstanceFacts {
   readonly id: InstanceId;
@@ -151,6 +172,16 @@ export interface InstanceFacts {
    */
   readonly intact: boolean;
   readonly limits: Limits;
+  /** Between which `resize` can change it while it runs. Absent: as one likes. Without a range of its own, a limit cannot change. */
+  readonly elastic?: { readonly cpus?: Range; readonly memoryBytes?: Range; readonly pids?: Range };
+  /** The mark of the last `revert`, from before anything of the machine went on: kept as long as the instance. */
+  readonly revertMark?: string;
+}
+
+/** Both ends included. */
+export interface Range {
+  readonly min: number;
+  readonly max: number;
 }
 
 export interface Exit {
@@ -260,4 +291,85 @@ export interface ProcessFacts {
   readonly memoryBytes: number;
   readonly startedMs: number;
   readonly command: string;
+}
+
+export interface SuspendFacet {
+  /**
+   * Writes memory and devices to disk, and ends what runs: its status is `suspended` from then on, no `exited` is told.
+   * `start` resumes it, with nothing lost; `stop` throws the saved memory away, and it has exited with code 0; `create`
+   * with the same launch, after a reboot for example, leaves the saved memory alone. A saved memory that cannot be resumed
+   * (another QEMU, a file that is damaged) is thrown away by `start`, which boots instead and says so in the log.
+   * Suspended already is success. `precondition` when it does not run.
+   */
+  suspend(id: InstanceId, call: Call): Promise<void>;
+}
+
+/** Snapshots belong to the instance and go with it. The engine keeps them where its disks are. */
+export interface SnapshotsFacet {
+  /**
+   * Keeps the disks as they are now, all at the same instant, and with `memory` what is in memory and devices too. What
+   * runs goes on, after a pause as short as can be; with a guest agent the file systems are frozen meanwhile. A snapshot
+   * of that name and kind that is there already is success: it was taken once. `conflict` when the one that is there is of
+   * the other kind; `precondition` for one with memory of what does not run.
+   */
+  createSnapshot(id: InstanceId, spec: SnapshotSpec, call: Call): Promise<void>;
+  /** Oldest first; empty when there are none. */
+  listSnapshots(id: InstanceId, call: Call): Promise<readonly SnapshotFacts[]>;
+  /** Deletes it. Idempotent. Later snapshots stay what they are. */
+  removeSnapshot(id: InstanceId, name: string, call: Call): Promise<void>;
+  /**
+   * Makes the disks what they were; what runs is killed first. With a snapshot that has memory the instance then runs, as
+   * it did; else it is `created`. Limits, nics and disks added since stay as `create` last said. `mark` names the request:
+   * it is written down together with the disks, before the guest goes on, and told by `list`; with the mark that was
+   * written last, nothing is done again. `not-found` when there is no such snapshot.
+   */
+  revert(id: InstanceId, request: { readonly name: string; readonly mark: string }, call: Call): Promise<void>;
+}
+
+export interface SnapshotSpec {
+  /** A name as sections have them. */
+  readonly name: string;
+  readonly memory: boolean;
+}
+
+export interface SnapshotFacts extends SnapshotSpec {
+  readonly createdMs: number;
+  /** What it takes on disk, as far as that can be told. */
+  readonly usedBytes?: number;
+}
+
+export interface HotplugFacet {
+  /**
+   * Makes the disks and nics of a running machine those of the launch: what is new is plugged in, what is no longer named
+   * is taken out once the guest lets go of it, a disk that is to be larger is grown. The preparation for the next start
+   * is changed with it. All else in the launch is as `create` last said. Level-triggered: what is so already is left alone.
+   * `precondition` when the guest does not let go in time, or has no free slot; it can be tried again.
+   */
+  replug(launch: MachineLaunch, call: Call): Promise<void>;
+}
+
+export interface ConsoleFacet {
+  /**
+   * The serial console, as a terminal: all output is `stdout`. Several may be attached at once and see the same. `exited`
+   * resolves with 0 when the machine ends or the session is closed. `precondition` when it does not run.
+   */
+  console(id: InstanceId, call: Call): Promise<Session>;
+}
+
+export interface ScreenshotFacet {
+  /** What is on its screen now, as a PNG file. `precondition` when it does not run. */
+  screenshot(id: InstanceId, call: Call): Promise<Uint8Array>;
+}
+
+export interface ExportFacet {
+  /**
+   * Writes a copy of each disk that is not a CD-ROM, all as of the same instant, into a directory that exists and is empty:
+   * qcow2 files that need no other, called by the disk's name, `root.qcow2`. What runs goes on meanwhile. Returns them in
+   * boot order. What was written when it fails is the caller's to delete.
+   */
+  exportDisks(
+    id: InstanceId,
+    directory: string,
+    call: Call,
+  ): Promise<readonly { readonly name: string; readonly path: string }[]>;
 }

@@ -33,6 +33,14 @@ async function last(operations: Operations, id: OperationId): Promise<Operation 
   return (await Array.fromAsync(operations.watch(id, call))).at(-1);
 }
 
+/** A store on a disk that is full from the moment it is told so. */
+class FullStore extends MemoryStore {
+  full = false;
+  override put(...args: Parameters<MemoryStore["put"]>): Promise<number> {
+    return this.full ? Promise.reject(new Fault("exhausted", "the disk is full")) : super.put(...args);
+  }
+}
+
 /** A store that counts its writes. */
 class CountingStore extends MemoryStore {
   writes = 0;
@@ -215,6 +223,28 @@ void describe("operations", () => {
       ],
     );
     await assert.rejects(operations.cancel(lost), (thrown) => isFault(thrown, "precondition"));
+  });
+
+  void test("a full disk does not keep it from starting: what was left running is interrupted all the same", async () => {
+    const store = new FullStore();
+    const dead = await StoredOperations.open(store, new TestClock());
+    const { id } = await dead.begin("stack.apply", "shop", held<void>().work);
+    store.full = true;
+    const logged: string[] = [];
+    const operations = await StoredOperations.open(store, new TestClock(), {
+      onUnexpected: (attempted) => logged.push(attempted),
+    });
+    assert.deepEqual(logged, ["record the end of stack.apply of shop"]);
+    assert.equal((await last(operations, id))?.status, "interrupted");
+    assert.deepEqual(
+      (await operations.list()).map((operation) => operation.status),
+      ["interrupted"],
+    );
+    await assert.rejects(operations.cancel(id), (thrown) => isFault(thrown, "precondition"));
+    store.full = false;
+    const again = await StoredOperations.open(store, new TestClock());
+    assert.equal((await store.get<Operation>(`operation/${id}`, call))?.value.status, "interrupted");
+    await again.close();
   });
 
   void test("closing interrupts what runs, waits for its record, and takes no new work", async () => {

@@ -78,14 +78,7 @@ export class StoredOperations implements Operations {
       progress: [],
     };
     await this.#store.put(keyPrefix + id, operation, "absent", this.#call);
-    const live: Live = {
-      operation,
-      board: new ProgressBoard(),
-      controller: new AbortController(),
-      wake: new Wake(),
-      armed: false,
-      ended: Promise.resolve(),
-    };
+    const live = liveOf(operation);
     if (this.#closing) live.controller.abort(stopping(`${kind} of ${subject}`));
     this.#live.set(id, live);
     live.ended = this.#run(live, work);
@@ -217,11 +210,22 @@ export class StoredOperations implements Operations {
     const nowMs = this.#call.clock.nowMs();
     const entries = await this.#store.list<Operation>(keyPrefix, this.#call);
     const lost = entries.filter(({ value }) => value.status === "running");
-    const fault = { reason: "unavailable", message: "the daemon stopped before this was done", hint: "repeat it" };
+    const fault = {
+      reason: "unavailable",
+      message: "the daemon stopped before this was done",
+      hint: "repeat it",
+    } as const;
     await Promise.all(
-      lost.map(({ key, value, revision }) =>
-        this.#store.put(key, { ...value, status: "interrupted", finishedMs: nowMs, fault }, revision, this.#call),
-      ),
+      lost.map(async ({ key, value, revision }) => {
+        const ended: Operation = { ...value, status: "interrupted", finishedMs: nowMs, fault };
+        try {
+          await this.#store.put(key, ended, revision, this.#call);
+        } catch (thrown) {
+          // A full disk must not keep the daemon from starting: this process knows, and the next one tries again.
+          this.#onUnexpected(`record the end of ${value.kind} of ${value.subject}`, thrown);
+          this.#live.set(value.id, liveOf(ended));
+        }
+      }),
     );
     const ended = entries.map(({ value }) => [value.id, value.finishedMs ?? nowMs] as const);
     for (const [id, finishedMs] of ended.sort(([, left], [, right]) => left - right))
@@ -251,6 +255,17 @@ export class StoredOperations implements Operations {
     const time = this.#lastIdMs.toString(36).padStart(9, "0");
     return `op-${time}-${randomBytes(4).toString("hex")}` as OperationId;
   }
+}
+
+function liveOf(operation: Operation): Live {
+  return {
+    operation,
+    board: new ProgressBoard(),
+    controller: new AbortController(),
+    wake: new Wake(),
+    armed: false,
+    ended: Promise.resolve(),
+  };
 }
 
 /** Work that was asked to stop often fails with what the stop did to it: a killed process, a closed connection. */

@@ -1,12 +1,13 @@
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import type { InstanceId, NetworkId, VolumeId } from "../base/id.ts";
-import type { InstanceFacts } from "../instance/contract.ts";
+import type { Engine, InstanceFacts } from "../instance/contract.ts";
 import type { NewEvent } from "../event/contract.ts";
 import type { PortSpec } from "../network/contract.ts";
-import type { AttachedVolume, VolumeSpec } from "../storage/contract.ts";
+import type { AttachedVolume, Root, RootSpec, VolumeSpec } from "../storage/contract.ts";
 import type { Action, DesiredInstance } from "../stack/plan/step.ts";
 import type { AddressBook } from "./address-book.ts";
+import type { Engines } from "./engines.ts";
 import { displayName, launchOf, limitsOf, namesOf } from "./launch.ts";
 import { networkIdOf, volumeIdOf, type Parts } from "./parts.ts";
 import type { RoutingTable } from "./routing.ts";
@@ -19,6 +20,8 @@ import type { StackState } from "./stack-state.ts";
  */
 export class Actor {
   readonly #parts: Parts;
+  readonly #engines: Engines;
+  readonly #engineOf: (id: InstanceId) => Engine;
   readonly #sight: Sight;
   readonly #book: AddressBook;
   readonly #routing: RoutingTable;
@@ -34,6 +37,8 @@ export class Actor {
   constructor(
     parts: Parts,
     shared: {
+      readonly engines: Engines;
+      readonly engineOf: (id: InstanceId) => Engine;
       readonly sight: Sight;
       readonly book: AddressBook;
       readonly routing: RoutingTable;
@@ -42,6 +47,8 @@ export class Actor {
     state: StackState,
   ) {
     this.#parts = parts;
+    this.#engines = shared.engines;
+    this.#engineOf = shared.engineOf;
     this.#sight = shared.sight;
     this.#book = shared.book;
     this.#routing = shared.routing;
@@ -103,26 +110,33 @@ export class Actor {
   }
 
   /**
-   * A new volume takes over what the image of its first user has at that place, so that user's root is attached for it:
-   * the instance needs it next anyway.
+   * A new volume takes over what the image of its first user has at that place, so that user's root is attached for it,
+   * as a directory, also where the engine takes another kind: making the instance replaces it.
    */
   async #createVolume(id: VolumeId, call: Call): Promise<void> {
-    const { images, pool } = this.#parts;
     for (const instance of this.#state.desired().instances) {
       const mount = instance.section.mounts.find(
         (known) => known.kind === "volume" && volumeIdOf(this.#state.name, known.volume) === id,
       );
       if (mount === undefined || instance.image === undefined) continue;
-      const { layers } = await images.get(instance.image, call);
-      const root = await pool.attachRoot(
-        { id: instance.id, kind: "directory", layers, readOnly: instance.section.readOnly },
-        call,
-      );
-      this.#sight.sawRoot(instance.id, true);
-      const seed = root.kind === "directory" ? { seed: { rootPath: root.path, path: mount.destination } } : {};
-      return void (await this.#attachVolume({ id, ...this.#volumeSize(id), ...seed }, call));
+      const { layers } = await this.#parts.images.get(instance.image, call);
+      const root = await this.#attachRoot(instance, "directory", layers, call);
+      return void (await this.#attachVolume({ id, ...this.#volumeSize(id), ...seedOf(root, mount.destination) }, call));
     }
     await this.#attachVolume({ id, ...this.#volumeSize(id) }, call);
+  }
+
+  async #attachRoot(
+    { id, section }: DesiredInstance,
+    kind: Root["kind"],
+    layers: RootSpec["layers"],
+    call: Call,
+  ): Promise<Root> {
+    const { ownerUid } = this.#engines.of(section.kind).takes;
+    const owner = ownerUid === undefined ? {} : { ownerUid };
+    const root = await this.#parts.pool.attachRoot({ id, kind, layers, readOnly: section.readOnly, ...owner }, call);
+    this.#sight.sawRoot(id, true);
+    return root;
   }
 
   #volumeSize(id: VolumeId): { readonly sizeBytes?: number } {
@@ -143,35 +157,39 @@ export class Actor {
 
   async #createInstance(instance: DesiredInstance, call: Call): Promise<void> {
     const { id, section } = instance;
-    const { engine, images, pool } = this.#parts;
+    const engine = this.#engines.of(section.kind);
     if (instance.image === undefined) throw new Fault("bug", `${id} has no image digest`);
-    const image = await images.get(instance.image, call);
+    const image = await this.#parts.images.get(instance.image, call);
     const nowMs = call.clock.nowMs();
-    const [root, attachment] = await Promise.all([
-      pool.attachRoot({ id, kind: engine.takes.root, layers: image.layers, readOnly: section.readOnly }, call),
+    const mounts = section.mounts.filter((mount) => mount.kind === "volume");
+    const isNew = (volume: string): boolean => !this.#sight.volumes.has(volumeIdOf(this.#state.name, volume));
+    // A new volume takes over what is in the image, which only a directory shows.
+    const looksInside = engine.takes.root === "block" && mounts.some(({ volume }) => isNew(volume));
+    const [first, attachment] = await Promise.all([
+      this.#attachRoot(instance, looksInside ? "directory" : engine.takes.root, image.layers, call),
       this.#attachNetwork(instance, call),
       this.#state.putInstance(id, (known) => ({ createdMs: nowMs, restarts: 0, ...known, id, section }), call),
     ]);
-    this.#sight.sawRoot(id, true);
     const volumes = new Map<string, AttachedVolume>();
-    for (const mount of section.mounts) {
-      if (mount.kind !== "volume") continue;
+    for (const mount of mounts) {
       const volume = volumeIdOf(this.#state.name, mount.volume);
-      const seed = root.kind === "directory" ? { seed: { rootPath: root.path, path: mount.destination } } : {};
-      volumes.set(mount.volume, await this.#attachVolume({ id: volume, ...this.#volumeSize(volume), ...seed }, call));
+      const spec = { id: volume, ...this.#volumeSize(volume), ...seedOf(first, mount.destination) };
+      volumes.set(mount.volume, await this.#attachVolume(spec, call));
     }
+    const root = looksInside ? await this.#attachRoot(instance, engine.takes.root, image.layers, call) : first;
     const launch = await launchOf(this.#state.name, instance, image, { root, attachment, volumes }, this.#parts, call);
     await engine.create(launch, call);
     const before = this.#sight.instances.get(id);
     // Preparing what has ended anew does not make it something that never ran: its restart policy still decides.
     const facts: InstanceFacts =
       before?.status === "exited" && before.intact ? before : { id, status: "created", intact: true, limits: {} };
-    this.#sight.sawInstance({ ...facts, limits: launch.limits });
+    this.#sight.sawInstance({ ...facts, limits: launch.limits }, engine);
   }
 
   async #attachNetwork(instance: DesiredInstance, call: Call): ReturnType<Parts["network"]["attach"]> {
     const { id, section } = instance;
-    const { engine, network } = this.#parts;
+    const { network } = this.#parts;
+    const { nic: kind, ownerUid } = this.#engines.of(section.kind).takes;
     const nics: PortSpec["nics"][number][] = [];
     for (const name of section.networks) {
       const networkId = networkIdOf(this.#state.name, name);
@@ -179,13 +197,14 @@ export class Actor {
       nics.push({ network: networkId, address, names: namesOf(this.#state.name, instance) });
     }
     const hostname = section.hostname ?? displayName(instance);
-    const attachment = await network.attach({ id, kind: engine.takes.nic, hostname, nics }, call);
+    const owner = ownerUid === undefined ? {} : { tapOwnerUid: ownerUid };
+    const attachment = await network.attach({ id, kind, hostname, nics, ...owner }, call);
     this.#sight.sawPort(id);
     return attachment;
   }
 
   async #startInstance({ id }: DesiredInstance, call: Call): Promise<void> {
-    const { engine } = this.#parts;
+    const engine = this.#engineOf(id);
     const before = this.#sight.instances.get(id);
     await this.beforeStart.get(id)?.();
     this.beforeStart.delete(id);
@@ -224,9 +243,8 @@ export class Actor {
     if (fields.some((field) => limitFields.has(field))) {
       // What does not run gets its limits with its preparation.
       if (!isUp) return await this.#createInstance(instance, call);
-      const { resize } = this.#parts.engine;
-      if (resize === undefined)
-        throw new Fault("unsupported", `engine ${this.#parts.engine.name} cannot change limits in place`);
+      const { name, resize } = this.#engineOf(id);
+      if (resize === undefined) throw new Fault("unsupported", `engine ${name} cannot change limits in place`);
       await resize.resize(id, limits, call);
       const facts = this.#sight.instances.get(id);
       if (facts !== undefined) this.#sight.sawInstance({ ...facts, limits });
@@ -252,7 +270,7 @@ export class Actor {
     const section = this.#state.instance(id)?.section ?? this.#state.desiredInstance(id)?.section;
     const graceMs = this.graces.get(id) ?? section?.stopGraceMs ?? defaultGraceMs;
     this.graces.delete(id);
-    await this.#parts.engine.stop(id, { signal: await this.#stopSignal(id, call), graceMs }, call);
+    await this.#engineOf(id).stop(id, { signal: await this.#stopSignal(id, call), graceMs }, call);
     const facts = this.#sight.instances.get(id);
     if (facts?.status === "running" || facts?.status === "frozen") {
       const { pid: _, ...rest } = facts;
@@ -279,12 +297,15 @@ export class Actor {
   }
 
   async #removeInstance(id: InstanceId, call: Call): Promise<void> {
-    const { engine, network, pool } = this.#parts;
+    const { network, pool } = this.#parts;
     this.#routing.drop(id);
     for (const mount of this.#state.instance(id)?.section.mounts ?? []) {
       if (mount.kind === "volume") this.#idle.add(volumeIdOf(this.#state.name, mount.volume));
     }
-    await engine.remove(id, call);
+    // Of what no engine tells of, each may still hold something that is half made.
+    const known = this.#sight.engineOf(id);
+    const engines = known === undefined ? this.#engines.all() : [known];
+    await Promise.all(engines.map((engine) => engine.remove(id, call)));
     await Promise.all([network.detach(id, call), pool.removeRoot(id, call)]);
     this.#sight.lostInstance(id);
     this.graces.delete(id);
@@ -313,6 +334,10 @@ export class Actor {
     if (instance === undefined) throw new Fault("cancelled", `${id} is not wanted any more`);
     return instance;
   }
+}
+
+function seedOf(root: Root, path: string): Pick<VolumeSpec, "seed"> {
+  return root.kind === "directory" ? { seed: { rootPath: root.path, path } } : {};
 }
 
 const defaultGraceMs = 10_000;

@@ -93,11 +93,13 @@ export class AddressBook {
     for (const page of this.#pages.values()) page.free(instance, forgetSlot ? slotOf(instance) : undefined);
   }
 
-  /** Frees what instances that are gone held: after a crash between removing one and releasing its address. */
-  async releaseAllBut(alive: (instance: InstanceId) => boolean, call: Call): Promise<void> {
+  /**
+   * Frees what instances that are gone held: after a crash between removing one and releasing its address. Not written at
+   * once either: a daemon has to start on a full disk too.
+   */
+  releaseAllBut(alive: (instance: InstanceId) => boolean): void {
     for (const page of this.#pages.values()) {
       for (const instance of page.addresses.keys()) if (!alive(instance)) page.free(instance, undefined);
-      await page.flush(call);
     }
   }
 

@@ -147,7 +147,7 @@ export interface InstanceView {
   readonly ordinal: number;
   readonly section: InstanceSection;
   readonly imageDigest?: Digest;
-  readonly status: "pending" | "created" | "running" | "paused" | "exited" | "restarting" | "stopping";
+  readonly status: "pending" | "created" | "running" | "paused" | "suspended" | "exited" | "restarting" | "stopping";
   readonly health: "none" | "starting" | "healthy" | "unhealthy";
   readonly pid?: number;
   readonly createdMs: number;

@@ -2,7 +2,16 @@ import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { canonicalJson, sha256, type InstanceId } from "../base/id.ts";
 import { parseInstanceId, shortHash } from "../base/id.ts";
-import type { ExecSpec, LogLine, LogRange, ProcessFacts, Session, Stats } from "../instance/contract.ts";
+import type {
+  Engine,
+  ExecSpec,
+  FreezeFacet,
+  LogLine,
+  LogRange,
+  ProcessFacts,
+  Session,
+  Stats,
+} from "../instance/contract.ts";
 import { defaultNetwork, type Generation, type InstanceSection, type StackSpec } from "../stack/model.ts";
 import { expand } from "../stack/plan/expand.ts";
 import { subjectOf } from "./actor.ts";
@@ -52,9 +61,11 @@ export class InstanceFace implements Instances {
 
   async run(request: RunRequest, call: Call): Promise<Run> {
     const { parts } = this.#reconciler;
+    const { engines } = this.#reconciler.shared;
     if (request.pull === "never" && (await parts.images.find(request.section.image, call)) === undefined) {
       throw new Fault("not-found", `image ${request.section.image} is not here, and --pull=never forbids fetching it`);
     }
+    await engines.admit([request.section.kind]);
     const [image] = await Promise.all([
       fetchImage(request.section.image, request.pull === "always", parts, call),
       request.section.networks.includes(`${runStack}/${defaultNetwork}`) ? this.#openRunNetwork(call) : undefined,
@@ -76,8 +87,8 @@ export class InstanceFace implements Instances {
     if (instance === undefined) throw new Fault("bug", `run ${name} has no instance`);
     const attached: { session?: Session } = {};
     if (request.attach) {
-      const { attach } = parts.engine;
-      if (attach === undefined) throw this.#cannot("attach to an instance");
+      const engine = engines.of(request.section.kind);
+      const attach = engine.attach ?? cannot(engine, "attach to an instance");
       loop.beforeStart(instance.id, async () => {
         attached.session ??= await attach.attach(instance.id, call);
       });
@@ -165,17 +176,17 @@ export class InstanceFace implements Instances {
   }
 
   async kill(id: InstanceId, signal: string, call: Call): Promise<InstanceView> {
-    await this.#reconciler.parts.engine.signal(id, signal, call);
+    await this.#engineOf(id).signal(id, signal, call);
     return this.#require(id);
   }
 
   async pause(id: InstanceId, call: Call): Promise<InstanceView> {
-    await this.#freezer().freeze(id, call);
+    await this.#freezer(id).freeze(id, call);
     return this.#frozen(id, "frozen");
   }
 
   async unpause(id: InstanceId, call: Call): Promise<InstanceView> {
-    await this.#freezer().thaw(id, call);
+    await this.#freezer(id).thaw(id, call);
     return this.#frozen(id, "running");
   }
 
@@ -200,8 +211,8 @@ export class InstanceFace implements Instances {
   }
 
   async exec(id: InstanceId, spec: ExecSpec, call: Call): Promise<Session> {
-    const { exec } = this.#reconciler.parts.engine;
-    if (exec === undefined) throw this.#cannot("run programs inside an instance");
+    const engine = this.#engineOf(id);
+    const exec = engine.exec ?? cannot(engine, "run programs inside an instance");
     if (this.#require(id).status === "paused") {
       throw new Fault("precondition", `${subjectOf(id)} is paused`, { hint: "let it go on first: croft unpause" });
     }
@@ -209,24 +220,24 @@ export class InstanceFace implements Instances {
   }
 
   async attach(id: InstanceId, call: Call): Promise<Session> {
-    const { attach } = this.#reconciler.parts.engine;
-    if (attach === undefined) throw this.#cannot("attach to an instance");
+    const engine = this.#engineOf(id);
+    const attach = engine.attach ?? cannot(engine, "attach to an instance");
     return await attach.attach(id, call);
   }
 
   logs(id: InstanceId, range: LogRange, call: Call): AsyncIterable<LogLine> {
-    return this.#reconciler.parts.engine.logs(id, range, call);
+    return this.#engineOf(id).logs(id, range, call);
   }
 
   async processes(id: InstanceId, call: Call): Promise<readonly ProcessFacts[]> {
-    const { processes } = this.#reconciler.parts.engine;
-    if (processes === undefined) throw this.#cannot("list processes");
+    const engine = this.#engineOf(id);
+    const processes = engine.processes ?? cannot(engine, "list processes");
     return await processes.processes(id, call);
   }
 
   async stats(id: InstanceId, call: Call): Promise<Stats> {
-    const { stats } = this.#reconciler.parts.engine;
-    if (stats === undefined) throw this.#cannot("read counters");
+    const engine = this.#engineOf(id);
+    const stats = engine.stats ?? cannot(engine, "read counters");
     return await stats.stats(id, call);
   }
 
@@ -370,14 +381,13 @@ export class InstanceFace implements Instances {
     return this.#require(id);
   }
 
-  #freezer(): NonNullable<Reconciler["parts"]["engine"]["freeze"]> {
-    const { freeze } = this.#reconciler.parts.engine;
-    if (freeze === undefined) throw this.#cannot("pause an instance");
-    return freeze;
+  #freezer(id: InstanceId): FreezeFacet {
+    const engine = this.#engineOf(id);
+    return engine.freeze ?? cannot(engine, "pause an instance");
   }
 
-  #cannot(what: string): Fault {
-    return new Fault("unsupported", `engine ${this.#reconciler.parts.engine.name} cannot ${what}`);
+  #engineOf(id: InstanceId): Engine {
+    return this.#reconciler.shared.engineOf(id);
   }
 
   #view(id: InstanceId): InstanceView | undefined {
@@ -402,6 +412,13 @@ export class InstanceFace implements Instances {
       if (this.#reconciler.find(name) === undefined) return name;
     }
   }
+}
+
+/** What an engine lacks, it lacks: there is no facet for it. */
+function cannot(engine: Engine, what: string): never {
+  throw new Fault("unsupported", `engine ${engine.name} cannot ${what}`, {
+    hint: "another kind of instance may: container, microvm, vm",
+  });
 }
 
 /** A volume that a run names belongs to all runs, and outlives each of them; `shop/db` is a stack's. */

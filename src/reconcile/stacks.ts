@@ -31,7 +31,7 @@ const wayBackMs = 60_000;
 
 const emptySpec = { networks: {}, volumes: {}, secrets: {}, images: {}, instances: {} };
 const nothing = (stack: string): Generation => ({ spec: { stack, ...emptySpec }, images: {}, secrets: {}, files: {} });
-const nothingObserved: Observed = { networks: [], volumes: [], instances: [] };
+const nothingObserved: Observed = { networks: [], volumes: [], disks: [], instances: [] };
 
 /** What people ask of stacks: each verb moves a pointer and waits for the loop. */
 export class StackFace implements Stacks {

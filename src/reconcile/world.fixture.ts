@@ -6,7 +6,7 @@ import { settled, TestClock } from "../base/test-clock.ts";
 import type { Event } from "../event/contract.ts";
 import { MemoryEventBus } from "../event/memory/event-bus.ts";
 import type { Image, Images } from "../image/contract.ts";
-import { MemoryEngine, MemoryWorld } from "../instance/memory/engine.ts";
+import { MemoryEngine, MemoryWorld, type Imitated } from "../instance/memory/engine.ts";
 import { MemoryHost, MemoryNetwork } from "../network/memory/network.ts";
 import type { Operation } from "../operation/contract.ts";
 import { StoredOperations } from "../operation/stored-operations.ts";
@@ -138,7 +138,11 @@ export class Daemon {
     const tap = new Tap(mishap);
     const operations = await StoredOperations.open(world.store, world.time);
     const daemon = new Daemon(world, operations, tap, {
-      engine: tap.around(new CheckedEngine(world), ["create", "start", "stop", "remove", "signal", "list", "resize"]),
+      engines: {
+        container: tap.around(new CheckedEngine(world, "container"), engineVerbs),
+        microvm: tap.around(new CheckedEngine(world, "microvm"), engineVerbs),
+        vm: tap.around(new CheckedEngine(world, "vm"), engineVerbs),
+      },
       pool: tap.around(world.pool, [
         "attachRoot",
         "removeRoot",
@@ -293,12 +297,14 @@ function shortName(id: InstanceId): string {
 /** The memory engine, whose health checks answer as the world says. */
 class CheckedEngine extends MemoryEngine {
   readonly #world: World;
-  override readonly exec: MemoryEngine["exec"];
+  override readonly exec: NonNullable<MemoryEngine["exec"]>;
 
-  constructor(world: World) {
-    super(world.engine);
+  constructor(world: World, kind: Imitated) {
+    super(world.engine, kind);
     this.#world = world;
-    const inner = new MemoryEngine(world.engine).exec;
+    // A machine's programs are run by an agent inside it, which the imitated one does not have: this one has.
+    const inner = new MemoryEngine(world.engine, kind === "vm" ? "container" : kind).exec;
+    assert.ok(inner !== undefined);
     this.exec = {
       exec: (id, spec, call) => {
         if (spec.argv[0] !== "health") return inner.exec(id, spec, call);
@@ -308,6 +314,9 @@ class CheckedEngine extends MemoryEngine {
     };
   }
 }
+
+/** What of an engine a mishap can befall. */
+const engineVerbs = ["create", "start", "stop", "remove", "signal", "list", "resize"];
 
 /** Counts a daemon's calls to drivers, and lets the mishap happen. */
 class Tap {

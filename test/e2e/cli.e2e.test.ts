@@ -6,6 +6,7 @@ import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Operation, Instance } from "../../src/client/message.ts";
 import { busyboxImage, TestDaemon, type Said } from "./daemon.ts";
+import { eventually } from "./eventually.ts";
 
 /** The command line as a person and as a script use it, against a real daemon and real containers. */
 
@@ -216,9 +217,22 @@ test("logs keep output and errors apart, and a reader may have enough", async ()
 });
 
 test("Ctrl-C stops following, not the work", async () => {
-  writeFileSync(join(folder, "site/index.html"), "four\n");
+  // Healthy only once this test says so, which is after the interrupt: there is work left at that moment, however slow we are.
+  const slow = daemon.folder("slow", {
+    "croft.toml": `
+stack = "slow"
+${busyboxImage}
+[container.gated]
+image      = "box"
+command    = ["/bin/busybox", "sleep", "1000000"]
+env        = { PATH = "/bin" }
+health     = { exec = ["busybox", "test", "-f", "/open"], interval = "200ms", retries = 1000 }
+update     = { healthy-within = "5m" }
+stop-grace = "100ms"
+`,
+  });
   const child = spawn(croftPath, ["up", "--yes"], {
-    cwd: folder,
+    cwd: slow,
     env: { ...process.env, CROFT_ROOT: daemon.root },
     stdio: ["ignore", "ignore", "pipe"],
   });
@@ -226,13 +240,17 @@ test("Ctrl-C stops following, not the work", async () => {
   let interrupted = false;
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
     stderr += text;
-    if (!interrupted && stderr.includes("stopping")) interrupted = child.kill("SIGINT");
+    if (!interrupted && stderr.includes("slow/gated")) interrupted = child.kill("SIGINT");
   });
   const code = await new Promise((resolve) => child.once("close", resolve));
   assert.equal(code, 130, stderr);
   const [, id = ""] = /croft operation watch (\S+)/.exec(stderr) ?? [];
+  await eventually("the work went on until there is something to open", async () => {
+    return (await croft("exec", "slow/gated", "busybox", "touch", "/open")).code === 0;
+  });
   await ok("operation", "watch", id);
-  assert.equal(await ok("exec", "web-1", "busybox", "cat", "/etc/site/index.html"), "four\n");
+  assert.match(await ok("ps", "--stack", "slow"), /slow\/gated.*running.*healthy/);
+  await ok("down", "slow");
 });
 
 test("following survives a restart of the daemon, and events go on where they were", async () => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
@@ -62,13 +62,19 @@ function filler(): string {
   return join(daemon.libDir, "filler");
 }
 
-/** Until not a byte more fits. */
+/** Until not a byte more fits. What others give back meanwhile is filled too. */
 function fill(): void {
-  spawnSync("dd", ["if=/dev/zero", `of=${filler()}`, "bs=64k"], { stdio: "ignore" });
-  spawnSync("dd", ["if=/dev/zero", `of=${filler()}`, "bs=1", "oflag=append", "conv=notrunc", "count=65536"], {
-    stdio: "ignore",
-  });
+  for (const args of [["bs=64k"], ["bs=1", "count=65536"]]) {
+    spawnSync("dd", ["if=/dev/zero", `of=${filler()}`, "oflag=append", "conv=notrunc", ...args], { stdio: "ignore" });
+  }
   assert.ok(freeMib() < 0.1, `${freeMib()} MiB are free`);
+}
+
+/** Somebody who takes whatever is given back, at once. */
+function greed(): Disposable {
+  const taking = `while :; do dd if=/dev/zero of=${filler()} oflag=append conv=notrunc bs=4k; done`;
+  const greedy = spawn("sh", ["-c", taking], { stdio: "ignore", detached: true });
+  return { [Symbol.dispose]: () => void process.kill(-(greedy.pid ?? assert.fail("it did not start")), "SIGKILL") };
 }
 
 test("an image that does not fit is refused as such, and leaves nothing", async () => {
@@ -96,9 +102,15 @@ test("what runs goes on while the disk is full, also through a restart of the da
   for (const name of ["keeper", "talker"]) assert.equal(during[name], before[name], name);
   const { stdout } = await daemon.croft(["exec", "small/keeper", "busybox", "cat", "/data/lines"]);
   assert.equal(stdout, "kept\n");
-  await daemon.restart();
-  const after = await pids();
-  for (const name of ["keeper", "talker"]) assert.equal(after[name], before[name], name);
+  using _ = greed();
+  for (const end of ["stop", "kill9"] as const) {
+    await daemon[end]();
+    // Ending well gives the log of the database back to the disk.
+    fill();
+    await daemon.start();
+    const after = await pids();
+    for (const name of ["keeper", "talker"]) assert.equal(after[name], before[name], `${name} after ${end}`);
+  }
 });
 
 test("once there is space, the next command converges and nothing was lost", async () => {

@@ -62,10 +62,11 @@ export class Content {
     const content = new Content(layoutBeneath(libDir));
     const { layout } = content;
     try {
-      await removeTree(layout.temporaryDir);
       for (const directory of Object.values(layout) as string[]) {
         await mkdir(directory, { recursive: true, mode: 0o700 });
       }
+      // Emptied and not made anew: on a full disk there may be no room for a directory, and we have to start all the same.
+      for (const name of await readdir(layout.temporaryDir)) await removeTree(join(layout.temporaryDir, name));
       await content.#scan();
     } catch (error) {
       throw hostFault(error, `open the image store in ${libDir}`);

@@ -9,10 +9,10 @@ import { mount } from "../../host/kernel.ts";
 import { run } from "../../host/process.ts";
 import { findHierarchies, openCgroups } from "../../host/cgroup.ts";
 import { bindMount, ociConfig, type OciMount } from "./config.ts";
-import { layoutOf } from "./layout.ts";
+import { layoutOf } from "../monitor/layout.ts";
 import { hostFacts } from "./prepare.ts";
 import { readRecord, writeRecord } from "../monitor/record.ts";
-import { type Runtime, type RuntimeName, runtimes } from "./runtime.ts";
+import { type Runtime, type RuntimeName, runtimes } from "../monitor/runtime.ts";
 
 /** What was found in this boot, by runtime. */
 interface Remembered {
@@ -20,22 +20,20 @@ interface Remembered {
   readonly probes: Readonly<Partial<Record<RuntimeName, Probe>>>;
 }
 
-/** The runtime to use on this host: crun, and runc where crun does not work. `unsupported` when neither does. */
+/**
+ * The runtime to use on this host: crun, and runc where crun does not work. Where neither does it is crun, whose probe
+ * says so to whoever wants a container: other kinds of instances may work all the same.
+ */
 export async function chooseRuntime(home: Home, call: Call): Promise<RuntimeName> {
-  const refusals: string[] = [];
   for (const name of ["crun", "runc"] as const) {
-    const probe = await probeRuntime(runtimes[name], home, call);
-    if (probe.ok) return name;
-    refusals.push(probe.detail);
+    if ((await probeRuntime(runtimes[name], home, call)).ok) return name;
   }
-  throw new Fault("unsupported", `no container runtime works here: ${refusals.join("; ")}`, {
-    hint: "install one: apt-get install crun conmon",
-  });
+  return "crun";
 }
 
 /** Really runs a container with limits and all that is usual, once in a boot. A failure is tried again each time. */
 export async function probeRuntime(runtime: Runtime, home: Home, call: Call): Promise<Probe> {
-  const layout = layoutOf(home);
+  const layout = layoutOf(home, "container");
   const boot = readBootId();
   const before = readRecord(layout.probeFile) as Remembered | undefined;
   const known = before?.boot === boot ? before.probes : {};
@@ -84,7 +82,7 @@ async function runMending(runtime: Runtime, home: Home, call: Call): Promise<str
 }
 
 async function runOnce(runtime: Runtime, home: Home, call: Call): Promise<void> {
-  const layout = layoutOf(home);
+  const layout = layoutOf(home, "container");
   const directory = join(layout.runDir, `probe-${runtime.name}`);
   const root = join(directory, "root");
   const id = `probe-${runtime.name}`;

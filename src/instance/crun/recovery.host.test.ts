@@ -9,8 +9,8 @@ import { factsOf, lines, refused, textOf, until, untilExited } from "../contract
 import { findHierarchies, openCgroups } from "../../host/cgroup.ts";
 import type { ContainerEngine } from "./engine.ts";
 import { HostHarness } from "./host-harness.ts";
-import { layoutOf } from "./layout.ts";
-import { readMonitor } from "./monitor.ts";
+import { layoutOf } from "../monitor/layout.ts";
+import { readMonitor } from "../monitor/conmon.ts";
 
 for (const runtime of ["crun", "runc"] as const) {
   describe(`recovery with ${runtime}`, () => {
@@ -20,7 +20,8 @@ for (const runtime of ["crun", "runc"] as const) {
     let engine: ContainerEngine;
     let last = 0;
     const newId = (): InstanceId => instanceId("back", "web", (last += 1), "0123abcd");
-    const pathsOf = (id: InstanceId): ReturnType<ReturnType<typeof layoutOf>["of"]> => layoutOf(harness.home).of(id);
+    const pathsOf = (id: InstanceId): ReturnType<ReturnType<typeof layoutOf>["of"]> =>
+      layoutOf(harness.home, "container").of(id);
     const started = async (change: Partial<ProgramLaunch> = {}): Promise<InstanceId> => {
       const id = newId();
       await engine.create(await harness.launch(id, change), call);

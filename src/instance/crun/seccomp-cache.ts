@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { canonicalJson, shortHash } from "../../base/id.ts";
 import { writeFileAtomic } from "../../host/file.ts";
 import type { OciConfig } from "./config.ts";
-import type { InstancePaths, Layout } from "./layout.ts";
-import type { Runtime } from "./runtime.ts";
+import type { InstancePaths, Layout } from "../monitor/layout.ts";
+import type { Runtime } from "../monitor/runtime.ts";
 
 /** By this annotation crun takes a compiled filter and does not compile one itself. */
 const annotation = "run.oci.seccomp_bpf_data";

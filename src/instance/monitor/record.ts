@@ -1,7 +1,7 @@
 import { readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { canonicalJson, sha256 } from "../../base/id.ts";
 import { errnoOf, hostFault } from "../../host/errno.ts";
-import type { ProgramLaunch, LaunchMount } from "../contract.ts";
+import type { Launch, LaunchMount, ProgramLaunch } from "../contract.ts";
 
 /**
  * Small files of the engine's own, on tmpfs: written with a rename, so that whoever reads after a crash sees all of one
@@ -43,11 +43,11 @@ export function namesIn(directory: string): string[] {
 }
 
 /** A launch on disk: the contents of its files lie beside it. */
-export interface LaunchRecord {
+export interface LaunchRecord<Kind extends Launch = ProgramLaunch> {
   /** Equal for launches that differ in nothing but what can be changed in place: their limits. */
   readonly fingerprint: string;
   /** File mounts have no `content` here. The limits are those in force: `resize` changes them. */
-  readonly launch: ProgramLaunch;
+  readonly launch: Kind;
 }
 
 export function launchRecord(launch: ProgramLaunch): LaunchRecord {

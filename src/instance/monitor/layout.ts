@@ -2,8 +2,11 @@ import { join } from "node:path";
 import type { Home } from "../../base/home.ts";
 import { type InstanceId, shortHash } from "../../base/id.ts";
 
+/** Which kind of engine keeps its things there: several live in one home. */
+export type LayoutKind = "container" | "microvm" | "machine";
+
 /**
- * Where the engine keeps what belongs to it. All names derive from the instance's id, so that after a crash everything
+ * Where an engine keeps what belongs to it. All names derive from the instance's id, so that after a crash everything
  * is found again.
  *
  * What holds secrets (environment, injected files) lies beneath the run directory, which is memory: a disk never sees
@@ -54,13 +57,13 @@ export interface InstancePaths {
   readonly logDir: string;
 }
 
-export function layoutOf(home: Home): Layout {
-  const runDir = join(home.runDir, "container");
+export function layoutOf(home: Home, kind: LayoutKind): Layout {
+  const runDir = join(home.runDir, kind);
   const instancesDir = join(runDir, "instance");
   const exitDir = join(runDir, "exit");
   const stateDir = join(runDir, "state");
   const socketDir = join(runDir, "socket");
-  const logsDir = join(home.libDir, "log", "container");
+  const logsDir = join(home.libDir, "log", kind);
   return {
     runDir,
     instancesDir,
@@ -78,7 +81,7 @@ export function layoutOf(home: Home): Layout {
         dir,
         launchFile: join(dir, "launch.json"),
         filesDir: join(dir, "file"),
-        etcDir: join(home.libDir, "container", id),
+        etcDir: join(home.libDir, kind, id),
         bundleDir,
         configFile: join(bundleDir, "config.json"),
         pidFile: join(bundleDir, "pid"),

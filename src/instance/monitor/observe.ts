@@ -2,17 +2,17 @@ import { existsSync, statSync } from "node:fs";
 import { constants } from "node:os";
 import type { InstanceId } from "../../base/id.ts";
 import { identifyProcess, isAlive, type ProcessIdentity } from "../../host/proc.ts";
-import type { Exit, InstanceFacts } from "../contract.ts";
+import type { Exit, InstanceFacts, Launch, ProgramLaunch } from "../contract.ts";
 import type { Cgroups } from "../../host/cgroup.ts";
 import type { InstancePaths } from "./layout.ts";
-import { type MonitorRecord, readMonitor } from "./monitor.ts";
-import { type LaunchRecord, readRecord, readText } from "../monitor/record.ts";
+import { type MonitorRecord, readMonitor } from "./conmon.ts";
+import { type LaunchRecord, readRecord, readText } from "./record.ts";
 import { awaitsRelease } from "./runtime.ts";
 
 /** What is really there of an instance: read anew each time, so that nothing depends on what the daemon remembers. */
-export interface Observation {
+export interface Observation<Kind extends Launch = ProgramLaunch> {
   /** Undefined: half-made, or its preparation went with a reboot. */
-  readonly record: LaunchRecord | undefined;
+  readonly record: LaunchRecord<Kind> | undefined;
   /** conmon, while it lives. */
   readonly monitor: MonitorRecord | undefined;
   /** The main process, while it lives. */
@@ -27,12 +27,15 @@ export interface Observation {
   readonly hasRun: boolean;
 }
 
-export function observe(paths: InstancePaths, cgroups: Cgroups): Observation {
+export function observe<Kind extends Launch = ProgramLaunch>(
+  paths: InstancePaths,
+  cgroups: Cgroups,
+): Observation<Kind> {
   const watching = readMonitor(paths);
   const monitor = watching !== undefined && isAlive(watching) ? watching : undefined;
   const main = mainProcess(paths);
   return {
-    record: readRecord(paths.launchFile) as LaunchRecord | undefined,
+    record: readRecord(paths.launchFile) as LaunchRecord<Kind> | undefined,
     monitor,
     main,
     awaitsRelease: main !== undefined && awaitsRelease(paths),
@@ -42,7 +45,12 @@ export function observe(paths: InstancePaths, cgroups: Cgroups): Observation {
   };
 }
 
-export function factsOf(id: InstanceId, seen: Observation, paths: InstancePaths, cgroups: Cgroups): InstanceFacts {
+export function factsOf(
+  id: InstanceId,
+  seen: Observation<Launch>,
+  paths: InstancePaths,
+  cgroups: Cgroups,
+): InstanceFacts {
   const limits = seen.record?.launch.limits ?? {};
   const started = seen.startedMs === undefined ? {} : { startedMs: seen.startedMs };
   if (seen.main !== undefined && !seen.awaitsRelease) {
