@@ -7,7 +7,7 @@ import { type CpioEntry, writeCpio } from "./cpio.ts";
 /** Reads as the kernel does: field by field, each part aligned to four bytes. */
 function readCpio(archive: Buffer): CpioEntry[] {
   const entries: CpioEntry[] = [];
-  for (let at = 0; ; ) {
+  for (let at = 0; ;) {
     assert.equal(archive.toString("latin1", at, at + 6), "070701");
     const field = (index: number): number =>
       Number.parseInt(archive.toString("latin1", at + 6 + index * 8, at + 14 + index * 8), 16);

@@ -137,9 +137,15 @@ async function modulesOf(version: string, call: Call): Promise<Modules> {
   const directory = modulesDirectory(version);
   const dependencies = readText(join(directory, "modules.dep"));
   // Without a directory all must be built in, which only booting shows.
-  const builtin = dependencies === undefined ? wantedModules.join("\n") : (readText(join(directory, "modules.builtin")) ?? "");
+  const builtin =
+    dependencies === undefined ? wantedModules.join("\n") : (readText(join(directory, "modules.builtin")) ?? "");
   const first = moduleOrder(wantedModules, [], dependencies ?? "", builtin);
-  const all = moduleOrder([...first, ...laterModules].map(moduleName), laterModules, dependencies ?? "", `${builtin}\n${laterModules.join("\n")}`);
+  const all = moduleOrder(
+    [...first, ...laterModules].map(moduleName),
+    laterModules,
+    dependencies ?? "",
+    `${builtin}\n${laterModules.join("\n")}`,
+  );
   const files = [];
   for (const path of all) {
     files.push({ name: moduleName(path), content: await readModule(join(directory, path), call) });
@@ -158,7 +164,11 @@ async function readModule(path: string, call: Call): Promise<Uint8Array> {
 
 /** `xz` writes binary output, which `run` would take for text: it goes by a file. */
 async function unpackXz(path: string, call: Call): Promise<Uint8Array> {
-  const { stdout } = await run(["sh", "-c", 'xz -dc -- "$1" | base64 -w0', "sh", path], { attempted: `unpack ${path}`, maxOutputBytes: 64 * 2 ** 20 }, call);
+  const { stdout } = await run(
+    ["sh", "-c", 'xz -dc -- "$1" | base64 -w0', "sh", path],
+    { attempted: `unpack ${path}`, maxOutputBytes: 64 * 2 ** 20 },
+    call,
+  );
   return Buffer.from(stdout, "base64");
 }
 

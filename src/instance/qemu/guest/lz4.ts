@@ -20,7 +20,7 @@ export async function unpackLz4(packed: Uint8Array, maxBytes: number, call: Call
   if (packed.length < 8 || view.getUint32(0, true) !== lz4LegacyMagic) throw corrupt("its magic number is missing");
   const parts: Uint8Array[] = [];
   let sizeBytes = 0;
-  for (let at = 4; at + 4 <= packed.length; ) {
+  for (let at = 4; at + 4 <= packed.length;) {
     const length = view.getUint32(at, true);
     at += 4;
     if (length === lz4LegacyMagic) continue;
@@ -45,7 +45,7 @@ function unpackBlock(packed: Uint8Array): Uint8Array {
   const lengthOf = (start: number): number => {
     let length = start;
     if (start !== 15) return length;
-    for (let more = 255; more === 255; ) {
+    for (let more = 255; more === 255;) {
       more = packed[from++] ?? fail();
       length += more;
     }
