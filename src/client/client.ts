@@ -26,6 +26,8 @@ interface Route {
   readonly path: string;
   readonly body: boolean;
   readonly bytes?: true;
+  /** What is sent is introduced by fields of its own. */
+  readonly introduced?: true;
 }
 
 type Json = Readonly<Record<string, unknown>>;
@@ -41,6 +43,10 @@ function method(attempted: string, route: Route, exchanger: Exchanger): unknown 
       return (request: Json = {}, options: CallOptions = {}) =>
         serverStream(attempted, route, request, options, exchanger);
     case "client_streaming":
+      if (route.introduced === true) {
+        return (request: Json, chunks: AsyncIterable<Uint8Array>, options: CallOptions = {}) =>
+          upload(attempted, { ...route, path: route.path + query(request) }, chunks, options, exchanger);
+      }
       return (chunks: AsyncIterable<Uint8Array>, options: CallOptions = {}) =>
         upload(attempted, route, chunks, options, exchanger);
     case "bidi_streaming":

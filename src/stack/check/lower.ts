@@ -13,6 +13,7 @@ import type {
   VolumeSection,
 } from "../model.ts";
 import type { Sections } from "./document.ts";
+import { lowerMachine, lowerMicrovm } from "./lower-guest.ts";
 import { isBind } from "./mount.ts";
 import type { ImageInput, InstanceInput, NetworkInput, SecretInput, VolumeInput } from "./shape.ts";
 
@@ -21,9 +22,13 @@ export type EnvFiles = ReadonlyMap<string, ReadonlyMap<string, string>>;
 
 /** Fills in every default. Only for sections without errors. `folder` is where the file lies: binds begin there. */
 export function lower(stack: string, sections: Sections, folder: string, envFiles: EnvFiles): StackSpec {
-  const instances = mapSections(sections.container, (section, name) =>
-    lowerInstance(section, folder, envFiles.get(name) ?? new Map()),
-  );
+  const lowerProgram = (section: InstanceInput, name: string): InstanceSection =>
+    lowerInstance(section, folder, envFiles.get(name) ?? new Map());
+  const instances = {
+    ...mapSections(sections.container, lowerProgram),
+    ...mapSections(sections.microvm, (section, name) => lowerMicrovm(section, lowerProgram(section, name))),
+    ...mapSections(sections.vm, lowerMachine),
+  };
   const networks = mapSections(sections.network, lowerNetwork);
   const usesDefault = Object.values(instances).some((instance) => instance.networks.includes(defaultNetwork));
   return {
@@ -112,7 +117,7 @@ function lowerInstance(input: InstanceInput, folder: string, fileEnv: ReadonlyMa
   };
 }
 
-function lowerHealth(health: NonNullable<InstanceInput["health"]>): HealthSection {
+export function lowerHealth(health: NonNullable<InstanceInput["health"]>): HealthSection {
   return {
     check:
       health.http === undefined
