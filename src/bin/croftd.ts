@@ -10,15 +10,18 @@ import { Fault } from "../base/fault.ts";
 import { defaultHome, homeBeneath, type Home } from "../base/home.ts";
 import { keepDescriptorsPrivate } from "../host/kernel.ts";
 import { mountTmpfs } from "../host/mount.ts";
+import { TarMachineFiles } from "../image/machine/machine-files.ts";
 import { ImageStore } from "../image/images.ts";
 import { SubmittedFiles } from "../image/submitted-files.ts";
 import { StoredOperations } from "../operation/stored-operations.ts";
 import { InstanceFace } from "../reconcile/instances.ts";
+import { MachineFace } from "../reconcile/machines.ts";
 import { Reconciler } from "../reconcile/reconciler.ts";
 import { StackFace } from "../reconcile/stacks.ts";
 import { renderDiff, renderPlan } from "../stack/plan/render.ts";
 import { SealedSecrets } from "../secret/sealed-secrets.ts";
 import { readConfig } from "./config.ts";
+import { openDiskImages } from "./library.ts";
 import { listForeignSubnets, openDrivers, type Drivers } from "./drivers.ts";
 import { LocalHost } from "./host-facts.ts";
 import { tearDown } from "./teardown.ts";
@@ -83,8 +86,10 @@ async function serve(home: Home, drivers: Drivers, version: string, call: Call):
   // One forgotten promise must not take the API away from everybody.
   process.on("unhandledRejection", (error) => log.error({ error }, "nobody heard of a failure"));
   const onUnexpected = (attempted: string, thrown: unknown): void => log.error({ err: thrown }, attempted);
-  const [images, files, secrets, operations] = await Promise.all([
+  const [images, diskImages, machineFiles, files, secrets, operations] = await Promise.all([
     ImageStore.open(home, clock),
+    openDiskImages(),
+    TarMachineFiles.open(home),
     SubmittedFiles.open(home),
     SealedSecrets.open(store, join(home.etcDir, "secret.key"), call),
     StoredOperations.open(store, clock, { onUnexpected }),
@@ -94,6 +99,8 @@ async function serve(home: Home, drivers: Drivers, version: string, call: Call):
     pool,
     network,
     images,
+    diskImages,
+    machineFiles,
     files,
     secrets,
     store,
@@ -104,11 +111,14 @@ async function serve(home: Home, drivers: Drivers, version: string, call: Call):
     foreignSubnets: listForeignSubnets,
   });
   await reconciler.start();
-  const cloud = { stacks: new StackFace(reconciler), instances: new InstanceFace(reconciler) };
+  const instances = new InstanceFace(reconciler);
+  const machines = new MachineFace(reconciler, instances);
+  const cloud = { stacks: new StackFace(reconciler), instances, machines };
   const api = await listen(
     services({
       cloud,
       images,
+      diskImages,
       events,
       operations,
       secrets,

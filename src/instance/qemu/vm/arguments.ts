@@ -124,6 +124,7 @@ function addStandard(add: Add, shape: Shape): void {
       addr: "13.0",
       id: "spare-memory",
       memdev: "spare",
+      "block-size": 2 ** 21,
       "requested-size": shape.pluggedMemoryBytes,
     });
   }

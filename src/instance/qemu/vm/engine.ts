@@ -19,6 +19,8 @@ import type {
   LogLine,
   LogRange,
   MachineLaunch,
+  Limits,
+  ResizeFacet,
   ScreenshotFacet,
   Session,
   StatsFacet,
@@ -38,12 +40,14 @@ import { watchInstances } from "../../monitor/watch.ts";
 import { findAccelerator, qemuProgram } from "../accelerator.ts";
 import { withAgent } from "./agent.ts";
 import { checkDisk, closeAll, openChain } from "./chain.ts";
+import { consoleLines } from "./console-log.ts";
 import { findFirmware } from "./firmware.ts";
 import { pciNodes, usbNodes } from "./passthrough.ts";
 import { machineLayout, type MachinePaths } from "./places.ts";
+import { resizeMachine } from "./resize.ts";
 import { takeScreenshot } from "./screen.ts";
 import { elasticOf, type Shape, shapeOf } from "./shape.ts";
-import { connectTo, consoleLine, type Ground, lastWords, startFault, startMachine } from "./start.ts";
+import { connectTo, type Ground, hostLimits, lastWords, startFault, startMachine } from "./start.ts";
 import { nicCounters } from "./nic-counters.ts";
 import { clearTpm } from "./tpm.ts";
 
@@ -60,6 +64,7 @@ export class MachineEngine implements Engine {
     freeze: (id, call) => this.#setFrozen(id, true, call),
     thaw: (id, call) => this.#setFrozen(id, false, call),
   };
+  readonly resize: ResizeFacet = { resize: (id, limits, call) => this.#resize(id, limits, call) };
   readonly stats: StatsFacet = { stats: (id, call) => this.#stats(id, call) };
   readonly console: ConsoleFacet = { console: (id, call) => this.#console(id, call) };
   readonly screenshot: ScreenshotFacet = { screenshot: (id, call) => this.#screenshot(id, call) };
@@ -215,7 +220,7 @@ export class MachineEngine implements Engine {
         if (name === id) look();
       });
     };
-    for await (const line of readLog(paths.logDir, range, hasEnded, woken, call)) yield consoleLine(line);
+    yield* consoleLines((inner) => readLog(paths.logDir, range, hasEnded, woken, inner), call);
   }
 
   /** Starts QEMU, tells it, and sees that it came to life. Nothing of it is left when this throws. */
@@ -266,6 +271,27 @@ export class MachineEngine implements Engine {
   async #setFrozen(id: InstanceId, frozen: boolean, call: Call): Promise<void> {
     const { paths } = this.#runningOf(id, frozen ? "freeze" : "thaw");
     await settleFreeze(this.#on().cgroups, paths.cgroup, frozen, call);
+  }
+
+  async #resize(id: InstanceId, limits: Limits, call: Call): Promise<void> {
+    await this.#turns.take(id, async () => {
+      const { paths, record } = this.#runningOf(id, "resize");
+      const { cgroups } = this.#on();
+      const shape = readRecord(paths.shapeFile) as Shape;
+      using qmp = await connectTo(id, this.#on(), call);
+      // Raised before the guest can use more of it, and lowered after it gave some back.
+      const most = { ...shape, pluggedMemoryBytes: shape.spareMemoryBytes };
+      cgroups.limit(paths.cgroup, hostLimits(most, limits));
+      let next = shape;
+      try {
+        next = await resizeMachine(id, shape, limits, qmp, paths, call);
+        writeRecord(paths.shapeFile, next);
+        writeRecord(paths.launchFile, { ...record, launch: { ...record.launch, limits } });
+      } finally {
+        const limitsInForce = next === shape ? record.launch.limits : limits;
+        cgroups.limit(paths.cgroup, hostLimits(next, limitsInForce));
+      }
+    });
   }
 
   async #stats(id: InstanceId, call: Call): ReturnType<StatsFacet["stats"]> {

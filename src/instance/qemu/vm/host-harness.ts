@@ -9,13 +9,14 @@ import { findHierarchies, openCgroups } from "../../../host/cgroup.ts";
 import { listMounts } from "../../../host/mount.ts";
 import { run } from "../../../host/process.ts";
 import { createTap } from "../../../host/tap.ts";
-import type { MachineDisk, MachineLaunch } from "../../contract.ts";
+import type { MachineDisk, MachineLaunch, ProgramLaunch } from "../../contract.ts";
+import type { Harness } from "../../contract-suite.ts";
 import type { RuntimeName } from "../../monitor/runtime.ts";
 import { MachineEngine } from "./engine.ts";
 import { makeTinyGuest, writeScriptDisk } from "./tiny-guest.fixture.ts";
 
 /** A home of its own, disks, and taps that lead nowhere: what a test of this driver needs, and the way to be rid of it. */
-export class HostHarness {
+export class HostHarness implements Harness {
   readonly directory: string;
   readonly home: Home;
   readonly #runtime: RuntimeName;
@@ -35,11 +36,20 @@ export class HostHarness {
     return new MachineEngine({ home: this.home, runtime: this.#runtime });
   }
 
+  /** For the contract's suite: the script of its program, in a machine with a balloon. */
+  async launch(id: InstanceId, change: Partial<ProgramLaunch> = {}): Promise<MachineLaunch> {
+    const script = change.argv?.at(-1) ?? "sleep 1000";
+    return this.machine(id, script, {
+      balloon: true,
+      ...(change.limits === undefined ? {} : { limits: change.limits }),
+    });
+  }
+
   /** A machine that runs this script and then switches itself off. Its own disk is a qcow2 child of the tiny guest's. */
   async machine(id: InstanceId, script: string, change: Partial<MachineLaunch> = {}): Promise<MachineLaunch> {
     const directory = join(this.directory, "disk", id);
     mkdirSync(directory, { recursive: true });
-    const scriptPath = join(directory, "script.raw");
+    const scriptPath = join(directory, `script-${shortHash(script, 6)}.raw`);
     writeScriptDisk(scriptPath, script);
     const disks: MachineDisk[] = [
       { name: "root", disk: await this.child(id, "root"), readOnly: false, cdrom: false },
@@ -53,7 +63,7 @@ export class HostHarness {
       disks,
       attachment: {
         kind: "tap",
-        taps: [{ name: tap, mac: macOf(tap), address: "10.9.9.2", prefixLength: 24 }],
+        taps: [{ name: tap, mac: macOf(tap), address: "10.9.9.2", ...prefix }],
         gateway: "10.9.9.1",
         resolvers: [],
       },
@@ -118,6 +128,9 @@ export class HostHarness {
     if (files.trim() !== "") throw new Error(`files were left: ${files}`);
   }
 }
+
+/** Of the network that its address is in. */
+const prefix = { prefixLength: 24 };
 
 export function macOf(seed: string): string {
   return `02:${shortHash(seed, 10).replaceAll(/(..)(?=.)/g, "$1:")}`;

@@ -1,11 +1,11 @@
-import { closeSync, openSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, rmSync, writeFileSync } from "node:fs";
 import type { Call } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 import type { Home } from "../../../base/home.ts";
 import type { InstanceId } from "../../../base/id.ts";
 import type { CgroupLimits, Cgroups } from "../../../host/cgroup.ts";
 import { openTap } from "../../../host/tap.ts";
-import type { Limits, LogLine, MachineLaunch } from "../../contract.ts";
+import type { Limits, MachineLaunch } from "../../contract.ts";
 import { keepLog, readLog, rotateLog } from "../../monitor/log-file.ts";
 import type { MonitorRecord } from "../../monitor/conmon.ts";
 import { observe } from "../../monitor/observe.ts";
@@ -95,6 +95,9 @@ export async function startMachine(
   if (shape.tpm) binds.push({ source: paths.tpmSocketDir, destination: tpmPlace, readOnly: false });
   rotateLog(paths.logDir, launch.log.maxBytes);
   writeRecord(paths.shapeFile, shape);
+  // QEMU asks how large huge pages are before it says how it plugs in memory.
+  const pages = "/sys/kernel/mm/transparent_hugepage";
+  if (existsSync(pages)) binds.push({ source: pages, destination: pages, readOnly: true });
   const sandbox: Sandbox = {
     argv,
     uid,
@@ -161,13 +164,6 @@ export function startFault(id: InstanceId, words: string, code: number | undefin
     return new Fault("invalid", message, { hint: "qemu-system-x86_64 -cpu help lists the models" });
   }
   return new Fault("failed", message);
-}
-
-/** Whatever the line ends of a serial console are, a line of the log is without them. */
-export function consoleLine(line: LogLine): LogLine {
-  let end = line.bytes.length;
-  while (end > 0 && line.bytes[end - 1] === 0x0d) end -= 1;
-  return end === line.bytes.length ? line : { ...line, bytes: line.bytes.subarray(0, end) };
 }
 
 async function chooseAccelerator(launch: MachineLaunch, home: Home, call: Call): Promise<Accelerator> {

@@ -31,7 +31,7 @@ export async function makeTinyGuest(directory: string): Promise<string> {
       "LABEL tiny",
       "  KERNEL vmlinuz",
       "  INITRD initrd",
-      "  APPEND console=ttyS0 quiet loglevel=0 panic=-1 no_timer_check tsc_early_khz=1000000",
+      "  APPEND console=ttyS0 quiet loglevel=0 panic=-1 memhp_default_state=online no_timer_check tsc_early_khz=1000000",
       "",
     ].join("\n");
     const making = join(work, "disk.img");
@@ -90,12 +90,13 @@ for disk in /sys/block/vd*; do
   [ "$(cat $disk/serial 2>/dev/null)" = script ] && cat /dev/\${disk##*/} > /script
 done
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
-sh /script &
-child=$!
+# Open before the script runs, so that no press is missed.
 for input in /sys/class/input/event*; do
-  [ "$(cat $input/device/name)" = "Power Button" ] || continue
-  (head -c 24 /dev/input/\${input##*/} >/dev/null; kill -TERM $child) &
+  [ "$(cat $input/device/name)" = "Power Button" ] && exec 3</dev/input/\${input##*/}
 done
+sh /script 3<&- &
+child=$!
+(head -c 24 <&3 >/dev/null; kill -TERM $child) &
 wait $child
 poweroff -f
 `;
