@@ -40,7 +40,11 @@ export const testPackages = {
   zstd: "zstd",
   procps: "ps",
   openssl: "openssl",
+  syslinux: "syslinux",
+  mtools: "mcopy",
+  dosfstools: "mkfs.vfat",
   gpg: "gpg",
+  xorriso: "xorriso",
 };
 
 /** What the benchmark compares with. */

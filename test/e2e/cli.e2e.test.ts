@@ -326,6 +326,17 @@ test("a token's section lets the daemon know it, and the token opens the door", 
   assert.ok(!readFileSync(config, "utf8").includes(token ?? "?"));
 });
 
+test("files of the directory where somebody stands are not taken for settings", async () => {
+  const folder = daemon.folder("elsewhere", {
+    ".env": "CROFT_HOST=http://127.0.0.1:1\nCROFT_TOKEN=stolen\n",
+    "bunfig.toml": 'preload = ["./preload.ts"]\n',
+    "preload.ts": 'console.log("somebody else\'s code")\n',
+  });
+  const { code, stdout, stderr } = await daemon.croft(["ps"], { cwd: folder });
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /^INSTANCE.*\n.*shop\/web-1/);
+});
+
 test("completion knows what runs", async () => {
   const said = await ok("__complete", "--", "exec", "-it", "shop/w");
   assert.match(said, /^shop\/web-1\trunning$/m);

@@ -13,7 +13,7 @@ import { identifyProcess, type ProcessIdentity } from "../../host/proc.ts";
 import { type Exit, stream } from "../../host/process.ts";
 import type { ExecSpec, ProgramLaunch, Session } from "../contract.ts";
 import { Bell } from "../monitor/bell.ts";
-import { ociCapabilities } from "./capability.ts";
+import { ociCapabilities } from "../monitor/capability.ts";
 import { type OciConfig, type OciProcess, ociUser } from "./config.ts";
 import type { InstancePaths, Layout } from "../monitor/layout.ts";
 import { kernelMounts } from "./mountpoint.ts";

@@ -40,6 +40,8 @@ export interface Sandbox {
   readonly limits: CgroupLimits;
   /** Keeps its standard input open for whoever attaches, and after they left. */
   readonly stdin?: boolean;
+  /** The input ends when whoever attached to it ends it, as that of a program does. */
+  readonly stdinEnds?: boolean;
   readonly log: { readonly maxBytes: number };
   /** Memory that a device reads directly cannot be moved: passthrough needs it locked. */
   readonly lockedMemory?: boolean;
@@ -86,7 +88,7 @@ export async function loadSandbox(
   const monitored = {
     terminal: false,
     stdin: sandbox.stdin === true,
-    leaveStdinOpen: sandbox.stdin === true,
+    leaveStdinOpen: sandbox.stdin === true && sandbox.stdinEnds !== true,
     log: sandbox.log,
     descriptors: sandbox.descriptors ?? [],
   };

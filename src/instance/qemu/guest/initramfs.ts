@@ -1,12 +1,13 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
 import { promisify } from "node:util";
 import { gunzip, zstdDecompress } from "node:zlib";
 import type { Call } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 import { sha256 } from "../../../base/id.ts";
 import { hostFault } from "../../../host/errno.ts";
-import { findProgram, run } from "../../../host/process.ts";
+import { findProgram, stream } from "../../../host/process.ts";
 import { readText } from "../../monitor/record.ts";
 import { type CpioEntry, writeCpio } from "./cpio.ts";
 import { modulesDirectory } from "./kernel.ts";
@@ -26,9 +27,9 @@ const wantedModules = ["virtio_mmio", "virtio_console", "virtio_blk", "virtio_ne
 const laterModules = ["virtio_rng", "virtiofs"];
 
 /** By these names the scripts call busybox. */
-const applets = "sh mount insmod mkdir mkfifo ip stty dd wc cat rm date usleep chroot reboot kill ln touch".split(" ");
+const applets = "sh mount insmod mkdir mkfifo ip stty dd wc cat rm date usleep chroot reboot chmod setsid".split(" ");
 
-const scripts = ["guest.sh", "enter.sh"];
+const scripts = ["guest.sh", "enter.sh", "inside.sh"];
 
 /**
  * Makes the initramfs for a kernel, unless there is one of the very same parts already. Reads a few megabytes from the
@@ -66,18 +67,34 @@ export function initramfsSignature(version: string): string {
     .join("\n");
 }
 
+function directory(path: string, mode = 0o755): CpioEntry {
+  return { kind: "directory", path, mode };
+}
+
+function file(path: string, content: Uint8Array, mode = 0o644): CpioEntry {
+  return { kind: "file", path, mode, content };
+}
+
+function text(path: string, ...lines: readonly string[]): CpioEntry {
+  return file(path, Buffer.from(lines.map((line) => `${line}\n`).join("")));
+}
+
+/** In the guest's `/dev`. */
+function device(name: string, major: number, minor: number): CpioEntry {
+  return { kind: "device", path: `stage/dev/${name}`, major, minor, mode: 0o666 };
+}
+
+function link(name: string, target: string): CpioEntry {
+  return { kind: "link", path: `stage/dev/${name}`, target };
+}
+
 async function entriesFor(version: string, call: Call): Promise<CpioEntry[]> {
-  const directory = (path: string, mode = 0o755): CpioEntry => ({ kind: "directory", path, mode });
-  const file = (path: string, content: Uint8Array, mode = 0o644): CpioEntry => ({ kind: "file", path, mode, content });
-  const text = (path: string, ...lines: readonly string[]): CpioEntry =>
-    file(path, Buffer.from(lines.map((line) => `${line}\n`).join("")));
   const modules = await modulesOf(version, call);
   const programs = [linkedProgram(installed("dropbear", "dropbear-bin")), linkedProgram(installed("setpriv"))];
   const libraries = new Map(programs.flatMap((program) => [...program.libraries]));
   return [
     ...["bin", "dev", "proc", "sys", "etc", "cgroup", "layer", "writable", "image"].map((path) => directory(path)),
     directory("root", 0o700),
-    directory("root/.ssh", 0o700),
     directory("run"),
     directory("tmp", 0o1777),
     ...["croft", "croft/bin", "croft/lib", "croft/module"].map((path) => directory(path)),
@@ -91,7 +108,7 @@ async function entriesFor(version: string, call: Call): Promise<CpioEntry[]> {
     ...modules.files.map(({ name, content }) => file(`croft/module/${name}.ko`, content)),
     text("croft/modules", ...modules.first.map((name) => `${name}.ko`)),
     text("croft/modules-volume", ...modules.forVolumes.map((name) => `${name}.ko`)),
-    text("etc/passwd", "root:x:0:0:root:/root:/bin/sh"),
+    text("etc/passwd", "root::0:0:root:/root:/bin/sh"),
     text("etc/group", "root:x:0:", "tty:x:5:"),
     text("etc/shells", "/bin/sh"),
     ...devices(),
@@ -101,10 +118,6 @@ async function entriesFor(version: string, call: Call): Promise<CpioEntry[]> {
 
 /** What programs find in /dev: the guest's own disks and ports are not among it. */
 function devices(): CpioEntry[] {
-  const device = (name: string, major: number, minor: number, mode = 0o666): CpioEntry => {
-    return { kind: "device", path: `stage/dev/${name}`, major, minor, mode };
-  };
-  const link = (name: string, target: string): CpioEntry => ({ kind: "link", path: `stage/dev/${name}`, target });
   const places = ["stage", "stage/sys", "stage/dev", "stage/dev/pts", "stage/dev/shm", "stage/dev/mqueue"];
   return [
     ...places.map((path): CpioEntry => ({ kind: "directory", path, mode: 0o755 })),
@@ -162,14 +175,12 @@ async function readModule(path: string, call: Call): Promise<Uint8Array> {
   throw new Fault("unsupported", `the kernel's module ${path} is packed in an unknown way`);
 }
 
-/** `xz` writes binary output, which `run` would take for text: it goes by a file. */
 async function unpackXz(path: string, call: Call): Promise<Uint8Array> {
-  const { stdout } = await run(
-    ["sh", "-c", 'xz -dc -- "$1" | base64 -w0', "sh", path],
-    { attempted: `unpack ${path}`, maxOutputBytes: 64 * 2 ** 20 },
-    call,
-  );
-  return Buffer.from(stdout, "base64");
+  const program = stream(["xz", "-dc", "--", path], { timeoutMs: 60_000, attempted: `unpack ${path}` }, call);
+  program.stdin.end();
+  const [content, exit] = await Promise.all([buffer(program.stdout), program.exited]);
+  if (exit.code !== 0) throw new Fault("corrupt", `unpack ${path}: xz refuses it`);
+  return content;
 }
 
 function scriptPath(name: string): string {

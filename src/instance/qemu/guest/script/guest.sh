@@ -60,6 +60,31 @@ assemble() {
   mount -a -T /run/fstab
 }
 
+# Mounts what the launch named, with the image's root as root: its links lead nowhere else.
+mount_inside() {
+  chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/inside.sh
+}
+
+load_volumes() {
+  while read -r module; do insmod "/croft/module/$module"; done </croft/modules-volume
+}
+
+# Variables that the kernel, init and dropbear leave.
+unset_own() {
+  unset HOME TERM SHLVL croft_layers USER LOGNAME SHELL MAIL SSH_CLIENT SSH_CONNECTION SSH_TTY SSH_ORIGINAL_COMMAND
+}
+
+# Makes the console the terminal that the program is controlled by.
+on_terminal() {
+  shift
+  exec setsid -c chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
+}
+
+# What comes by dropbear belongs to the program's group from here on.
+join_program() {
+  echo 0 >/cgroup/program/cgroup.procs
+}
+
 # Becomes a program inside the root, by way of enter.sh, whose arguments these are.
 enter() {
   exec chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
@@ -84,6 +109,8 @@ finish() {
   exec 5>&- 6>&-
   wait "$relay_out" "$relay_err"
   echo "$1 $(oom_kills)" >"${port}5"
+  # The kernel's own farewell is nobody's log.
+  echo 0 >/proc/sys/kernel/printk
   reboot -f
 }
 
@@ -126,7 +153,7 @@ serve_shell() {
   while :; do
     exec 7<>"${port}6"
     echo >&7
-    /croft/lib/loader --library-path /croft/lib /croft/bin/dropbear -i -s -j -k -r /run/host-key <&7 >&7 2>/dev/null
+    /croft/lib/loader --library-path /croft/lib /croft/bin/dropbear -i -B -j -k -r /run/host-key <&7 >&7 2>/dev/null
     exec 7>&-
   done
 }

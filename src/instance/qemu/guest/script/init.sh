@@ -21,7 +21,7 @@ mkdir -p /dev/pts
   echo "/bin/busybox /stage/dev/.busybox none bind 0 0"
 } >/run/fstab
 # The topmost layer is what every program expects to find and no image knows.
-lower=/inject
+lower=
 number=0
 # Letters after z are pairs, as the kernel counts them.
 for first in "" a b c d e; do
@@ -29,10 +29,11 @@ for first in "" a b c d e; do
     [ "$number" -lt "$croft_layers" ] || break 2
     mkdir -p "/layer/$number"
     echo "/dev/vd$first$letter /layer/$number erofs ro 0 0" >>/run/fstab
-    lower="$lower:/layer/$number"
+    lower=":/layer/$number$lower"
     number=$((number + 1))
   done
 done
+lower=/inject$lower
 writable=/dev/vd$first$letter
 mount -a -T /run/fstab
 echo "+memory +pids" >/cgroup/cgroup.subtree_control

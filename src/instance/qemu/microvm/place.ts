@@ -1,0 +1,43 @@
+import { join } from "node:path";
+import type { InstancePaths } from "../../monitor/layout.ts";
+
+/** What a microVM has besides what `InstancePaths` names; of one run, and made anew by each. */
+export interface MachinePaths {
+  /** Everything below is in it. */
+  readonly dir: string;
+  /** The only directory that QEMU sees: its sockets. */
+  readonly socketDir: string;
+  /** Lines to and from the guest's first process. */
+  readonly controlSocket: string;
+  /** Bytes to and from dropbear. */
+  readonly shellSocket: string;
+  readonly qmpSocket: string;
+  /** What the guest wrote last: exit code and OOM kills. */
+  readonly exitFile: string;
+  /** There as soon as the guest said that its program runs: `Started`. */
+  readonly startedFile: string;
+  /** The keys of this run's guest and of who may come in. */
+  readonly keyFile: string;
+}
+
+/** Where QEMU finds `socketDir`. */
+export const socketDirInside = "/machine";
+
+export function machinePaths(paths: InstancePaths): MachinePaths {
+  const dir = join(paths.dir, "machine");
+  const socketDir = join(dir, "socket");
+  return {
+    dir,
+    socketDir,
+    controlSocket: join(socketDir, "control"),
+    shellSocket: join(socketDir, "shell"),
+    qmpSocket: join(socketDir, "qmp"),
+    exitFile: join(dir, "exit"),
+    startedFile: join(dir, "started.json"),
+    keyFile: join(dir, "key.json"),
+  };
+}
+
+export interface Started {
+  readonly startedMs: number;
+}
