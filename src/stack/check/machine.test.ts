@@ -161,6 +161,12 @@ test("each mistake about guests is told with its place, what is wrong and what w
   for (const [text, expected] of golden) assert.deepEqual(told(text), expected, text);
 });
 
+function errorsOf(text: string): string[] {
+  return check(text)
+    .problems.filter(({ severity }) => severity === "error")
+    .map(({ message }) => message);
+}
+
 test("every example of the reference is right where it stands", () => {
   const around = [
     "[network.back]",
@@ -168,10 +174,6 @@ test("every example of the reference is right where it stands", () => {
     "[secret.db-password]\ngenerate = {}",
     "[container.db]\nimage = 'postgres:16'",
   ].join("\n");
-  const errorsOf = (text: string): string[] =>
-    check(text)
-      .problems.filter(({ severity }) => severity === "error")
-      .map(({ message }) => message);
   for (const [name, { example }] of Object.entries(microvmFields)) {
     const image = name === "image" ? "" : "image = 'nginx'\n";
     assert.deepEqual(errorsOf(`${around}\n[microvm.x]\n${image}${example}`), [], example);
