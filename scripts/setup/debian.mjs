@@ -44,6 +44,7 @@ export const testPackages = {
   mtools: "mcopy",
   dosfstools: "mkfs.vfat",
   gpg: "gpg",
+  xorriso: "xorriso",
 };
 
 /** What the benchmark compares with. */
