@@ -1,16 +1,8 @@
-import {
-  copyFileSync,
-  existsSync,
-  globSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { backgroundCall } from "../../../base/call.ts";
 import { run } from "../../../host/process.ts";
+import { findKernel, modulesDirectory } from "../guest/kernel.ts";
 
 /**
  * A system small enough to boot within seconds where nothing is accelerated: a boot loader, the distribution's cloud kernel
@@ -23,8 +15,7 @@ export async function makeTinyGuest(directory: string): Promise<string> {
   mkdirSync(directory, { recursive: true });
   const work = mkdtempSync(join(directory, "making."));
   try {
-    const kernel = globSync("/boot/vmlinuz-*-cloud-amd64").sort().at(-1);
-    if (kernel === undefined) throw new Error("no cloud kernel: apt-get install linux-image-cloud-amd64");
+    const kernel = findKernel();
     const initramfs = await makeInitramfs(work, basename(kernel).slice("vmlinuz-".length));
     const config = [
       "DEFAULT tiny",
@@ -66,8 +57,10 @@ async function makeInitramfs(work: string, version: string): Promise<Buffer> {
   for (const name of ["bin", "dev", "proc", "sys", "tmp", "lib"]) mkdirSync(join(root, name), { recursive: true });
   copyFileSync("/bin/busybox", join(root, "bin/busybox"));
   const order = new Set<string>();
+  // `TREE/lib/modules/VERSION`: modprobe wants the root of that.
+  const tree = join(modulesDirectory(version), "..", "..", "..");
   for (const name of modules) {
-    const { stdout } = await run(["modprobe", "-S", version, "--show-depends", name], {}, call);
+    const { stdout } = await run(["modprobe", "-d", tree, "-S", version, "--show-depends", name], {}, call);
     for (const [, path = ""] of stdout.matchAll(/^insmod (\S+)/gm)) order.add(path);
   }
   for (const path of order) copyFileSync(path, join(root, "lib", basename(path)));
