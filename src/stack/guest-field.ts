@@ -1,8 +1,7 @@
 import { instanceFields, type InstanceField } from "./field.ts";
 
-/** Fields of `[microvm.x]`: all of a container's, since it runs the same image, and what only a guest has. */
-export const microvmFields = {
-  ...instanceFields,
+/** What only a microVM has, or has otherwise than a container. */
+export const guestFields = {
   cpus: {
     ...instanceFields.cpus,
     default: "1",
@@ -37,6 +36,9 @@ export const microvmFields = {
     change: "recreate",
   },
 } as const satisfies Record<string, InstanceField>;
+
+/** Fields of `[microvm.x]`: all of a container's, since it runs the same image. */
+export const microvmFields = { ...instanceFields, ...guestFields } as const;
 
 const { hostname, networks, publish, restart, health, needs, replicas, labels, protect, log, update } = instanceFields;
 
@@ -83,7 +85,7 @@ export const machineFields = {
     change: "restart",
   },
   "cloud-init": {
-    type: "false, or table with `user-data`, `meta-data`, `network-config`: a path beside the stack file or { secret }",
+    type: "`false`, or table with `user-data`, `meta-data`, `network-config`: a path beside the stack file or { secret }",
     default: "made from the instance's name, address and ssh-keys",
     example: 'cloud-init = { user-data = "./user-data.yaml" }',
     doc: "What cloud-init in the guest is told at its first boot, as a NoCloud drive. What is not given is made: name, addresses, name servers, keys.",

@@ -1,7 +1,7 @@
 import { guestDefaults, machineDefaults } from "../default.ts";
 import type { CloudInitSection, DiskSection, InstanceSection } from "../model.ts";
 import type { DiskInput, MachineInput, MicrovmInput } from "./guest-shape.ts";
-import { lowerHealth } from "./lower.ts";
+import { lowerHealth } from "./lower-health.ts";
 
 /** The section of a container that says the same, with a kernel around it. */
 export function lowerMicrovm(input: MicrovmInput, program: InstanceSection): InstanceSection {

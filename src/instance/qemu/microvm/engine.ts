@@ -11,15 +11,23 @@ import { expectConnection } from "../../../host/seqpacket.ts";
 import type {
   AttachFacet,
   Engine,
+  ExecFacet,
+  ExecSpec,
   FreezeFacet,
   InstanceEvent,
   InstanceFacts,
   Launch,
   LaunchMount,
+  Limits,
   LogLine,
   LogRange,
+  ProcessesFacet,
+  ProcessFacts,
   ProgramLaunch,
+  ResizeFacet,
   Session,
+  Stats,
+  StatsFacet,
   StopPolicy,
 } from "../../contract.ts";
 import { attachTo } from "../../monitor/attach.ts";
@@ -29,7 +37,8 @@ import { ExitWatch } from "../../monitor/exit-watch.ts";
 import { type InstancePaths, type Layout, layoutOf } from "../../monitor/layout.ts";
 import { keepLog, readLog, rotateLog } from "../../monitor/log-file.ts";
 import { factsOf } from "../../monitor/observe.ts";
-import { launchRecord, namesIn, writeRecord } from "../../monitor/record.ts";
+import { describeProcesses } from "../../monitor/process-list.ts";
+import { launchRecord, type LaunchRecord, namesIn, readRecord, writeRecord } from "../../monitor/record.ts";
 import { type Runtime, type RuntimeName, runtimes } from "../../monitor/runtime.ts";
 import { signalNumber } from "../../monitor/signal.ts";
 import { Gate, Turns } from "../../monitor/turn.ts";
@@ -37,11 +46,15 @@ import { watchInstances } from "../../monitor/watch.ts";
 import { findAccelerator } from "../accelerator.ts";
 import { makeHostKey } from "../guest/host-key.ts";
 import { Kits } from "../guest/kit.ts";
-import { launchMessage } from "../guest/launch.ts";
+import { launchMessage, limitLine } from "../guest/launch.ts";
+import { type GuestSize, highestLimitBytes } from "../guest/size.ts";
 import { ask } from "./control.ts";
+import { execInGuest } from "./exec.ts";
+import { measure, tapCounters } from "./measure.ts";
 import { type MachineObservation, observeMachine } from "./observe.ts";
-import { machinePaths, type Started } from "./place.ts";
-import { handOver, loadMachine, type Parts } from "./start.ts";
+import { type KeyRecord, type MachinePaths, machinePaths, type Started } from "./place.ts";
+import { Shells } from "./shell.ts";
+import { handOver, hostLimits, loadMachine, type Parts } from "./start.ts";
 
 /**
  * Programs of OCI images with a kernel of their own: QEMU in a sandbox, conmon beside it, and in the guest a first process
@@ -51,16 +64,21 @@ import { handOver, loadMachine, type Parts } from "./start.ts";
 export class MicrovmEngine implements Engine {
   readonly name = "microvm";
   readonly takes = { launch: "program", root: "block", nic: "tap" } as const;
+  readonly exec: ExecFacet = { exec: (id, spec, call) => this.#exec(id, spec, call) };
   readonly attach: AttachFacet = { attach: (id, call) => this.#attach(id, call) };
   readonly freeze: FreezeFacet = {
     freeze: (id, call) => this.#setFrozen(id, true, call),
     thaw: (id, call) => this.#setFrozen(id, false, call),
   };
+  readonly resize: ResizeFacet = { resize: (id, limits, call) => this.#resize(id, limits, call) };
+  readonly stats: StatsFacet = { stats: (id, call) => this.#stats(id, call) };
+  readonly processes: ProcessesFacet = { processes: (id) => this.#processes(id) };
   readonly #home: Home;
   readonly #layout: Layout;
   readonly #runtime: Runtime;
   readonly #kits: Kits;
   readonly #turns = new Turns();
+  readonly #shells = new Shells();
   readonly #gate = new Gate(2 * availableParallelism());
   readonly #exits: ExitWatch;
   readonly #listeners = new Set<(event: InstanceEvent) => void>();
@@ -253,7 +271,7 @@ export class MicrovmEngine implements Engine {
 
   async #message(launch: ProgramLaunch, paths: InstancePaths, call: Call): Promise<Buffer> {
     const key = makeHostKey();
-    writeRecord(machinePaths(paths).keyFile, { publicBlob: key.publicBlob.toString("base64") });
+    writeRecord(machinePaths(paths).keyFile, { publicBlob: key.publicBlob.toString("base64") } satisfies KeyRecord);
     const nowSeconds = call.clock.nowMs() / 1000;
     const surroundings = { nowSeconds, hostKey: key.dropbear, volumeTags: new Map<number, string>() };
     return launchMessage(withFiles(launch, paths), surroundings);
@@ -297,6 +315,73 @@ export class MicrovmEngine implements Engine {
       await ask(machinePaths(paths).controlSocket, attempted, `size ${rows} ${columns}`, call);
     };
     return { ...session, resize };
+  }
+
+  async #exec(id: InstanceId, spec: ExecSpec, call: Call): Promise<Session> {
+    const { machine, record } = this.#runningOf(id, "run a program in");
+    const key = readRecord(machine.keyFile) as KeyRecord | undefined;
+    if (key === undefined) throw notRunning(id, "run a program in");
+    const place = {
+      what: `run a program in ${id}`,
+      socketPath: machine.shellSocket,
+      hostKey: Buffer.from(key.publicBlob, "base64"),
+    };
+    return await execInGuest(place, machine, record.launch, spec, this.#shells, call);
+  }
+
+  async #resize(id: InstanceId, limits: Limits, call: Call): Promise<void> {
+    await this.#turns.take(id, async () => {
+      const { paths, machine, record } = this.#runningOf(id, "resize");
+      // What it was made as: what it is may have been resized before.
+      const size = readRecord(machine.sizeFile) as GuestSize;
+      refuseBeyond(id, limits, size);
+      const { memoryBytes } = await measure(machine, id, call);
+      if (limits.memoryBytes !== undefined && limits.memoryBytes < memoryBytes) {
+        throw new Fault(
+          "precondition",
+          `limit the memory of ${id} to ${limits.memoryBytes} bytes: it uses ${memoryBytes}`,
+          { hint: "choose a higher limit, or restart it with this one" },
+        );
+      }
+      const [answer] = await ask(machine.controlSocket, `resize ${id}`, limitLine(limits), call);
+      if (answer !== "ok") throw new Fault("failed", `resize ${id}: the guest's kernel refuses`);
+      this.#on().limit(paths.cgroup, hostLimits(limits, size));
+      writeRecord(paths.launchFile, { ...record, launch: { ...record.launch, limits } });
+    });
+  }
+
+  async #stats(id: InstanceId, call: Call): Promise<Stats> {
+    const { paths, machine, record } = this.#runningOf(id, "measure");
+    const host = this.#on().counters(paths.cgroup);
+    const { memoryLimitBytes: _, ...counters } = host;
+    // A guest that is frozen or busy does not answer: then what it takes of the host is all there is to know.
+    const isFrozen = this.#on().freezeState(paths.cgroup) !== "thawed";
+    const guest = isFrozen ? {} : await measure(machine, id, call).catch(() => ({}));
+    const { memoryBytes } = record.launch.limits;
+    return {
+      timeMs: call.clock.nowMs(),
+      ...counters,
+      ...(memoryBytes === undefined ? {} : { memoryLimitBytes: memoryBytes }),
+      ...guest,
+      ...tapCounters(record.launch),
+    };
+  }
+
+  /** QEMU's, and what serves it: the guest's own are its own affair, which `exec … ps` shows. */
+  async #processes(id: InstanceId): Promise<readonly ProcessFacts[]> {
+    const { paths } = this.#runningOf(id, "list the processes of");
+    return describeProcesses(this.#on().pids(paths.cgroup), String);
+  }
+
+  /** `precondition` when it is not running. */
+  #runningOf(
+    id: InstanceId,
+    verb: string,
+  ): { readonly paths: InstancePaths; readonly machine: MachinePaths; readonly record: LaunchRecord } {
+    const paths = this.#layout.of(id);
+    const seen = this.#observe(paths);
+    if (!isRunning(seen) || seen.record === undefined) throw notRunning(id, verb);
+    return { paths, machine: machinePaths(paths), record: seen.record };
   }
 
   async #setFrozen(id: InstanceId, frozen: boolean, call: Call): Promise<void> {
@@ -349,6 +434,21 @@ function sameLimits(before: ProgramLaunch, after: ProgramLaunch): boolean {
 
 function notRunning(id: InstanceId, verb: string): Fault {
   return new Fault("precondition", `${verb} ${id}: it is not running`, { hint: "start it first" });
+}
+
+function refuseBeyond(id: InstanceId, limits: Limits, size: GuestSize): void {
+  const most = highestLimitBytes(size);
+  const hint = "restart it with this limit: its machine is made anew then";
+  if ((limits.memoryBytes ?? 0) > most) {
+    throw new Fault("precondition", `give ${id} ${limits.memoryBytes} bytes of memory: its machine has ${most}`, {
+      hint,
+    });
+  }
+  if (Math.ceil(limits.cpus ?? 1) > size.processors) {
+    throw new Fault("precondition", `give ${id} ${limits.cpus} processors: its machine has ${size.processors}`, {
+      hint,
+    });
+  }
 }
 
 /** Contents of injected files lie beside the launch, on a file system that is memory. */

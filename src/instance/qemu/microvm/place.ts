@@ -16,8 +16,10 @@ export interface MachinePaths {
   readonly exitFile: string;
   /** There as soon as the guest said that its program runs: `Started`. */
   readonly startedFile: string;
-  /** The keys of this run's guest and of who may come in. */
+  /** By what this run's dropbear is known: `KeyRecord`. */
   readonly keyFile: string;
+  /** What the machine was made as: `GuestSize`. */
+  readonly sizeFile: string;
 }
 
 /** Where QEMU finds `socketDir`. */
@@ -35,7 +37,13 @@ export function machinePaths(paths: InstancePaths): MachinePaths {
     exitFile: join(dir, "exit"),
     startedFile: join(dir, "started.json"),
     keyFile: join(dir, "key.json"),
+    sizeFile: join(dir, "size.json"),
   };
+}
+
+export interface KeyRecord {
+  /** As it goes over the wire, in base64. */
+  readonly publicBlob: string;
 }
 
 export interface Started {

@@ -7,6 +7,7 @@ import { openTap } from "../../../host/tap.ts";
 import type { Limits, ProgramLaunch } from "../../contract.ts";
 import type { Loaded } from "../../monitor/conmon.ts";
 import type { Layout } from "../../monitor/layout.ts";
+import { writeRecord } from "../../monitor/record.ts";
 import type { Runtime } from "../../monitor/runtime.ts";
 import type { Accelerator } from "../accelerator.ts";
 import { type GuestSize, guestSize } from "../guest/size.ts";
@@ -55,6 +56,7 @@ export async function loadMachine(
   makeOwnDirectory(machine.socketDir, uid);
   using descriptors = new Descriptors();
   const size = guestSize(launch.limits);
+  writeRecord(machine.sizeFile, size);
   const tscKhz = hostTscKhz();
   const plan: MachinePlan = {
     accelerator: parts.accelerator,

@@ -12,7 +12,9 @@ import { expectConnection } from "../../../host/seqpacket.ts";
 import type {
   ConsoleFacet,
   Engine,
+  ExportFacet,
   FreezeFacet,
+  HotplugFacet,
   InstanceEvent,
   InstanceFacts,
   Launch,
@@ -23,8 +25,12 @@ import type {
   ResizeFacet,
   ScreenshotFacet,
   Session,
+  SnapshotFacts,
+  SnapshotSpec,
+  SnapshotsFacet,
   StatsFacet,
   StopPolicy,
+  SuspendFacet,
 } from "../../contract.ts";
 import { attachTo } from "../../monitor/attach.ts";
 import { clearRun } from "../../monitor/clear.ts";
@@ -48,6 +54,23 @@ import { resizeMachine } from "./resize.ts";
 import { takeScreenshot } from "./screen.ts";
 import { elasticOf, type Shape, shapeOf } from "./shape.ts";
 import { connectTo, type Ground, hostLimits, lastWords, startFault, startMachine } from "./start.ts";
+import {
+  dropSuspended,
+  type Hands,
+  readPause,
+  readRevertMark,
+  readSuspended,
+  resumeSuspended,
+  revertTo,
+  saveSuspended,
+  writeExit,
+  writePause,
+} from "./saved-state.ts";
+import { createSnapshot, removeSnapshot, snapshotFacts } from "./snapshots.ts";
+import { appendLog } from "./console-log.ts";
+import { exportRunning, exportStopped } from "./export.ts";
+import { replugMachine } from "./hotplug.ts";
+import type { Qmp } from "../qmp.ts";
 import { nicCounters } from "./nic-counters.ts";
 import { clearTpm } from "./tpm.ts";
 
@@ -67,6 +90,15 @@ export class MachineEngine implements Engine {
   readonly resize: ResizeFacet = { resize: (id, limits, call) => this.#resize(id, limits, call) };
   readonly stats: StatsFacet = { stats: (id, call) => this.#stats(id, call) };
   readonly console: ConsoleFacet = { console: (id, call) => this.#console(id, call) };
+  readonly suspend: SuspendFacet = { suspend: (id, call) => this.#suspend(id, call) };
+  readonly snapshots: SnapshotsFacet = {
+    createSnapshot: (id, spec, call) => this.#createSnapshot(id, spec, call),
+    listSnapshots: (id) => this.#listSnapshots(id),
+    removeSnapshot: (id, name, call) => this.#removeSnapshot(id, name, call),
+    revert: (id, request, call) => this.#revert(id, request, call),
+  };
+  readonly hotplug: HotplugFacet = { replug: (launch, call) => this.#replug(launch, call) };
+  readonly export: ExportFacet = { exportDisks: (id, directory, call) => this.#export(id, directory, call) };
   readonly screenshot: ScreenshotFacet = { screenshot: (id, call) => this.#screenshot(id, call) };
   readonly #home: Home;
   readonly #runtime: RuntimeName;
@@ -141,8 +173,11 @@ export class MachineEngine implements Engine {
       if (seen.record === undefined) {
         throw new Fault("precondition", `start ${id}: it was not created`, { hint: "create it first" });
       }
+      const { launch } = seen.record;
       await this.#clear(id, call);
-      await this.#run(id, seen.record.launch, shapeOf(seen.record.launch), call);
+      const suspended = readSuspended(paths);
+      if (suspended !== undefined && (await this.#tryResume(id, launch, suspended, call))) return;
+      await this.#run(id, launch, shapeOf(launch), undefined, call);
     });
   }
 
@@ -183,6 +218,14 @@ export class MachineEngine implements Engine {
     };
     await this.#exits.until(id, isSettled, 5_000, call);
     await clearTpm(id, layout, cgroups, call);
+    if (readSuspended(paths) === undefined) return;
+    await this.#turns.take(id, async () => {
+      const { record } = this.#observe(paths);
+      if (record === undefined) return;
+      await dropSuspended(record.launch, paths, call);
+      writeExit(paths, 0);
+      this.#exits.notify(id);
+    });
   }
 
   async remove(id: InstanceId, call: Call): Promise<void> {
@@ -196,8 +239,10 @@ export class MachineEngine implements Engine {
     });
   }
 
-  list(_call: Call): Promise<readonly InstanceFacts[]> {
-    return Promise.resolve(this.#facts());
+  list(call: Call): Promise<readonly InstanceFacts[]> {
+    const facts = this.#facts();
+    for (const { id } of facts) if (readPause(this.#on().layout.of(id)) !== undefined) this.#goOn(id, call);
+    return Promise.resolve(facts);
   }
 
   watch(call: Call): AsyncGenerator<InstanceEvent> {
@@ -223,16 +268,27 @@ export class MachineEngine implements Engine {
     yield* consoleLines((inner) => readLog(paths.logDir, range, hasEnded, woken, inner), call);
   }
 
-  /** Starts QEMU, tells it, and sees that it came to life. Nothing of it is left when this throws. */
-  async #run(id: InstanceId, launch: MachineLaunch, shape: Shape, call: Call): Promise<void> {
+  /**
+   * Starts QEMU, sees that it came to life, and tells it. With `load` the machine stands still until that is done. Nothing
+   * of it is left when this throws.
+   */
+  async #run(
+    id: InstanceId,
+    launch: MachineLaunch,
+    shape: Shape,
+    load: ((qmp: Qmp) => Promise<void>) | undefined,
+    call: Call,
+  ): Promise<void> {
     const ground = this.#on();
     const paths = ground.layout.of(id);
     this.#starting.add(id);
     const begunMs = call.clock.nowMs();
     try {
-      const started = await this.#gate.pass(() => startMachine(id, launch, shape, false, ground, call));
+      writePause(paths, load === undefined ? undefined : "loading");
+      const started = await this.#gate.pass(() => startMachine(id, launch, shape, load !== undefined, ground, call));
       void started.monitorEnded.then(() => this.#onMonitorEnd(id, started.monitor));
       await this.#untilAlive(id, paths, begunMs, call);
+      if (load !== undefined) await this.#load(id, paths, load, call);
       this.#emit({ kind: "started", id, pid: started.pid, startedMs: started.monitor.startedMs });
     } catch (error) {
       await this.#clear(id, call).catch(() => {});
@@ -241,6 +297,136 @@ export class MachineEngine implements Engine {
       this.#starting.delete(id);
     }
     this.#exits.notify(id);
+  }
+
+  async #load(id: InstanceId, paths: MachinePaths, load: (qmp: Qmp) => Promise<void>, call: Call): Promise<void> {
+    using qmp = await connectTo(id, this.#on(), call);
+    await load(qmp);
+    writePause(paths, "loaded");
+    await qmp.execute("cont", {}, call);
+    writePause(paths, undefined);
+  }
+
+  /** A daemon that died may have left a machine at its first instruction: finishes what it was about to do, or undoes it. */
+  #goOn(id: InstanceId, call: Call): void {
+    if (this.#starting.has(id)) return;
+    this.#starting.add(id);
+    const work = this.#turns.take(id, async () => {
+      const paths = this.#on().layout.of(id);
+      const pause = readPause(paths);
+      if (pause === "loading") await this.#clear(id, call);
+      else if (pause === "loaded" && isRunning(this.#observe(paths))) {
+        using qmp = await connectTo(id, this.#on(), call);
+        await qmp.execute("cont", {}, call);
+      }
+      writePause(paths, undefined);
+    });
+    // What failed is found, and tried again, by the next look.
+    void work.catch(() => {}).finally(() => this.#starting.delete(id));
+  }
+
+  /** False when the saved memory is of no use: it is thrown away, and the log says why. */
+  async #tryResume(
+    id: InstanceId,
+    launch: MachineLaunch,
+    suspended: NonNullable<ReturnType<typeof readSuspended>>,
+    call: Call,
+  ): Promise<boolean> {
+    const paths = this.#on().layout.of(id);
+    try {
+      await resumeSuspended(id, launch, suspended, this.#hands(), call);
+      return true;
+    } catch (error) {
+      throwIfCancelled(call);
+      const why = Fault.from(error, `resume ${id}`).message;
+      await this.#clear(id, call);
+      await dropSuspended(launch, paths, call).catch(() => {});
+      rmSync(paths.suspendedFile, { force: true });
+      appendLog(paths.logDir, `its saved memory cannot be resumed, so it boots: ${why}`, call);
+      return false;
+    }
+  }
+
+  async #suspend(id: InstanceId, call: Call): Promise<void> {
+    await this.#turns.take(id, async () => {
+      const paths = this.#on().layout.of(id);
+      if (readSuspended(paths) !== undefined && !isRunning(this.#observe(paths))) return;
+      const { record } = this.#runningOf(id, "suspend");
+      this.#requireThawed(id, "suspend");
+      const shape = readRecord(paths.shapeFile) as Shape;
+      // Its end is not told: it has not exited.
+      this.#starting.add(id);
+      try {
+        await saveSuspended(id, record.launch, shape, this.#on(), call);
+        await this.#clear(id, call);
+      } finally {
+        this.#starting.delete(id);
+      }
+      this.#exits.notify(id);
+    });
+  }
+
+  async #createSnapshot(id: InstanceId, spec: SnapshotSpec, call: Call): Promise<void> {
+    await this.#turns.take(id, async () => {
+      const machine = this.#machineOf(id, "make a snapshot of");
+      if (machine.isRunning) this.#requireThawed(id, "make a snapshot of");
+      await createSnapshot(id, spec, machine, this.#on(), call);
+    });
+  }
+
+  async #listSnapshots(id: InstanceId): Promise<readonly SnapshotFacts[]> {
+    this.#machineOf(id, "list the snapshots of");
+    return snapshotFacts(this.#on().layout.of(id));
+  }
+
+  async #removeSnapshot(id: InstanceId, name: string, call: Call): Promise<void> {
+    await this.#turns.take(id, async () => {
+      const machine = this.#machineOf(id, "remove a snapshot of");
+      if (machine.isRunning) this.#requireThawed(id, "remove a snapshot of");
+      await removeSnapshot(id, name, machine, this.#on(), call);
+    });
+  }
+
+  async #revert(id: InstanceId, request: { readonly name: string; readonly mark: string }, call: Call): Promise<void> {
+    const { layout } = this.#on();
+    const paths = layout.of(id);
+    await this.#turns.take(id, async () => {
+      const { launch } = this.#machineOf(id, "revert");
+      if (readRevertMark(paths) === request.mark) return;
+      const runs = await revertTo(id, launch, request, this.#hands(), call);
+      this.#exits.notify(id);
+      if (!runs) return;
+      // Back to what was said since: what was plugged in, and how large it is.
+      await this.#replugNow(id, launch, call);
+      await this.#resizeNow(id, launch.limits, call);
+    });
+  }
+
+  async #replug(launch: MachineLaunch, call: Call): Promise<void> {
+    await this.#turns.take(launch.id, async () => {
+      this.#runningOf(launch.id, "change the disks and nics of");
+      this.#requireThawed(launch.id, "change the disks and nics of");
+      await this.#replugNow(launch.id, launch, call);
+    });
+  }
+
+  async #replugNow(id: InstanceId, launch: MachineLaunch, call: Call): Promise<void> {
+    const { paths, record } = this.#runningOf(id, "change the disks and nics of");
+    const shape = readRecord(paths.shapeFile) as Shape;
+    using qmp = await connectTo(id, this.#on(), call);
+    const { disks, attachment } = launch;
+    await replugMachine(launch, shape, qmp, (next) => writeRecord(paths.shapeFile, next), call);
+    writeRecord(paths.launchFile, machineRecord({ ...record.launch, disks, attachment }));
+  }
+
+  async #export(id: InstanceId, directory: string, call: Call): ReturnType<ExportFacet["exportDisks"]> {
+    return this.#turns.take(id, async () => {
+      const { launch, isRunning: runs } = this.#machineOf(id, "export the disks of");
+      if (!runs) return exportStopped(launch, directory, call);
+      this.#requireThawed(id, "export the disks of");
+      using qmp = await connectTo(id, this.#on(), call);
+      return await exportRunning(launch, directory, qmp, call);
+    });
   }
 
   /** QEMU says what it does not like and ends, or it answers. */
@@ -274,24 +460,27 @@ export class MachineEngine implements Engine {
   }
 
   async #resize(id: InstanceId, limits: Limits, call: Call): Promise<void> {
-    await this.#turns.take(id, async () => {
-      const { paths, record } = this.#runningOf(id, "resize");
-      const { cgroups } = this.#on();
-      const shape = readRecord(paths.shapeFile) as Shape;
-      using qmp = await connectTo(id, this.#on(), call);
-      // Raised before the guest can use more of it, and lowered after it gave some back.
-      const most = { ...shape, pluggedMemoryBytes: shape.spareMemoryBytes };
-      cgroups.limit(paths.cgroup, hostLimits(most, limits));
-      let next = shape;
-      try {
-        next = await resizeMachine(id, shape, limits, qmp, paths, call);
-        writeRecord(paths.shapeFile, next);
-        writeRecord(paths.launchFile, { ...record, launch: { ...record.launch, limits } });
-      } finally {
-        const limitsInForce = next === shape ? record.launch.limits : limits;
-        cgroups.limit(paths.cgroup, hostLimits(next, limitsInForce));
-      }
-    });
+    await this.#turns.take(id, () => this.#resizeNow(id, limits, call));
+  }
+
+  async #resizeNow(id: InstanceId, limits: Limits, call: Call): Promise<void> {
+    const { paths, record } = this.#runningOf(id, "resize");
+    this.#requireThawed(id, "resize");
+    const { cgroups } = this.#on();
+    const shape = readRecord(paths.shapeFile) as Shape;
+    using qmp = await connectTo(id, this.#on(), call);
+    // Raised before the guest can use more of it, and lowered after it gave some back.
+    const most = { ...shape, pluggedMemoryBytes: shape.spareMemoryBytes };
+    cgroups.limit(paths.cgroup, hostLimits(most, limits));
+    let next = shape;
+    try {
+      next = await resizeMachine(id, shape, limits, qmp, paths, call);
+      writeRecord(paths.shapeFile, next);
+      writeRecord(paths.launchFile, { ...record, launch: { ...record.launch, limits } });
+    } finally {
+      const limitsInForce = next === shape ? record.launch.limits : limits;
+      cgroups.limit(paths.cgroup, hostLimits(next, limitsInForce));
+    }
   }
 
   async #stats(id: InstanceId, call: Call): ReturnType<StatsFacet["stats"]> {
@@ -357,9 +546,45 @@ export class MachineEngine implements Engine {
     const { layout, cgroups } = this.#on();
     const paths = layout.of(id);
     const seen = this.#observe(paths);
-    const facts = factsOf(id, seen, paths, cgroups);
-    const shape = isRunning(seen) ? (readRecord(paths.shapeFile) as Shape | undefined) : undefined;
-    return { ...facts, ...(shape === undefined ? {} : { elastic: elasticOf(shape) }) };
+    const mark = readRevertMark(paths);
+    const { exit, ...facts } = {
+      ...factsOf(id, seen, paths, cgroups),
+      ...(mark === undefined ? {} : { revertMark: mark }),
+    };
+    if (isRunning(seen)) {
+      const shape = readRecord(paths.shapeFile) as Shape | undefined;
+      return { ...facts, ...(shape === undefined ? {} : { elastic: elasticOf(shape) }) };
+    }
+    if (readSuspended(paths) !== undefined) return { ...facts, status: "suspended", intact: seen.record !== undefined };
+    return { ...facts, ...(exit === undefined ? {} : { exit }) };
+  }
+
+  #hands(): Hands {
+    return {
+      ground: this.#on(),
+      clear: (id, call) => this.#clear(id, call),
+      runLoaded: (id, launch, shape, load, call) => this.#run(id, launch, shape, load, call),
+    };
+  }
+
+  /** `not-found` when there is none, or only what is left of one. */
+  #machineOf(
+    id: InstanceId,
+    verb: string,
+  ): { readonly launch: MachineLaunch; readonly shape?: Shape; readonly isRunning: boolean } {
+    const paths = this.#on().layout.of(id);
+    const seen = this.#observe(paths);
+    if (seen.record === undefined) throw new Fault("not-found", `${verb} ${id}: there is no such machine`);
+    const { launch } = seen.record;
+    if (!isRunning(seen)) return { launch, isRunning: false };
+    return { launch, shape: readRecord(paths.shapeFile) as Shape, isRunning: true };
+  }
+
+  /** What is frozen answers nobody. */
+  #requireThawed(id: InstanceId, verb: string): void {
+    const { layout, cgroups } = this.#on();
+    if (cgroups.freezeState(layout.of(id).cgroup) === "thawed") return;
+    throw new Fault("precondition", `${verb} ${id}: it is frozen`, { hint: "thaw it first" });
   }
 
   /** Ends whatever is left of a run. */

@@ -79,7 +79,7 @@ async function addDisk(
       await qmp.execute("blockdev-add", node, call);
       nodes.push((node as { readonly "node-name": string })["node-name"]);
     }
-    await qmp.execute("device_add", diskDevice(added), call);
+    await qmp.execute("device_add", diskDevice(added, shape.queues), call);
     return added;
   } catch (error) {
     for (const node of nodes.toReversed())

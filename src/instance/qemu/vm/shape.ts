@@ -13,6 +13,8 @@ export interface Shape {
   /** Processors that are plugged in, and how many places there are. */
   readonly cpus: number;
   readonly maxCpus: number;
+  /** Of each disk: QEMU would take one for each processor, and a saved memory knows how many there were. */
+  readonly queues: number;
   /** Memory that is there from the first moment. */
   readonly memoryBytes: number;
   /** How much more can be plugged in; 0 without a balloon, which is the other half of resizing. */
@@ -96,6 +98,7 @@ export function shapeOf(launch: MachineLaunch): Shape {
     ...(topology === undefined ? {} : { topology }),
     cpus,
     maxCpus: places ?? Math.max(cpus, Math.min(mostCpus, availableParallelism())),
+    queues: Math.min(8, cpus),
     memoryBytes,
     spareMemoryBytes: launch.balloon && !launch.hugepages ? spareMemory(memoryBytes) : 0,
     pluggedMemoryBytes: 0,

@@ -94,7 +94,7 @@ exec </dev/ttyS0 >/dev/ttyS0 2>&1
 for input in /sys/class/input/event*; do
   [ "$(cat $input/device/name)" = "Power Button" ] && exec 3</dev/input/\${input##*/}
 done
-sh /script 3<&- &
+sh /script </dev/ttyS0 3<&- &
 child=$!
 (head -c 24 <&3 >/dev/null; kill -TERM $child) &
 wait $child

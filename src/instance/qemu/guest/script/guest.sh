@@ -80,14 +80,15 @@ on_terminal() {
   exec setsid -c chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
 }
 
-# What comes by dropbear belongs to the program's group from here on.
+# What comes by dropbear belongs to the program's group and network from here on.
 join_program() {
   echo 0 >/cgroup/program/cgroup.procs
+  through="nsenter -t 1 -n"
 }
 
 # Becomes a program inside the root, by way of enter.sh, whose arguments these are.
 enter() {
-  exec chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
+  exec $through chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
 }
 
 # Runs `program`, which the launch defined, and ends the guest when it ends.
@@ -100,8 +101,20 @@ begin() {
   main=$!
   answer &
   serve_shell &
+  tell_when_running
   wait "$main"
   finish $?
+}
+
+# The program runs when it is no longer one of ours: a signal that came before would not find its handler. One that is
+# itself called so is told of a little later. A failure was told already.
+tell_when_running() {
+  tries=0
+  while read -r name <"/proc/$main/comm" && [ "$tries" -lt 500 ]; do
+    case $name in init | busybox | loader) usleep 1000 ;; *) break ;; esac
+    tries=$((tries + 1))
+  done
+  echo "started $main" >&3
 }
 
 finish() {
@@ -147,13 +160,9 @@ measure() {
   echo "$1 $memory $value $pids $(oom_kills)"
 }
 
-# Programs that are run in the instance come by dropbear, which is there as long as the host is.
+# Programs that are run in the instance come by dropbear, which begins when the host first comes for it.
 serve_shell() {
-  exec 3>&- 5>&- 6>&-
-  while :; do
-    exec 7<>"${port}6"
-    echo >&7
-    /croft/lib/loader --library-path /croft/lib /croft/bin/dropbear -i -B -j -k -r /run/host-key <&7 >&7 2>/dev/null
-    exec 7>&-
-  done
+  exec 3>&- 5>&- 6>&- 7<>"${port}6"
+  echo >&7
+  exec unshare -n /bin/busybox sh /croft/shell.sh "${port}6"
 }
