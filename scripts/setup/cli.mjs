@@ -33,9 +33,11 @@ function compile(bun, name, sources) {
     "--minify",
     "--bytecode",
     "--format=esm",
-    // Otherwise it would take settings, and programs to load first, from whatever directory it is started in.
+    // Whatever lies in the directory where somebody stands is no part of the program: neither its settings nor its code.
     "--no-compile-autoload-dotenv",
     "--no-compile-autoload-bunfig",
+    // Most commands are over before a function that was made fast would have been called often enough.
+    "--compile-jit-policy=5",
     "--external=node:ffi",
     join(root, "src", "bin", `${name}.ts`),
     "--outfile",

@@ -17,6 +17,14 @@ export const runtimePackages = {
   "erofs-utils": "fsck.erofs",
   e2fsprogs: "mkfs.ext4",
   "util-linux": "unshare",
+  "qemu-system-x86": "qemu-system-x86_64",
+  "qemu-utils": "qemu-img",
+  ovmf: "/usr/share/OVMF/OVMF_CODE_4M.ms.fd",
+  swtpm: "swtpm",
+  gpgv: "gpgv",
+  "xz-utils": "xz",
+  "dropbear-bin": "dropbear",
+  "linux-image-cloud-amd64": "/usr/share/doc/linux-image-cloud-amd64",
   "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
 };
 
@@ -32,6 +40,11 @@ export const testPackages = {
   zstd: "zstd",
   procps: "ps",
   openssl: "openssl",
+  syslinux: "syslinux",
+  mtools: "mcopy",
+  dosfstools: "mkfs.vfat",
+  gpg: "gpg",
+  xorriso: "xorriso",
 };
 
 /** What the benchmark compares with. */

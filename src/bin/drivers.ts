@@ -4,11 +4,13 @@ import type { Home } from "../base/home.ts";
 import type { EventBus } from "../event/contract.ts";
 import { SqliteEventBus } from "../event/sqlite/event-bus.ts";
 import { RouteSocket } from "../host/link.ts";
-import type { Engine } from "../instance/contract.ts";
 import { ContainerEngine } from "../instance/crun/engine.ts";
 import { chooseRuntime } from "../instance/crun/probe.ts";
+import { MicrovmEngine } from "../instance/qemu/microvm/engine.ts";
+import { MachineEngine } from "../instance/qemu/vm/engine.ts";
 import { BridgeNetwork } from "../network/bridge/driver.ts";
 import type { NetworkDriver } from "../network/contract.ts";
+import type { EnginesByKind } from "../reconcile/engines.ts";
 import type { Pool } from "../storage/contract.ts";
 import { OverlayPool } from "../storage/overlay/pool.ts";
 import type { Store } from "../store/contract.ts";
@@ -17,7 +19,8 @@ import { SqliteStore } from "../store/sqlite/store.ts";
 
 /** The drivers a daemon works with. This file is the only one that names concrete ones. */
 export interface Drivers {
-  readonly engine: Engine;
+  /** By the kind of instance each runs. */
+  readonly engines: EnginesByKind;
   readonly pool: Pool;
   readonly network: NetworkDriver;
   readonly store: Store;
@@ -31,7 +34,7 @@ export async function openDrivers(home: Home, clock: Clock, call: Call): Promise
   const store = new SqliteStore(database);
   const events = new SqliteEventBus(database, clock);
   return {
-    engine: new ContainerEngine({ home, runtime: await chooseRuntime(home, call) }),
+    engines: await openEngines(home, call),
     pool: new OverlayPool(home),
     network: new BridgeNetwork(home),
     store,
@@ -41,6 +44,16 @@ export async function openDrivers(home: Home, clock: Clock, call: Call): Promise
       await store.close();
       database[Symbol.dispose]();
     },
+  };
+}
+
+/** One line for each kind. What cannot work on this host is opened all the same: its probe says why when it is asked for. */
+async function openEngines(home: Home, call: Call): Promise<EnginesByKind> {
+  const runtime = await chooseRuntime(home, call);
+  return {
+    container: new ContainerEngine({ home, runtime }),
+    microvm: new MicrovmEngine({ home, runtime }),
+    vm: new MachineEngine({ home, runtime }),
   };
 }
 

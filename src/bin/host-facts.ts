@@ -48,15 +48,15 @@ export class LocalHost implements HostFacts {
       libDir,
       runDir,
       cgroups: cgroupMode(),
-      engine: this.#drivers.engine.name,
+      engines: Object.fromEntries(Object.entries(this.#drivers.engines).map(([kind, { name }]) => [kind, name])),
       diskFreeBytes: disk.bavail * disk.bsize,
     };
   }
 
   async diagnose(call: Call): Promise<readonly Finding[]> {
-    const { engine, pool, network } = this.#drivers;
+    const { engines, pool, network } = this.#drivers;
     const probed = await Promise.all([
-      probe(`engine ${engine.name}`, engine, call),
+      ...Object.entries(engines).map(([kind, engine]) => probe(`${kind} engine ${engine.name}`, engine, call)),
       probe(`storage ${pool.name}`, pool, call),
       probe(`network ${network.name}`, network, call),
     ]);

@@ -11,8 +11,10 @@ import type { Drivers } from "./drivers.ts";
  * the daemon, started again, brings everything back. For uninstalling, and for tests.
  */
 export async function tearDown(home: Home, drivers: Drivers, call: Call): Promise<void> {
-  const { engine, pool, network } = drivers;
-  for (const { id } of await engine.list(call)) await engine.remove(id, call);
+  const { engines, pool, network } = drivers;
+  for (const engine of Object.values(engines)) {
+    for (const { id } of await engine.list(call)) await engine.remove(id, call);
+  }
   await network.publish({ names: [], published: [] }, call);
   const wired = await network.list(call);
   for (const { id } of wired.ports) await network.detach(id, call);

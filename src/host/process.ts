@@ -87,6 +87,8 @@ const packages: Readonly<Record<string, string>> = {
   e2fsck: "e2fsprogs",
   "mkfs.erofs": "erofs-utils",
   "fsck.erofs": "erofs-utils",
+  "qemu-img": "qemu-utils",
+  xz: "xz-utils",
   losetup: "mount",
   umount: "mount",
   unshare: "util-linux",

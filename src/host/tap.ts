@@ -1,6 +1,7 @@
-import { closeSync, openSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import { dlopen, getInt32 } from "node:ffi";
-import { errnoFault, errnoName, hostFault } from "./errno.ts";
+import { Fault } from "../base/fault.ts";
+import { errnoFault, errnoName, errnoOf, hostFault } from "./errno.ts";
 
 /**
  * Tap devices: links whose other end is a file descriptor of a virtual machine's process. Netlink cannot make them. Here
@@ -25,9 +26,42 @@ const { functions: numeric } = dlopen(null, {
   ioctl: { arguments: ["i32", "u64", "u64"], return: "i32" },
 });
 
-/** Makes the tap `name`, which `ownerUid` may open; or, where it is there already, gives it to that owner. */
+/**
+ * Makes the tap `name`, which `ownerUid` may open; or, where it is there already, gives it to that owner. One whose other
+ * end a machine has is left as it is: there is one such end, and without it the owner cannot be changed.
+ */
 export function createTap(name: string, ownerUid: number): void {
   const attempted = `create tap ${name}`;
+  let fd: number;
+  try {
+    fd = join(name, attempted);
+  } catch (error) {
+    if (errnoOf(error) === "EBUSY") return;
+    throw error;
+  }
+  try {
+    checked(numeric.ioctl(fd, BigInt(tunSetOwner), BigInt(ownerUid)), attempted);
+    checked(numeric.ioctl(fd, BigInt(tunSetPersist), 1n), attempted);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * The other end of the tap `name`, for a machine's process to have; close it when that has it. `not-found` when there is no
+ * such link, as asking the kernel for it would make one.
+ */
+export function openTap(name: string): number {
+  const attempted = `open tap ${name}`;
+  const known = readFileSync("/proc/self/net/dev", "utf8").split("\n");
+  if (!known.some((line) => line.trimStart().startsWith(`${name}:`))) {
+    throw new Fault("not-found", `${attempted}: there is no such link`);
+  }
+  return join(name, attempted);
+}
+
+/** `name` is made when it is not there. */
+function join(name: string, attempted: string): number {
   const request = Buffer.alloc(40);
   request.write(name, 0, nameBytes - 1, "latin1");
   request.writeUInt16LE(iffTap | iffNoPacketInfo | iffVnetHeader, nameBytes);
@@ -39,10 +73,10 @@ export function createTap(name: string, ownerUid: number): void {
   }
   try {
     checked(structural.ioctl(fd, BigInt(tunSetInterface), request), attempted);
-    checked(numeric.ioctl(fd, BigInt(tunSetOwner), BigInt(ownerUid)), attempted);
-    checked(numeric.ioctl(fd, BigInt(tunSetPersist), 1n), attempted);
-  } finally {
+    return fd;
+  } catch (error) {
     closeSync(fd);
+    throw error;
   }
 }
 

@@ -15,10 +15,10 @@ export interface Engine extends Driver {
     readonly root: Root["kind"];
     readonly nic: Attachment["kind"];
     /**
-     * Of engines whose nics are taps: the user that opens them, as a number, which the network makes their owner. Absent:
-     * root. It is the user that the engine runs its guests as, who may open nothing else of the host.
+     * Of engines that run guests: the user they run as, as a number, who may open nothing of the host but what is made his:
+     * the taps, the writable part of a block root, the disks. Absent: root.
      */
-    readonly tapOwnerUid?: number;
+    readonly ownerUid?: number;
   };
 
   /**
@@ -119,6 +119,8 @@ export interface MachineDisk {
   /** `root`, `data`, `iso`: stable, what snapshots and hot-plug name it by. */
   readonly name: string;
   readonly disk: AttachedDisk;
+  /** Bytes that the guest is to see, where somebody said. Less than that is grown by whoever has the disk open. */
+  readonly sizeBytes?: number;
   readonly readOnly: boolean;
   readonly cdrom: boolean;
 }
@@ -339,7 +341,7 @@ export interface SnapshotFacts extends SnapshotSpec {
 export interface HotplugFacet {
   /**
    * Makes the disks and nics of a running machine those of the launch: what is new is plugged in, what is no longer named
-   * is taken out once the guest lets go of it, a disk that grew is told to the guest. The preparation for the next start
+   * is taken out once the guest lets go of it, a disk that is to be larger is grown. The preparation for the next start
    * is changed with it. All else in the launch is as `create` last said. Level-triggered: what is so already is left alone.
    * `precondition` when the guest does not let go in time, or has no free slot; it can be tried again.
    */

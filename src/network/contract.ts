@@ -68,7 +68,13 @@ export type Attachment =
     }
   | {
       readonly kind: "tap";
-      readonly taps: readonly { readonly name: string; readonly mac: string; readonly address: string }[];
+      readonly taps: readonly {
+        readonly name: string;
+        readonly mac: string;
+        readonly address: string;
+        /** Of its network: what the guest reaches without a gateway. */
+        readonly prefixLength: number;
+      }[];
       readonly gateway?: string;
       readonly resolvers: readonly string[];
     };

@@ -151,10 +151,11 @@ export class Gate {
   }
 
   /** The generation is not good: back to the last one that was, when there is one. */
-  async close(failure: Failure, engine: Engine, call: Call): Promise<void> {
+  async close(failure: Failure, engineOf: (id: InstanceId) => Engine, call: Call): Promise<void> {
     const { record, current } = this.#state;
     if (record === undefined || current === undefined) return;
-    const logs = failure.instance === undefined ? "" : await lastLines(engine, failure.instance, call);
+    const logs =
+      failure.instance === undefined ? "" : await lastLines(engineOf(failure.instance), failure.instance, call);
     const text = [
       failure.why,
       ...(failure.hint === undefined ? [] : [failure.hint]),

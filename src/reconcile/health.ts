@@ -31,13 +31,17 @@ interface Watch {
  * saw: after a restart of the daemon everything is `starting` until the first probe, which comes at once.
  */
 export class HealthMonitor {
-  readonly #engine: Engine;
+  readonly #engineOf: (id: InstanceId) => Engine;
   readonly #call: Call;
   readonly #changed: (id: InstanceId, health: Health, message: string) => void;
   readonly #watches = new Map<InstanceId, Watch>();
 
-  constructor(engine: Engine, changed: (id: InstanceId, health: Health, message: string) => void, call: Call) {
-    this.#engine = engine;
+  constructor(
+    engineOf: (id: InstanceId) => Engine,
+    changed: (id: InstanceId, health: Health, message: string) => void,
+    call: Call,
+  ) {
+    this.#engineOf = engineOf;
     this.#changed = changed;
     this.#call = call;
   }
@@ -116,8 +120,9 @@ export class HealthMonitor {
   }
 
   async #probeExec(id: InstanceId, argv: readonly string[], call: Call): Promise<string | undefined> {
-    if (this.#engine.exec === undefined) return `engine ${this.#engine.name} cannot exec`;
-    const session = await this.#engine.exec.exec(id, { argv, env: {}, stdin: false }, call);
+    const engine = this.#engineOf(id);
+    if (engine.exec === undefined) return `engine ${engine.name} cannot run programs inside an instance`;
+    const session = await engine.exec.exec(id, { argv, env: {}, stdin: false }, call);
     const onAbort = (): void => void session.close();
     call.signal.addEventListener("abort", onAbort, { once: true });
     try {

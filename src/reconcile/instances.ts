@@ -2,15 +2,25 @@ import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { canonicalJson, sha256, type InstanceId } from "../base/id.ts";
 import { parseInstanceId, shortHash } from "../base/id.ts";
-import type { ExecSpec, LogLine, LogRange, ProcessFacts, Session, Stats } from "../instance/contract.ts";
+import type {
+  Engine,
+  ExecSpec,
+  FreezeFacet,
+  LogLine,
+  LogRange,
+  ProcessFacts,
+  Session,
+  Stats,
+} from "../instance/contract.ts";
 import { defaultNetwork, type Generation, type InstanceSection, type StackSpec } from "../stack/model.ts";
 import { expand } from "../stack/plan/expand.ts";
 import { subjectOf } from "./actor.ts";
 import type { InstanceView, Instances, Run, RunRequest } from "./contract.ts";
 import { findInstance, notFound, selectInstances } from "./instance-name.ts";
+import { marked } from "./mark.ts";
 import { newRecord, removing, type StackRecord } from "./record.ts";
 import type { Reconciler } from "./reconciler.ts";
-import { fetchImage } from "./resolve.ts";
+import { fetchImage, resolveDiskImages } from "./resolve.ts";
 import type { StackLoop } from "./stack-loop.ts";
 import { viewOf, viewsOf } from "./view.ts";
 
@@ -52,11 +62,19 @@ export class InstanceFace implements Instances {
 
   async run(request: RunRequest, call: Call): Promise<Run> {
     const { parts } = this.#reconciler;
-    if (request.pull === "never" && (await parts.images.find(request.section.image, call)) === undefined) {
+    const { engines } = this.#reconciler.shared;
+    if (
+      request.pull === "never" &&
+      request.section.kind !== "vm" &&
+      (await parts.images.find(request.section.image, call)) === undefined
+    ) {
       throw new Fault("not-found", `image ${request.section.image} is not here, and --pull=never forbids fetching it`);
     }
+    const { section } = request;
+    await engines.admit([section.kind]);
+    const isMachine = section.kind === "vm";
     const [image] = await Promise.all([
-      fetchImage(request.section.image, request.pull === "always", parts, call),
+      isMachine ? undefined : fetchImage(section.image, request.pull === "always", parts, call),
       request.section.networks.includes(`${runStack}/${defaultNetwork}`) ? this.#openRunNetwork(call) : undefined,
     ]);
     const name = request.name ?? this.#inventName(call);
@@ -71,24 +89,33 @@ export class InstanceFace implements Instances {
       images: {},
       instances: { [name]: sharingVolumes(request.section) },
     };
-    const generation: Generation = { spec, images: { [request.section.image]: image.digest }, secrets: {}, files: {} };
+    const images = image === undefined ? {} : { [section.image]: image.digest };
+    const diskImages = await resolveDiskImages(spec, parts, call);
+    const generation: Generation = { spec, images, ...diskImages, secrets: {}, files: {} };
     const [instance] = expand(generation, new Set()).instances;
     if (instance === undefined) throw new Fault("bug", `run ${name} has no instance`);
     const attached: { session?: Session } = {};
-    if (request.attach) {
-      const { attach } = parts.engine;
-      if (attach === undefined) throw this.#cannot("attach to an instance");
+    // A machine has a console, which is there when it runs.
+    if (request.attach && !isMachine) {
+      const engine = engines.of(section.kind);
+      const attach = engine.attach ?? cannot(engine, "attach to an instance");
       loop.beforeStart(instance.id, async () => {
         attached.session ??= await attach.attach(instance.id, call);
       });
     }
     const view = await this.#beginRun(loop, instance.id, generation, request, call);
-    const { session } = attached;
+    const session = request.attach && isMachine ? await this.#console(instance.id, call) : attached.session;
     if (session === undefined) return { instance: view };
     return {
       instance: view,
       session: request.remove ? withExit(session, this.#removed(loop, session.exited, call)) : session,
     };
+  }
+
+  async #console(id: InstanceId, call: Call): Promise<Session> {
+    const engine = this.#engineOf(id);
+    const console = engine.console ?? cannot(engine, "connect to a console");
+    return await console.console(id, call);
   }
 
   /** Also by a stack that is down: a run that ends takes its stack away, and with it that one's volumes and history. */
@@ -122,14 +149,9 @@ export class InstanceFace implements Instances {
 
   async start(id: InstanceId, call: Call): Promise<InstanceView> {
     const loop = this.#loopOf(id);
-    const key = slotKey(id);
     const status = this.#require(id).status;
     if (status !== "running" && status !== "paused") await this.#endRun(loop, id, call);
-    await loop.state.change(
-      (record) =>
-        record.stopped.includes(key) ? { ...record, stopped: record.stopped.filter((known) => known !== key) } : record,
-      call,
-    );
+    await loop.state.change((record) => marked(record, id, "run"), call);
     loop.forgive(id);
     loop.wake();
     return await this.#until(loop, id, (view) => view.status === "running" || view.status === "paused", call);
@@ -138,11 +160,7 @@ export class InstanceFace implements Instances {
   async stop(id: InstanceId, graceMs: number | undefined, call: Call): Promise<InstanceView> {
     const loop = this.#loopOf(id);
     if (graceMs !== undefined) loop.graceOf(id, graceMs);
-    const key = slotKey(id);
-    await loop.state.change(
-      (record) => (record.stopped.includes(key) ? record : { ...record, stopped: [...record.stopped, key] }),
-      call,
-    );
+    await loop.state.change((record) => marked(record, id, "stop"), call);
     loop.wake();
     return await this.#until(
       loop,
@@ -152,10 +170,25 @@ export class InstanceFace implements Instances {
     );
   }
 
+  async suspend(id: InstanceId, call: Call): Promise<InstanceView> {
+    const engine = this.#engineOf(id);
+    if (engine.suspend === undefined) cannot(engine, "suspend to disk");
+    const { status } = this.#require(id);
+    if (status === "suspended") return this.#require(id);
+    if (status !== "running" && status !== "paused") {
+      throw new Fault("precondition", `suspend ${subjectOf(id)}: it is ${status}`, { hint: "start it first" });
+    }
+    const loop = this.#loopOf(id);
+    await loop.state.change((record) => marked(record, id, "suspend"), call);
+    loop.wake();
+    return await this.#until(loop, id, (view) => view.status === "suspended", call);
+  }
+
   async restart(id: InstanceId, graceMs: number | undefined, call: Call): Promise<InstanceView> {
     const loop = this.#loopOf(id);
     if (graceMs !== undefined) loop.graceOf(id, graceMs);
     await this.#endRun(loop, id, call);
+    await loop.state.change((record) => marked(record, id, "run"), call);
     loop.forgive(id);
     loop.wake();
     // The next start takes the mark away.
@@ -165,17 +198,17 @@ export class InstanceFace implements Instances {
   }
 
   async kill(id: InstanceId, signal: string, call: Call): Promise<InstanceView> {
-    await this.#reconciler.parts.engine.signal(id, signal, call);
+    await this.#engineOf(id).signal(id, signal, call);
     return this.#require(id);
   }
 
   async pause(id: InstanceId, call: Call): Promise<InstanceView> {
-    await this.#freezer().freeze(id, call);
+    await this.#freezer(id).freeze(id, call);
     return this.#frozen(id, "frozen");
   }
 
   async unpause(id: InstanceId, call: Call): Promise<InstanceView> {
-    await this.#freezer().thaw(id, call);
+    await this.#freezer(id).thaw(id, call);
     return this.#frozen(id, "running");
   }
 
@@ -193,15 +226,16 @@ export class InstanceFace implements Instances {
         hint: `stop it first (croft stop ${state.name}), or: croft rm --force ${state.name}`,
       });
     }
-    await state.change((record) => removing(record, false, call.clock.nowMs()), call);
+    // What a run wrote goes with it, the disks of a machine too; its volumes are everybody's.
+    await state.change((record) => removing(record, true, call.clock.nowMs()), call);
     loop.wake();
     await loop.until(() => (loop.erased ? true : undefined), call);
     this.#reconciler.forget(state.name);
   }
 
   async exec(id: InstanceId, spec: ExecSpec, call: Call): Promise<Session> {
-    const { exec } = this.#reconciler.parts.engine;
-    if (exec === undefined) throw this.#cannot("run programs inside an instance");
+    const engine = this.#engineOf(id);
+    const exec = engine.exec ?? cannot(engine, "run programs inside an instance");
     if (this.#require(id).status === "paused") {
       throw new Fault("precondition", `${subjectOf(id)} is paused`, { hint: "let it go on first: croft unpause" });
     }
@@ -209,24 +243,24 @@ export class InstanceFace implements Instances {
   }
 
   async attach(id: InstanceId, call: Call): Promise<Session> {
-    const { attach } = this.#reconciler.parts.engine;
-    if (attach === undefined) throw this.#cannot("attach to an instance");
+    const engine = this.#engineOf(id);
+    const attach = engine.attach ?? cannot(engine, "attach to an instance");
     return await attach.attach(id, call);
   }
 
   logs(id: InstanceId, range: LogRange, call: Call): AsyncIterable<LogLine> {
-    return this.#reconciler.parts.engine.logs(id, range, call);
+    return this.#engineOf(id).logs(id, range, call);
   }
 
   async processes(id: InstanceId, call: Call): Promise<readonly ProcessFacts[]> {
-    const { processes } = this.#reconciler.parts.engine;
-    if (processes === undefined) throw this.#cannot("list processes");
+    const engine = this.#engineOf(id);
+    const processes = engine.processes ?? cannot(engine, "list processes");
     return await processes.processes(id, call);
   }
 
   async stats(id: InstanceId, call: Call): Promise<Stats> {
-    const { stats } = this.#reconciler.parts.engine;
-    if (stats === undefined) throw this.#cannot("read counters");
+    const engine = this.#engineOf(id);
+    const stats = engine.stats ?? cannot(engine, "read counters");
     return await stats.stats(id, call);
   }
 
@@ -324,7 +358,7 @@ export class InstanceFace implements Instances {
     } catch (thrown) {
       // A run that could not begin leaves nothing behind, also when whoever asked for it has gone away.
       const { call: own } = this.#reconciler.shared;
-      await loop.state.change((record) => removing(record, false, own.clock.nowMs()), own).catch(() => {});
+      await loop.state.change((record) => removing(record, true, own.clock.nowMs()), own).catch(() => {});
       loop.wake();
       throw thrown;
     }
@@ -370,14 +404,13 @@ export class InstanceFace implements Instances {
     return this.#require(id);
   }
 
-  #freezer(): NonNullable<Reconciler["parts"]["engine"]["freeze"]> {
-    const { freeze } = this.#reconciler.parts.engine;
-    if (freeze === undefined) throw this.#cannot("pause an instance");
-    return freeze;
+  #freezer(id: InstanceId): FreezeFacet {
+    const engine = this.#engineOf(id);
+    return engine.freeze ?? cannot(engine, "pause an instance");
   }
 
-  #cannot(what: string): Fault {
-    return new Fault("unsupported", `engine ${this.#reconciler.parts.engine.name} cannot ${what}`);
+  #engineOf(id: InstanceId): Engine {
+    return this.#reconciler.shared.engineOf(id);
   }
 
   #view(id: InstanceId): InstanceView | undefined {
@@ -404,6 +437,13 @@ export class InstanceFace implements Instances {
   }
 }
 
+/** What an engine lacks, it lacks: there is no facet for it. */
+export function cannot(engine: Engine, what: string): never {
+  throw new Fault("unsupported", `engine ${engine.name} cannot ${what}`, {
+    hint: "another kind of instance may: container, microvm, vm",
+  });
+}
+
 /** A volume that a run names belongs to all runs, and outlives each of them; `shop/db` is a stack's. */
 function sharingVolumes(section: InstanceSection): InstanceSection {
   const mounts = section.mounts.map((mount) =>
@@ -425,10 +465,4 @@ function withExit(session: Session, exited: Promise<number>): Session {
     exited,
     close: () => session.close(),
   };
-}
-
-/** How `stopped` of a stack names one replica. */
-function slotKey(id: InstanceId): string {
-  const { name = "", ordinal = 1 } = parseInstanceId(id) ?? {};
-  return `${name}.${ordinal}`;
 }

@@ -2,19 +2,24 @@ import type { Digest, VolumeId, NetworkId } from "../base/id.ts";
 import type { Call, Clock } from "../base/call.ts";
 import type { EventBus } from "../event/contract.ts";
 import type { Images } from "../image/contract.ts";
-import type { Engine } from "../instance/contract.ts";
+import type { DiskImages } from "../image/disk/contract.ts";
+import type { MachineFiles } from "../image/machine/contract.ts";
 import type { NetworkDriver } from "../network/contract.ts";
 import type { Operations } from "../operation/contract.ts";
 import type { Secrets } from "../secret/contract.ts";
 import type { Pool } from "../storage/contract.ts";
 import type { Store } from "../store/contract.ts";
+import type { EnginesByKind } from "./engines.ts";
 
 /** Everything the loop is built from; `bin/croftd.ts` puts it together, tests with memory drivers. */
 export interface Parts {
-  readonly engine: Engine;
+  /** By the kind of instance they run. A kind without one is refused when it is asked for. */
+  readonly engines: EnginesByKind;
   readonly pool: Pool;
   readonly network: NetworkDriver;
   readonly images: Images;
+  readonly diskImages: DiskImages;
+  readonly machineFiles: MachineFiles;
   readonly files: SubmittedFiles;
   readonly secrets: Secrets;
   readonly store: Store;

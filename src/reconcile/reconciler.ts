@@ -1,8 +1,10 @@
 import { backgroundCall } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
-import { parseInstanceId } from "../base/id.ts";
+import { parseInstanceId, type InstanceId } from "../base/id.ts";
+import type { Engine } from "../instance/contract.ts";
 import { subjectOf } from "./actor.ts";
 import { AddressBook } from "./address-book.ts";
+import { Engines } from "./engines.ts";
 import { HealthMonitor } from "./health.ts";
 import type { Parts } from "./parts.ts";
 import type { InstanceRecord, StackRecord } from "./record.ts";
@@ -32,13 +34,22 @@ export class Reconciler {
   constructor(parts: Parts) {
     this.parts = parts;
     const call = backgroundCall(parts.clock, this.#stop.signal);
+    const engines = new Engines(parts.engines, call);
+    const sight = new Sight({ engines: engines.all(), pool: parts.pool, network: parts.network });
+    const engineOf = (id: InstanceId): Engine => {
+      const state = this.#loop(id)?.state;
+      const section = state?.desiredInstance(id)?.section ?? state?.instance(id)?.section;
+      return sight.engineOf(id) ?? engines.of(section?.kind ?? "container");
+    };
     this.shared = {
       parts,
-      sight: new Sight(parts),
+      engines,
+      engineOf,
+      sight,
       book: new AddressBook(parts.store, parts.subnetPool, parts.foreignSubnets),
       routing: new RoutingTable(parts.network, call),
       health: new HealthMonitor(
-        parts.engine,
+        engineOf,
         (id) => {
           const loop = this.#loops.get(parseInstanceId(id)?.stack ?? "");
           loop?.healthChanged(id, parts.clock.nowMs());
@@ -64,7 +75,7 @@ export class Reconciler {
 
   /** Reads records, looks at the host, and begins. Everything that is as it should be is left alone. */
   async start(): Promise<void> {
-    const { call, book, sight, routing } = this.shared;
+    const { call, book, engines, sight, routing } = this.shared;
     const { store } = this.parts;
     await book.load(call);
     const [stacks, instances] = await Promise.all([
@@ -73,7 +84,7 @@ export class Reconciler {
     ]);
     const byStack = Map.groupBy(instances, (entry) => parseInstanceId(entry.value.id)?.stack ?? "");
     // Follow before looking: what happens between the two is not missed, and a look that it overtakes is not used.
-    void this.#follow();
+    for (const engine of engines.all()) void this.#follow(engine);
     await sight.refresh(call);
     if (stacks.length === 0 && instances.length === 0) this.#refuseStrangers();
     for (const entry of stacks) {
@@ -151,13 +162,13 @@ export class Reconciler {
     });
   }
 
-  async #follow(): Promise<void> {
+  async #follow(engine: Engine): Promise<void> {
     const { call, sight, tell } = this.shared;
-    const { clock, engine } = this.parts;
+    const { clock } = this.parts;
     while (!call.signal.aborted) {
       try {
         for await (const event of engine.watch(call)) {
-          const stack = sight.follow(event);
+          const stack = sight.follow(event, engine);
           this.#revision += 1;
           if (event.kind === "exited") {
             this.#loop(event.id)?.exited(event.id, clock.nowMs());

@@ -6,7 +6,7 @@ import type { Pool, VolumeFacts } from "../storage/contract.ts";
 
 /**
  * What the loop last saw on the host, of all stacks. It is refreshed from the drivers' lists at the start, now and then,
- * and after every failure; between that it follows the engine's events and what the loop itself did. It is a cache and
+ * and after every failure; between that it follows the engines' events and what the loop itself did. It is a cache and
  * nothing more: dropping it loses nothing.
  */
 export class Sight {
@@ -17,9 +17,13 @@ export class Sight {
   readonly roots = new Map<InstanceId, boolean>();
   readonly networks = new Map<NetworkId, Omit<NetworkFacts["networks"][number], "id">>();
   readonly volumes = new Map<VolumeId, VolumeFacts>();
+  /** Names of the disks of machines, also of those that are gone. */
+  readonly disks = new Map<InstanceId, ReadonlySet<string>>();
   routingIntact = false;
 
-  readonly #engine: Engine;
+  readonly #engines: readonly Engine[];
+  /** Which engine told of an instance. */
+  readonly #owners = new Map<InstanceId, Engine>();
   readonly #pool: Pool;
   readonly #network: NetworkDriver;
   /** Instances by stack, whichever driver knows them. */
@@ -27,8 +31,8 @@ export class Sight {
   /** What changed while a refresh is under way: of that, what the drivers say may be older than what is known. */
   #touched: Set<string> | undefined;
 
-  constructor(drivers: { readonly engine: Engine; readonly pool: Pool; readonly network: NetworkDriver }) {
-    this.#engine = drivers.engine;
+  constructor(drivers: { readonly engines: readonly Engine[]; readonly pool: Pool; readonly network: NetworkDriver }) {
+    this.#engines = drivers.engines;
     this.#pool = drivers.pool;
     this.#network = drivers.network;
   }
@@ -38,19 +42,31 @@ export class Sight {
     const touched = new Set<string>();
     this.#touched = touched;
     try {
-      const [instances, pool, network] = await Promise.all([
-        this.#engine.list(call),
+      const [lists, pool, disks, network] = await Promise.all([
+        Promise.all(this.#engines.map(async (engine) => ({ engine, instances: await engine.list(call) }))),
         this.#pool.list(call),
+        this.#pool.disks?.listDisks(call) ?? [],
         this.#network.list(call),
       ]);
+      const owned = lists.flatMap(({ engine, instances }) => instances.map((facts) => ({ engine, facts })));
       replace(
         this.instances,
-        instances.map((facts) => [facts.id, facts]),
+        owned.map(({ facts }) => [facts.id, facts]),
+        touched,
+      );
+      replace(
+        this.#owners,
+        owned.map(({ engine, facts }) => [facts.id, engine]),
         touched,
       );
       replace(
         this.roots,
         pool.roots.map((root) => [root.id, root.attached]),
+        touched,
+      );
+      replace(
+        this.disks,
+        [...Map.groupBy(disks, ({ id }) => id)].map(([id, all]) => [id, new Set(all.map(({ name }) => name))]),
         touched,
       );
       replace(
@@ -76,28 +92,25 @@ export class Sight {
     for (const id of [...this.instances.keys(), ...this.roots.keys(), ...this.ports.keys()]) this.#index(id);
   }
 
-  /** Takes over what the engine says happened. Returns the stack it concerns. */
-  follow(event: InstanceEvent): string | undefined {
+  /** Takes over what an engine says happened. Returns the stack it concerns. */
+  follow(event: InstanceEvent, engine: Engine): string | undefined {
     const facts = this.instances.get(event.id);
     if (event.kind === "started") {
-      this.sawInstance({
-        id: event.id,
-        status: "running",
-        pid: event.pid,
-        startedMs: event.startedMs,
-        intact: true,
-        limits: facts?.limits ?? {},
-      });
+      const { exit: _, ...known } = facts ?? { id: event.id, limits: {} };
+      const { pid, startedMs } = event;
+      this.sawInstance({ ...known, status: "running", pid, startedMs, intact: true }, engine);
     } else if (event.kind === "exited" && facts !== undefined && event.exit.finishedMs >= (facts.startedMs ?? 0)) {
       const { pid: _, ...rest } = facts;
-      this.sawInstance({ ...rest, status: "exited", exit: event.exit });
+      this.sawInstance({ ...rest, status: "exited", exit: event.exit }, engine);
     }
     return parseInstanceId(event.id)?.stack;
   }
 
-  sawInstance(facts: InstanceFacts): void {
+  /** `engine`: who has it, where that is not known yet. */
+  sawInstance(facts: InstanceFacts, engine?: Engine): void {
     this.#touched?.add(facts.id);
     this.instances.set(facts.id, facts);
+    if (engine !== undefined) this.#owners.set(facts.id, engine);
     this.#index(facts.id);
   }
 
@@ -133,15 +146,34 @@ export class Sight {
     this.volumes.delete(id);
   }
 
+  sawDisk(id: InstanceId, name: string): void {
+    this.#touched?.add(id);
+    this.disks.set(id, new Set(this.disks.get(id)).add(name));
+  }
+
+  lostDisk(id: InstanceId, name: string): void {
+    this.#touched?.add(id);
+    const names = new Set(this.disks.get(id));
+    names.delete(name);
+    if (names.size === 0) this.disks.delete(id);
+    else this.disks.set(id, names);
+  }
+
   lostInstance(id: InstanceId): void {
     this.#touched?.add(id);
     this.instances.delete(id);
+    this.#owners.delete(id);
     this.roots.delete(id);
     this.ports.delete(id);
     const stack = parseInstanceId(id)?.stack ?? "";
     const members = this.#stacks.get(stack);
     members?.delete(id);
     if (members?.size === 0) this.#stacks.delete(stack);
+  }
+
+  /** The engine that has an instance; undefined when none told of it. */
+  engineOf(id: InstanceId): Engine | undefined {
+    return this.#owners.get(id);
   }
 
   /** Every instance of a stack that any driver knows. */

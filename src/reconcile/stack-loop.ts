@@ -8,6 +8,8 @@ import type { InstanceSection } from "../stack/model.ts";
 import type { Observed, Plan, Step } from "../stack/plan/step.ts";
 import { Actor, subjectOf } from "./actor.ts";
 import type { AddressBook } from "./address-book.ts";
+import type { Engine } from "../instance/contract.ts";
+import type { Engines } from "./engines.ts";
 import { Backoff, restartBackoff, stepBackoff } from "./backoff.ts";
 import { Gate } from "./gate.ts";
 import type { HealthMonitor } from "./health.ts";
@@ -25,6 +27,9 @@ import type { Turnstile } from "./turnstile.ts";
 /** What all stacks' loops share. */
 export interface Shared {
   readonly parts: Parts;
+  readonly engines: Engines;
+  /** The engine that has an instance, or that would run it. */
+  readonly engineOf: (id: InstanceId) => Engine;
   readonly sight: Sight;
   readonly book: AddressBook;
   readonly routing: RoutingTable;
@@ -282,7 +287,7 @@ export class StackLoop {
     const ended = this.state.desired().instances.every(({ id }) => sight.instances.get(id)?.status === "exited");
     if (!ended) return;
     await this.state.change(
-      (known) => (known.status === "live" ? removing(known, false, call.clock.nowMs()) : known),
+      (known) => (known.status === "live" ? removing(known, true, call.clock.nowMs()) : known),
       call,
     );
   }
@@ -448,7 +453,7 @@ export class StackLoop {
 
   async #judge(record: StackRecord | undefined, planned: Plan, observed: Observed): Promise<number> {
     if (record?.status !== "applying" || this.state.record !== record) return Infinity;
-    const { call, parts, routing, sight } = this.#shared;
+    const { call, engineOf, routing, sight } = this.#shared;
     const outcome = this.#gate.judge({
       observed,
       planned,
@@ -464,9 +469,9 @@ export class StackLoop {
       // A port may turn out to be held only now.
       const refused = this.#gate.refusedPort((holder) => routing.refusal(holder));
       if (refused === undefined) await this.#gate.pass(call);
-      else await this.#gate.close(refused, parts.engine, call);
+      else await this.#gate.close(refused, engineOf, call);
     } else {
-      await this.#gate.close(outcome.failure, parts.engine, call);
+      await this.#gate.close(outcome.failure, engineOf, call);
     }
     this.#plan = undefined;
     return Infinity;

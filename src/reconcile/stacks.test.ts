@@ -129,7 +129,7 @@ test("a generation that is not healthy in time goes back by itself, with the las
   assert.match(failed.fault?.message ?? "", /shop is back at generation 1/);
   assert.deepEqual(await statuses(daemon), ["2 failed", "1 live *"]);
   assert.deepEqual(
-    [...world.engine.instances.values()].map(({ launch }) => launch.argv[0]),
+    [...world.engine.instances.values()].map(({ launch }) => (launch.kind === "program" ? launch.argv[0] : "")),
     ["sleep"],
   );
   assert.equal((await world.published("generation.failed")).length, 1);
@@ -303,7 +303,7 @@ test("a new value of a secret is a new generation, the same value is not", async
   assert.deepEqual((await daemon.up(submit(spec, { key: "1" }))).result, { stack: "shop", generation: 1 });
   assert.deepEqual((await daemon.up(submit(spec, { key: "2" }))).result, { stack: "shop", generation: 2 });
   const launch = world.engine.instances.get(world.id("db-1"))?.launch;
-  const file = launch?.mounts.find((mount) => mount.kind === "file");
+  const file = launch?.kind === "program" ? launch.mounts.find((mount) => mount.kind === "file") : undefined;
   assert.equal(file?.kind === "file" && Buffer.from(file.content).toString(), "2");
   assert.equal(world.pid("web-1"), web);
   await assert.rejects(

@@ -31,7 +31,7 @@ export function viewOf(id: InstanceId, loop: StackLoop, shared: Shared): Instanc
 }
 
 function toView(id: InstanceId, desired: DesiredInstance | undefined, loop: StackLoop, shared: Shared): InstanceView {
-  const { sight, health, book, parts } = shared;
+  const { sight, health, book, engines } = shared;
   const facts = sight.instances.get(id);
   const record = loop.state.instance(id);
   const { name = "", ordinal = 1 } = parseInstanceId(id) ?? {};
@@ -59,7 +59,7 @@ function toView(id: InstanceId, desired: DesiredInstance | undefined, loop: Stac
     message: loop.messageOf(id),
     limits: facts?.limits ?? (desired === undefined ? {} : limitsOf(desired)),
     argv: [...(section?.entrypoint ?? []), ...(section?.command ?? [])],
-    engine: parts.engine.name,
+    engine: (sight.engineOf(id) ?? engines.find(section?.kind ?? "container"))?.name ?? "",
   };
 }
 

@@ -96,22 +96,39 @@ export interface CloneFacet {
 export interface DiskFacet {
   /**
    * Makes the disk when it is absent, else grows it when `sizeBytes` grew (a smaller size is refused), and hands it over.
-   * A disk with a base is a copy-on-write child of it, made at once whatever its size.
+   * A disk with a base is a copy-on-write child of it, made at once whatever its size. What is there is kept, whatever
+   * base is asked for. Growing throws `precondition` while a machine has it open: that machine is asked to grow it first.
    */
   attachDisk(disk: DiskSpec, call: Call): Promise<AttachedDisk>;
   /** Deletes the disk and its data. Idempotent. */
   removeDisk(id: InstanceId, name: string, call: Call): Promise<void>;
   /** All disks there are, also half-made. */
   listDisks(call: Call): Promise<readonly DiskFacts[]>;
+  /**
+   * Makes the target a disk with the source's content, apart from it from now on; once, when it is there already nothing
+   * is done. At once whatever their size, but for a source with internal snapshots, which are copied with it.
+   * Throws `not-found` without the source, `precondition` while a machine has it open.
+   */
+  cloneDisk(source: DiskKey, target: DiskKey, call: Call): Promise<void>;
+  /**
+   * Writes all that is in the disk, without its snapshots, to a qcow2 file of its own at `path`, which is there whole or
+   * not at all. Throws as `cloneDisk` does.
+   */
+  exportDisk(source: DiskKey, path: string, call: Call): Promise<void>;
 }
 
-export interface DiskSpec {
+export interface DiskKey {
   readonly id: InstanceId;
   readonly name: string;
+}
+
+export interface DiskSpec extends DiskKey {
   /** A verified file of the image library, never written to. Absent: blank. */
   readonly base?: { readonly path: string; readonly format: DiskFormat };
   /** Bytes the guest sees; absent: as the base. Required for a blank one. */
   readonly sizeBytes?: number;
+  /** The user who may open it, as a number. Default: root. */
+  readonly ownerUid?: number;
 }
 
 export type DiskFormat = "qcow2" | "raw";
@@ -123,9 +140,11 @@ export interface AttachedDisk {
   readonly backing: readonly string[];
 }
 
-export interface DiskFacts {
-  readonly id: InstanceId;
-  readonly name: string;
+export interface DiskFacts extends DiskKey {
+  /** What the guest sees; 0 for a disk that is half made. */
   readonly sizeBytes: number;
+  /** On this machine's disk, without what it shares with others. */
   readonly usedBytes: number;
+  /** As in `AttachedDisk`: these files must stay. */
+  readonly backing: readonly string[];
 }

@@ -20,7 +20,7 @@ function columns(nowMs: number): readonly Column<Host>[] {
     { title: "VERSION", cell: ({ version }) => version },
     { title: "UP", cell: ({ started }) => (started === undefined ? "" : formatDuration(nowMs - Date.parse(started))) },
     { title: "RUNNING", cell: ({ instancesRunning }) => `${instancesRunning}`, align: "right" },
-    { title: "ENGINE", cell: ({ engine }) => engine },
+    { title: "ENGINES", cell: ({ engines }) => [...new Set(Object.values(engines))].join(", ") },
     { title: "CPUS", cell: ({ cpus }) => `${cpus}`, align: "right" },
     { title: "MEMORY", cell: ({ memoryBytes }) => formatSize(memoryBytes), align: "right" },
     { title: "DISK FREE", cell: ({ diskFreeBytes }) => formatSize(diskFreeBytes), align: "right" },

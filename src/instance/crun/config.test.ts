@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { it } from "node:test";
 import * as fc from "fast-check";
 import { isFault } from "../../base/fault.ts";
-import { allCapabilities, boundingCapabilities, ociCapabilities, resolveCapabilities } from "./capability.ts";
+import { allCapabilities, boundingCapabilities, ociCapabilities, resolveCapabilities } from "../monitor/capability.ts";
 import { depth, ociConfig, tmpfsMount } from "./config.ts";
 import { seccompProfile } from "./seccomp.ts";
 import { signalNumber } from "../monitor/signal.ts";

@@ -1,6 +1,6 @@
 import { posix } from "node:path";
 import type { ProgramLaunch, Limits } from "../contract.ts";
-import { ociCapabilities, resolveCapabilities } from "./capability.ts";
+import { ociCapabilities, resolveCapabilities } from "../monitor/capability.ts";
 import { cpuPeriodUs, cpuQuotaUs } from "../../host/cgroup.ts";
 import { type SeccompProfile, seccompProfile } from "./seccomp.ts";
 import type { ResolvedUser } from "./user.ts";

@@ -4,7 +4,7 @@ import { Fault, isFault } from "../../base/fault.ts";
 import { readFileBeneath } from "../../host/beneath.ts";
 import { RLIMIT_NOFILE, resourceLimit } from "../../host/kernel.ts";
 import type { ProgramLaunch } from "../contract.ts";
-import { boundingCapabilities } from "./capability.ts";
+import { boundingCapabilities } from "../monitor/capability.ts";
 import { bindMount, depth, type HostFacts, ociConfig, type OciConfig, type OciMount, tmpfsMount } from "./config.ts";
 import type { Hierarchies } from "../../host/cgroup.ts";
 import type { InstancePaths } from "../monitor/layout.ts";

@@ -11,31 +11,47 @@ import type {
   InstanceEvent,
   InstanceFacts,
   InstanceStatus,
+  ConsoleFacet,
+  ExportFacet,
+  HotplugFacet,
   Launch,
-  ProgramLaunch,
+  Limits,
   LogLine,
   LogRange,
   ProcessesFacet,
   ResizeFacet,
+  ScreenshotFacet,
   Session,
+  SnapshotFacts,
+  SnapshotsFacet,
   StatsFacet,
   StopPolicy,
+  SuspendFacet,
 } from "../contract.ts";
+import { imitateMachine } from "./machine.ts";
 import { ImitatedProcess, ImitatedSession, type Piece } from "./process.ts";
 
 /** What outlives an engine object, as processes outlive the daemon. Hand the same one to the next engine. */
 export class MemoryWorld {
   readonly instances = new Map<InstanceId, MemoryInstance>();
   readonly listeners = new Set<(event: InstanceEvent) => void>();
+  /** Why the probe of an engine fails. */
+  readonly obstacles = new Map<Imitated, string>();
   /** Thrown by the next calls of these verbs, for tests of what happens then. */
   readonly faults = new Map<"create" | "start" | "stop" | "remove", Fault>();
   lastPid = 1000;
 }
 
-interface MemoryInstance {
-  launch: ProgramLaunch;
+export interface MemoryInstance {
+  /** Whose it is: one world has what several engines run. */
+  readonly kind: Imitated;
+  launch: Launch;
   readonly fingerprint: string;
   status: InstanceStatus;
+  /** What it was started with: beyond that a guest cannot grow while it runs. */
+  started?: Limits;
+  readonly snapshots: Map<string, SnapshotFacts>;
+  revertMark?: string;
   pid?: number;
   startedMs?: number;
   exit?: Exit;
@@ -47,12 +63,31 @@ interface MemoryInstance {
   readonly waiting: Set<ImitatedSession>;
 }
 
-/** An engine that runs nothing: for tests of what is above it, and for plans of thousands of instances. */
+/** What an engine of each kind takes. */
+const takes = {
+  container: { launch: "program", root: "directory", nic: "netns" },
+  microvm: { launch: "program", root: "block", nic: "tap", ownerUid: 990 },
+  vm: { launch: "machine", root: "block", nic: "tap", ownerUid: 991 },
+} as const satisfies Readonly<Record<string, Engine["takes"]>>;
+
+/** Which engine it stands for. */
+export type Imitated = keyof typeof takes;
+
+/**
+ * An engine that runs nothing: for tests of what is above it, and for plans of thousands of instances. It can stand for
+ * the engine of any kind, with what that one takes and has facets for.
+ */
 export class MemoryEngine implements Engine {
-  readonly name = "memory";
-  readonly takes = { launch: "program", root: "directory", nic: "netns" } as const;
-  readonly exec: ExecFacet = { exec: async (id, spec, call) => this.#exec(id, spec, call) };
-  readonly attach: AttachFacet = { attach: async (id) => this.#attach(id) };
+  readonly name: string;
+  readonly takes: Engine["takes"];
+  readonly exec?: ExecFacet;
+  readonly attach?: AttachFacet;
+  readonly suspend?: SuspendFacet;
+  readonly snapshots?: SnapshotsFacet;
+  readonly hotplug?: HotplugFacet;
+  readonly console?: ConsoleFacet;
+  readonly screenshot?: ScreenshotFacet;
+  readonly export?: ExportFacet;
   readonly freeze: FreezeFacet = {
     freeze: async (id) => void (this.#running(id, "freeze").status = "frozen"),
     thaw: async (id) => void (this.#running(id, "thaw").status = "running"),
@@ -60,6 +95,7 @@ export class MemoryEngine implements Engine {
   readonly resize: ResizeFacet = {
     resize: async (id, limits) => {
       const instance = this.#running(id, "resize");
+      refuseBeyond(instance, limits);
       if ((limits.memoryBytes ?? Infinity) < usedBytes) {
         throw new Fault("precondition", `limit the memory of ${id}: it uses ${usedBytes} bytes`);
       }
@@ -86,22 +122,42 @@ export class MemoryEngine implements Engine {
   readonly processes: ProcessesFacet = {
     processes: async (id) => {
       const { pid = 0, startedMs = 0, launch } = this.#running(id, "list the processes of");
-      const command = launch.argv.join(" ");
+      const command = argvOf(launch).join(" ");
       return [{ pid, parentPid: 1, user: "root", cpuMs: 0, memoryBytes: usedBytes, startedMs, command }];
     },
   };
+  readonly #kind: Imitated;
   readonly #world: MemoryWorld;
 
-  constructor(world: MemoryWorld = new MemoryWorld()) {
+  constructor(world: MemoryWorld = new MemoryWorld(), kind: Imitated = "container") {
     this.#world = world;
+    this.#kind = kind;
+    this.name = kind === "container" ? "memory" : `memory-${kind}`;
+    this.takes = takes[kind];
+    if (kind !== "vm") {
+      this.exec = { exec: async (id, spec, call) => this.#exec(id, spec, call) };
+      this.attach = { attach: async (id) => this.#attach(id) };
+    }
+    if (kind !== "container") this.suspend = { suspend: async (id) => this.#suspend(id) };
+    if (kind !== "vm") return;
+    Object.assign(
+      this,
+      imitateMachine(this, (id) => this.#world.instances.get(id)),
+    );
   }
 
   async probe(): Promise<Probe> {
+    const obstacle = this.#world.obstacles.get(this.#kind);
+    if (obstacle !== undefined) return { ok: false, detail: obstacle, mend: "mend it in the test" };
     return { ok: true, detail: "instances are imitated in memory" };
   }
 
   async create(launch: Launch): Promise<void> {
-    if (launch.kind !== "program") throw new Fault("bug", `${launch.id}: this engine runs programs`);
+    const { launch: taken, root, nic } = this.takes;
+    const isFit = launch.kind === taken && (launch.kind === "machine" || launch.root.kind === root);
+    if (!isFit || launch.attachment.kind !== nic) {
+      throw new Fault("bug", `${launch.id}: engine ${this.name} does not take what it was handed`);
+    }
     this.#fail("create");
     const before = this.#world.instances.get(launch.id);
     const fingerprint = canonicalJson({ ...launch, limits: undefined });
@@ -115,10 +171,13 @@ export class MemoryEngine implements Engine {
       return;
     }
     this.#world.instances.set(launch.id, {
+      kind: this.#kind,
       launch,
       fingerprint,
       status: "created",
       intact: true,
+      snapshots: before?.snapshots ?? new Map<string, SnapshotFacts>(),
+      ...(before?.revertMark === undefined ? {} : { revertMark: before.revertMark }),
       log: before?.log ?? [],
       changed: new Set(),
       waiting: new Set(),
@@ -131,16 +190,18 @@ export class MemoryEngine implements Engine {
     if (instance === undefined) throw new Fault("precondition", `start ${id}: it was not created`);
     if (isUp(instance)) return;
     this.#world.lastPid += 1;
-    const process = new ImitatedProcess(instance.launch.stdin);
+    const { launch } = instance;
+    const process = new ImitatedProcess(launch.kind === "program" && launch.stdin);
     process.listen((piece) => record(instance, piece, call));
     delete instance.exit;
     const startedMs = call.clock.nowMs();
-    Object.assign(instance, { status: "running", pid: this.#world.lastPid, startedMs, process });
+    const started = launch.limits;
+    Object.assign(instance, { status: "running", pid: this.#world.lastPid, startedMs, process, started });
     for (const session of instance.waiting) session.join(process);
     instance.waiting.clear();
     void process.exited.then((code) => this.#end(instance, process, code, call));
     this.#emit({ kind: "started", id, pid: this.#world.lastPid, startedMs });
-    process.begin(instance.launch.argv, call.clock);
+    process.begin(argvOf(launch), call.clock);
   }
 
   async signal(id: InstanceId, signal: string): Promise<void> {
@@ -151,6 +212,10 @@ export class MemoryEngine implements Engine {
     this.#fail("stop");
     const instance = this.#world.instances.get(id);
     const process = instance?.process;
+    if (instance?.status === "suspended") {
+      instance.status = "exited";
+      instance.exit = { code: 0, oomKilled: false, finishedMs: call.clock.nowMs() };
+    }
     if (instance === undefined || process === undefined || !isUp(instance)) return;
     process.signal(policy.signal);
     const given = new AbortController();
@@ -172,21 +237,30 @@ export class MemoryEngine implements Engine {
   }
 
   async list(): Promise<readonly InstanceFacts[]> {
-    return [...this.#world.instances.values()].map(({ launch, status, pid, startedMs, exit, intact }) => ({
-      id: launch.id,
-      status,
-      ...(pid === undefined ? {} : { pid }),
-      ...(startedMs === undefined ? {} : { startedMs }),
-      ...(exit === undefined ? {} : { exit }),
-      intact,
-      limits: launch.limits,
-    }));
+    return [...this.#world.instances.values()]
+      .filter(({ kind }) => kind === this.#kind)
+      .map((instance) => {
+        const { launch, status, pid, startedMs, exit, intact, revertMark } = instance;
+        const elastic = elasticOf(instance);
+        return {
+          id: launch.id,
+          status,
+          ...(pid === undefined ? {} : { pid }),
+          ...(startedMs === undefined ? {} : { startedMs }),
+          ...(exit === undefined ? {} : { exit }),
+          intact,
+          limits: launch.limits,
+          ...(elastic === undefined ? {} : { elastic }),
+          ...(revertMark === undefined ? {} : { revertMark }),
+        };
+      });
   }
 
   async *watch(call: Call): AsyncGenerator<InstanceEvent> {
     const queue: InstanceEvent[] = [];
     let wake: (() => void) | undefined;
     const hear = (event: InstanceEvent): void => {
+      if (this.#world.instances.get(event.id)?.kind !== this.#kind) return;
       queue.push(event);
       wake?.();
     };
@@ -241,6 +315,17 @@ export class MemoryEngine implements Engine {
     return session;
   }
 
+  #suspend(id: InstanceId): void {
+    if (this.#world.instances.get(id)?.status === "suspended") return;
+    const instance = this.#running(id, "suspend");
+    const { process } = instance;
+    // Nobody is told of an exit: it did not end.
+    delete instance.process;
+    delete instance.pid;
+    instance.status = "suspended";
+    process?.signal("SIGKILL");
+  }
+
   #end(instance: MemoryInstance, process: ImitatedProcess, code: number, call: Call): void {
     if (instance.process !== process) return;
     const signal = code === 137 ? { signal: "SIGKILL" } : code === 143 ? { signal: "SIGTERM" } : {};
@@ -270,6 +355,32 @@ export class MemoryEngine implements Engine {
 
 /** What every imitated instance claims to use. */
 const usedBytes = 2 ** 20;
+
+/** A machine runs until it is ended. */
+function argvOf(launch: Launch): readonly string[] {
+  return launch.kind === "program" ? launch.argv : ["sleep", "1000000"];
+}
+
+/** A guest has the processors and the memory that it was started with, and can be given less. */
+function elasticOf({ kind, started }: MemoryInstance): InstanceFacts["elastic"] {
+  if (kind === "container") return undefined;
+  const { cpus, memoryBytes } = started ?? {};
+  return {
+    ...(cpus === undefined ? {} : { cpus: { min: 0.01, max: cpus } }),
+    ...(memoryBytes === undefined ? {} : { memoryBytes: { min: usedBytes, max: memoryBytes } }),
+  };
+}
+
+function refuseBeyond(instance: MemoryInstance, limits: Limits): void {
+  const elastic = elasticOf(instance);
+  if (elastic === undefined) return;
+  for (const name of ["cpus", "memoryBytes", "pids"] as const) {
+    const [wanted, range] = [limits[name], elastic[name]];
+    if (wanted === instance.launch.limits[name]) continue;
+    if (wanted !== undefined && range !== undefined && wanted >= range.min && wanted <= range.max) continue;
+    throw new Fault("precondition", `change ${name} of ${instance.launch.id}: not while it runs`);
+  }
+}
 
 function isUp(instance: MemoryInstance): boolean {
   return instance.status === "running" || instance.status === "frozen";

@@ -37,6 +37,8 @@ export interface Monitored {
   /** The input outlives whoever is attached to it, as a console does. */
   readonly leaveStdinOpen?: boolean;
   readonly log: { readonly maxBytes: number };
+  /** Of ours, which the program finds open as 3 and following. */
+  readonly descriptors?: readonly number[];
 }
 
 /** Longer than this only a runtime takes that hangs. */
@@ -61,12 +63,20 @@ export async function load(
   }
   writeRecord(paths.configFile, config);
   const startedMs = call.clock.nowMs();
+  const descriptors = launch.descriptors ?? [];
   const conmon = spawnDetached(conmonArgv(id, launch, runtime, layout, paths), {
     // Without a locale it keeps less memory, which counts for a process that every container has.
     // It notes an OOM kill in a file where it stands.
     cwd: paths.bundleDir,
-    env: { _OCI_SYNCPIPE: "3", _OCI_STARTPIPE: "4", LANG: "C" },
-    stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],
+    env: {
+      _OCI_SYNCPIPE: String(3 + descriptors.length),
+      _OCI_STARTPIPE: String(4 + descriptors.length),
+      LANG: "C",
+      ...runtime.env,
+      // How a service manager hands over sockets: conmon and both runtimes pass these descriptors on, whatever they are.
+      ...(descriptors.length === 0 ? {} : { LISTEN_FDS: String(descriptors.length), LISTEN_PID: String(process.pid) }),
+    },
+    stdio: ["ignore", "ignore", "ignore", ...descriptors, "pipe", "pipe"],
   });
   const identity = identifyProcess(conmon.pid) ?? { pid: conmon.pid, startTicks: 0 };
   const monitor = { ...identity, startedMs, runtime: runtime.name };
@@ -109,6 +119,7 @@ function conmonArgv(
     // A child of ours, so that we hear at once when it is killed; and no sync(2) of the log's disk at every exit.
     "--sync",
     "--no-sync-log",
+    ...(launch.descriptors === undefined || launch.descriptors.length === 0 ? [] : ["--replace-listen-pid"]),
     ...Object.entries(options).flat(),
     ...runtime.globalArgs(layout).flatMap((argument) => ["--runtime-arg", argument]),
     // A terminal outlives whoever is attached to it; a pipe ends with its writer, or no `cat` would ever end.
@@ -120,7 +131,7 @@ function conmonArgv(
 
 /** Lets conmon begin and waits for what it says about the runtime's `create`: a pid, or -1 and the runtime's words. */
 async function created(id: InstanceId, conmon: Detached, call: Call): Promise<number> {
-  const [, , , sync, start] = conmon.pipes as readonly [null, null, null, Readable, Writable];
+  const [sync, start] = conmon.pipes.slice(-2) as [Readable, Writable];
   using bounded = withDeadline(call, loadTimeoutMs, `start ${id}`);
   const onAbort = (): void => void sync.destroy(bounded.signal.reason as Error);
   bounded.signal.addEventListener("abort", onAbort, { once: true });

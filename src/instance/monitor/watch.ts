@@ -5,9 +5,9 @@ import type { InstanceEvent, InstanceFacts } from "../contract.ts";
 import { Bell } from "./bell.ts";
 import type { Cgroups } from "../../host/cgroup.ts";
 import type { ExitWatch } from "./exit-watch.ts";
-import type { Layout } from "./layout.ts";
+import type { InstancePaths, Layout } from "./layout.ts";
 import { keepLog } from "./log-file.ts";
-import { observe } from "./observe.ts";
+import { type Observation, observe } from "./observe.ts";
 import { OomWatch } from "./oom-watch.ts";
 import { namesIn } from "./record.ts";
 
@@ -23,6 +23,8 @@ export interface Watched {
   /** Whether a start is about to be told: its end is looked at again right after. */
   isReleasing(id: InstanceId): boolean;
   running(): readonly InstanceFacts[];
+  /** How the engine sees its instances. Default: as containers are seen. */
+  readonly observe?: (paths: InstancePaths) => Pick<Observation, "exit" | "main">;
 }
 
 /** State changes from now on; also keeps the history of logs while it runs. */
@@ -39,7 +41,8 @@ export async function* watchInstances(watched: Watched, call: Call): AsyncGenera
     if (parseInstanceId(name) === undefined) return;
     const id = name as InstanceId;
     if (watched.isReleasing(id)) return;
-    const { exit, main } = observe(layout.of(id), cgroups);
+    const paths = layout.of(id);
+    const { exit, main } = watched.observe?.(paths) ?? observe(paths, cgroups);
     // The file also changes when it is cleared away for the next run.
     if (exit === undefined || main !== undefined) return;
     oom.drop(id);

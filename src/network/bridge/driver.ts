@@ -137,7 +137,9 @@ export class BridgeNetwork implements NetworkDriver {
     const wires = port.nics.map((nic, at) => this.#wire(port.id, nic.address, networks[at] as NetworkSpec));
     if (port.kind === "tap") {
       wireTaps(wires, port.tapOwnerUid ?? 0, this.#route);
-      const taps = wires.map(({ linkName: name, mac, address }) => ({ name, mac, address }));
+      const taps = wires.map(({ linkName: name, mac, address, prefixLength }) => {
+        return { name, mac, address, prefixLength };
+      });
       return { kind: "tap", taps, resolvers, ...(out === undefined ? {} : { gateway: gatewayOf(out.subnet) }) };
     }
     const path = this.#namespacePath(port.id);

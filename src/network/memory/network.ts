@@ -2,7 +2,7 @@ import type { Call } from "../../base/call.ts";
 import type { Probe } from "../../base/driver.ts";
 import { Fault } from "../../base/fault.ts";
 import { type InstanceId, type NetworkId, shortHash } from "../../base/id.ts";
-import { gatewayOf, subnetHolds } from "../address.ts";
+import { gatewayOf, parseSubnet, subnetHolds } from "../address.ts";
 import type {
   Attachment,
   NetworkDriver,
@@ -68,9 +68,10 @@ export class MemoryNetwork implements NetworkDriver {
     const out = networks.find(({ internal }) => !internal) ?? networks[0];
     const resolvers = out === undefined ? [] : [gatewayOf(out.subnet)];
     if (port.kind === "netns") return { kind: "netns", path: `/memory/netns/${port.id}`, resolvers };
-    const taps = port.nics.map(({ network, address }) => {
+    const taps = port.nics.map(({ network, address }, at) => {
+      const { prefixLength } = parseSubnet(networks[at]?.subnet ?? "");
       const digits = shortHash(`${port.id} ${network}`, 10);
-      return { name: `tap-${digits}`, mac: `02:${digits.match(/../g)?.join(":")}`, address };
+      return { name: `tap-${digits}`, mac: `02:${digits.match(/../g)?.join(":")}`, address, prefixLength };
     });
     return {
       kind: "tap",

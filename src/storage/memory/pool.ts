@@ -2,7 +2,17 @@ import { type Call, throwIfCancelled } from "../../base/call.ts";
 import type { Probe } from "../../base/driver.ts";
 import { Fault } from "../../base/fault.ts";
 import type { InstanceId, VolumeId } from "../../base/id.ts";
-import type { AttachedVolume, CloneFacet, Pool, PoolFacts, Root, RootSpec, VolumeSpec } from "../contract.ts";
+import type {
+  AttachedVolume,
+  CloneFacet,
+  DiskFacet,
+  Pool,
+  PoolFacts,
+  Root,
+  RootSpec,
+  VolumeSpec,
+} from "../contract.ts";
+import { MemoryDisks } from "./disks.ts";
 
 /** A pool that touches nothing: for tests of what is above storage. Its paths do not exist. */
 export class MemoryPool implements Pool {
@@ -10,6 +20,7 @@ export class MemoryPool implements Pool {
   readonly #roots = new Map<InstanceId, { attached: boolean }>();
   readonly #volumes = new Map<VolumeId, { attached: boolean; sizeBytes?: number }>();
 
+  readonly disks: DiskFacet = new MemoryDisks();
   readonly clone: CloneFacet = {
     cloneVolume: async (source, target, call) => {
       throwIfCancelled(call);

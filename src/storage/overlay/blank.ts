@@ -100,10 +100,10 @@ async function makeTemplate(path: string, call: Call): Promise<void> {
  * write a gigabyte of zeros behind our back. No room for growth, few copies of the superblock, and metadata side by side
  * keep what has to be written small.
  */
-const templateOptions = [
-  ...["-q", "-F", "-m", "0", "-J", "size=64", "-G", "256", "-O", "^resize_inode,sparse_super2"],
-  ...["-E", "lazy_itable_init=1,lazy_journal_init=1,discard"],
-];
+const templateOptions =
+  "-q -F -m 0 -J size=64 -G 256 -O ^resize_inode,sparse_super2 -E lazy_itable_init=1,lazy_journal_init=1,discard".split(
+    " ",
+  );
 
 const blockBytes = 4096;
 

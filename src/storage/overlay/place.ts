@@ -4,6 +4,7 @@ import { Fault } from "../../base/fault.ts";
 import type { Home } from "../../base/home.ts";
 import type { InstanceId, VolumeId } from "../../base/id.ts";
 import { errnoOf, hostFault } from "../../host/errno.ts";
+import type { DiskKey } from "../contract.ts";
 
 /**
  * Where everything of this driver is, derived from the ids alone.
@@ -15,6 +16,9 @@ import { errnoOf, hostFault } from "../../host/errno.ts";
  *     lib/pool/volumes/<volume>/volume.json      what it was made as, and
  *                               data/            its content, or
  *                               disk.ext4        a file system that holds it, which is the quota
+ *     lib/pool/disks/<instance>/<disk>/disk.qcow2 a machine's disk
+ *                                      disk.json  the files that it reads from, nearest first
+ *     lib/pool/frozen/<random>.qcow2             what a disk was when it was cloned, read by both since then
  *     run/pool/layers/<digest>/                  a layer, mounted once for all roots
  *     run/pool/roots/<instance>/                 the merged root
  *     run/pool/roots/<instance>.json             the layers that root needs
@@ -27,6 +31,8 @@ export interface Places {
   readonly lib: string;
   readonly libRoots: string;
   readonly libVolumes: string;
+  readonly libDisks: string;
+  readonly libFrozen: string;
   readonly runLayers: string;
   readonly runRoots: string;
   readonly runBlocks: string;
@@ -42,6 +48,8 @@ export function placesIn(home: Home): Places {
     lib,
     libRoots: join(lib, "roots"),
     libVolumes: join(lib, "volumes"),
+    libDisks: join(lib, "disks"),
+    libFrozen: join(lib, "frozen"),
     runLayers: join(run, "layers"),
     runRoots: join(run, "roots"),
     runBlocks: join(run, "blocks"),
@@ -71,8 +79,8 @@ export function idsIn(folders: readonly string[]): string[] {
 const idPattern = /^[a-z0-9][a-z0-9.-]{0,127}$/;
 
 /** An id as the name of a folder. Ids are checked where they are made; here a wrong one could leave the pool. */
-export function nameOf(id: InstanceId | VolumeId): string {
-  if (!idPattern.test(id)) throw new Fault("bug", `"${id}" is not the id of a root or volume`);
+export function nameOf(id: InstanceId | VolumeId | DiskKey["name"]): string {
+  if (!idPattern.test(id)) throw new Fault("bug", `"${id}" is not the id of a root, volume or disk`);
   return id;
 }
 

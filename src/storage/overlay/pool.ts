@@ -8,9 +8,19 @@ import type { Home } from "../../base/home.ts";
 import type { InstanceId, VolumeId } from "../../base/id.ts";
 import { removeTree } from "../../host/file.ts";
 import { mountOverlay, unmount } from "../../host/mount.ts";
-import type { AttachedVolume, CloneFacet, Pool, PoolFacts, Root, RootSpec, VolumeSpec } from "../contract.ts";
+import type {
+  AttachedVolume,
+  CloneFacet,
+  DiskFacet,
+  Pool,
+  PoolFacts,
+  Root,
+  RootSpec,
+  VolumeSpec,
+} from "../contract.ts";
 import { BlockRoots } from "./block.ts";
 import { diskObstacle } from "./disk.ts";
+import { MachineDisks } from "./machine-disk.ts";
 import { type Places, placesIn } from "./place.ts";
 import { Roots } from "./root.ts";
 import { Turns } from "./turns.ts";
@@ -20,6 +30,7 @@ import { Volumes } from "./volume.ts";
 export class OverlayPool implements Pool {
   readonly name = "overlay";
   readonly clone: CloneFacet;
+  readonly disks: DiskFacet;
   readonly #places: Places;
   readonly #roots: Roots;
   readonly #blocks: BlockRoots;
@@ -33,6 +44,7 @@ export class OverlayPool implements Pool {
     this.#roots = new Roots(this.#places);
     this.#blocks = new BlockRoots(this.#places);
     this.#volumes = new Volumes(this.#places);
+    this.disks = new MachineDisks(this.#places);
     this.clone = { cloneVolume: (source, target, call) => this.#volumes.clone(source, target, call) };
   }
 

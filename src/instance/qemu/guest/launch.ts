@@ -1,0 +1,197 @@
+import { isIP } from "node:net";
+import { posix } from "node:path";
+import { Fault } from "../../../base/fault.ts";
+import type { ExecSpec, Limits, ProgramLaunch } from "../../contract.ts";
+import { ociCapabilities, resolveCapabilities } from "../../monitor/capability.ts";
+import { commandLine, quote } from "./quote.ts";
+
+/** How a launch reaches its guest: over a port, into its memory, never by a disk. See `script/guest.sh`. */
+export function launchMessage(launch: ProgramLaunch, surroundings: Surroundings): Buffer {
+  const { lines, files } = describe(launch, surroundings);
+  const script = Buffer.from(lines.map((line) => `${line}\n`).join(""));
+  return Buffer.concat([Buffer.from(`launch ${script.length}\n`), script, ...files]);
+}
+
+/** What of a launch the host decides. */
+export interface Surroundings {
+  /** Seconds since the Unix epoch. */
+  readonly nowSeconds: number;
+  /** Of the guest's dropbear, in its own form. */
+  readonly hostKey: Uint8Array;
+  /** By their place in `launch.mounts`: those that the host serves, and the tag by which the guest finds each. */
+  readonly volumeTags: ReadonlyMap<number, string>;
+}
+
+/** Names that a shell would take for itself, or that change how programs are loaded: these go by `env`. */
+const plainName =
+  /^(?!_c_|LD_|IFS$|OPT|PS[0-9]$|PPID$|LINENO$|PWD$|OLDPWD$|SHLVL$|_$|RANDOM$|ENV$|MAIL)[A-Za-z_][A-Za-z0-9_]*$/;
+
+/** No file that is handed over is larger. */
+const maxFileBytes = 16 * 2 ** 20;
+
+function describe(launch: ProgramLaunch, around: Surroundings): { lines: string[]; files: Uint8Array[] } {
+  const files: Uint8Array[] = [];
+  const receive = (content: Uint8Array, path: string): string => {
+    if (content.length > maxFileBytes) {
+      throw new Fault("invalid", `${launch.id}: a file of more than ${maxFileBytes} bytes is handed over`);
+    }
+    files.push(content);
+    return `take ${content.length} ${quote(path)} || return`;
+  };
+  const mounts = mountLines(launch, around.volumeTags);
+  // All that comes is taken first: what follows may not fail halfway for want of it.
+  const taken = [
+    receive(around.hostKey, "/run/host-key"),
+    ...launch.mounts.flatMap((mount, index) => {
+      if (mount.kind !== "file") return [];
+      const path = `/run/file/${index}`;
+      return [receive(mount.content, path), `chmod ${mount.mode.toString(8)} ${path}`];
+    }),
+    ...(mounts.length === 0 ? [] : [receive(Buffer.from(mounts.join("")), "/run/mounts")]),
+  ];
+  const lines = [
+    "mkdir -p /run/file",
+    ...taken,
+    `date -s @${Math.round(around.nowSeconds)} >/dev/null`,
+    "reseed",
+    ...network(launch),
+    ...injectedFiles(launch),
+    limitLine(launch.limits),
+    ...(around.volumeTags.size > 0 ? ["load_volumes"] : []),
+    `assemble ${launch.root.kind === "block" && launch.root.writable === undefined ? "memory" : "disk"}`,
+    ...(mounts.length === 0 ? [] : ["mount_inside || return"]),
+    "program() {",
+    ...environmentLines(programEnvironment(launch)),
+    `${launch.terminal ? "on_terminal " : ""}enter 3 ${enterWords(launch, {}, launch.argv)}`,
+    "}",
+    `begin ${streams(launch)}`,
+  ];
+  return { lines, files };
+}
+
+/** bytes and pids, as the guest's `limit` takes them. */
+export function limitLine({ memoryBytes, pids }: Limits): string {
+  return `limit ${memoryBytes ?? "max"} ${pids ?? "max"}`;
+}
+
+function streams(launch: ProgramLaunch): string {
+  if (launch.terminal) return "/dev/hvc0 /dev/hvc0 /dev/hvc0";
+  return `${launch.stdin ? '"${port}4"' : "/dev/null"} /run/out /run/err`;
+}
+
+function network(launch: ProgramLaunch): string[] {
+  const { attachment } = launch;
+  if (attachment.kind !== "tap") throw new Fault("bug", `${launch.id}: a microVM takes taps`);
+  const taps = attachment.taps.map(({ mac, address, prefixLength }, index) => {
+    if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/.test(mac) || isIP(address) !== 4) {
+      throw new Fault("bug", `${launch.id}: ${mac} ${address} is not an address`);
+    }
+    return `nic eth${index} ${mac} ${address}/${prefixLength}`;
+  });
+  const { gateway } = attachment;
+  if (gateway === undefined) return taps;
+  if (isIP(gateway) !== 4) throw new Fault("bug", `${launch.id}: ${gateway} is not an address`);
+  return [...taps, `ip route add default via ${gateway}`];
+}
+
+/** What every program expects to find, and only the host knows. */
+function injectedFiles(launch: ProgramLaunch): string[] {
+  const { resolvers } = launch.attachment;
+  // With a resolver the own name is asked there, and is the address that others reach; without one it is a loopback one.
+  const self = resolvers.length > 0 ? "" : `127.0.1.1\t${launch.hostname}\n`;
+  const hosts = `127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n${self}`;
+  return [
+    write(launch.hostname, "/proc/sys/kernel/hostname"),
+    write(hosts, "/inject/etc/hosts"),
+    write(`${launch.hostname}\n`, "/inject/etc/hostname"),
+    write(resolvers.map((address) => `nameserver ${address}\n`).join(""), "/inject/etc/resolv.conf"),
+  ];
+}
+
+function write(text: string, path: string): string {
+  return `printf %s ${quote(text)} >${path}`;
+}
+
+/** Done inside the root, where links of the image lead nowhere else. Outer ones first. */
+function mountLines(launch: ProgramLaunch, tags: ReadonlyMap<number, string>): string[] {
+  const ordered = launch.mounts
+    .map((mount, index) => ({ mount, index }))
+    .sort((left, right) => depth(left.mount.destination) - depth(right.mount.destination));
+  const lines = ordered.map(({ mount, index }) => {
+    const place = quote(mount.destination);
+    if (mount.kind === "tmpfs") {
+      const size = mount.sizeBytes === undefined ? "" : `,size=${mount.sizeBytes}`;
+      const mode = (mount.mode ?? 0o1777).toString(8);
+      return `place ${place} && mount -t tmpfs -o nosuid,nodev,mode=${mode}${size} tmpfs ${place}`;
+    }
+    if (mount.kind === "file") return `place_file ${place} && bind_read_only /proc/1/root/run/file/${index} ${place}`;
+    const tag = tags.get(index);
+    if (tag === undefined) throw new Fault("bug", `${launch.id}: nothing serves ${mount.source}`);
+    return `place ${place} && mount -t virtiofs -o nosuid,nodev${mount.readOnly ? ",ro" : ""} ${tag} ${place}`;
+  });
+  const seal = launch.readOnlyRoot ? ["mount -o remount,ro /"] : [];
+  return [...lines, ...seal].map((line) => `${line} || failed ${quote(line)}\n`);
+}
+
+function depth(path: string): number {
+  return posix.normalize(path).split("/").filter(Boolean).length;
+}
+
+/** What programs rely on, and the image may leave out; the launch's own values win. The guest adds `HOME`. */
+function programEnvironment(
+  launch: Pick<ProgramLaunch, "env" | "hostname" | "terminal">,
+): Readonly<Record<string, string>> {
+  return {
+    PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    HOSTNAME: launch.hostname,
+    ...(launch.terminal ? { TERM: "xterm" } : {}),
+    ...launch.env,
+  };
+}
+
+function environmentLines(env: Readonly<Record<string, string>>): string[] {
+  const plain = Object.entries(env).filter(([name]) => plainName.test(name));
+  return ["unset_own", ...plain.map(([name, value]) => `export ${name}=${quote(value)}`)];
+}
+
+/** The arguments of `enter` after the first. */
+function enterWords(
+  launch: ProgramLaunch,
+  spec: Partial<Pick<ExecSpec, "env" | "user" | "workdir">>,
+  argv: readonly string[],
+): string {
+  const granted = resolveCapabilities(launch.capabilities);
+  const ambient = ociCapabilities(granted, launch.capabilities.add, false)["ambient"] ?? [];
+  const extra = Object.entries({ ...programEnvironment(launch), ...spec.env }).filter(
+    ([name]) => !plainName.test(name),
+  );
+  return commandLine([
+    spec.user ?? launch.user,
+    spec.workdir ?? (launch.workdir === "" ? "/" : launch.workdir),
+    capabilityWord(granted),
+    capabilityWord(ambient),
+    String(extra.length),
+    ...extra.map(([name, value]) => `${name}=${value}`),
+    ...argv,
+  ]);
+}
+
+/** As setpriv adds them to none. */
+function capabilityWord(names: readonly string[]): string {
+  return names.map((name) => `,+${name.replace(/^CAP_/, "").toLowerCase()}`).join("");
+}
+
+/** What runs a program in the guest of this launch, as dropbear is told it. Its first line of output is `enter`'s. */
+export function execCommand(launch: ProgramLaunch, spec: ExecSpec): string {
+  const { HOME: _home, ...withoutHome } = launch.env;
+  // Another user has another home.
+  const env = spec.user === undefined ? launch.env : withoutHome;
+  const own = programEnvironment({ ...launch, env });
+  const terminal = spec.terminal === undefined ? {} : { TERM: own["TERM"] ?? "xterm" };
+  return [
+    ". /croft/guest.sh",
+    "join_program",
+    ...environmentLines({ ...own, ...terminal, ...spec.env }),
+    `enter 1 ${enterWords({ ...launch, env }, spec, spec.argv)}`,
+  ].join("\n");
+}

@@ -1,0 +1,54 @@
+#!/bin/busybox sh
+# The first process of a guest, as far as all instances of an image with the same kernel and size have it in common.
+# What is not built into the shell costs a guest without KVM some milliseconds, so little of that is here. The kernel's
+# command line says how many layers the root has (`croft_layers`).
+
+PATH=/bin
+mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+mount -t sysfs sysfs /sys
+exec </dev/null >/dev/ttyS0 2>&1
+while read -r module; do insmod "/croft/module/$module"; done </croft/modules
+
+mkdir -p /dev/pts
+{
+  echo "cgroup /cgroup cgroup2 nosuid,nodev,noexec 0 0"
+  echo "sysfs /stage/sys sysfs ro,nosuid,nodev,noexec 0 0"
+  echo "devpts /stage/dev/pts devpts nosuid,noexec,ptmxmode=0666,mode=0620,gid=5 0 0"
+  echo "shm /stage/dev/shm tmpfs nosuid,noexec,nodev,mode=1777,size=64m 0 0"
+  echo "mqueue /stage/dev/mqueue mqueue nosuid,noexec,nodev 0 0"
+  echo "/stage/dev/pts /dev/pts none bind 0 0"
+  echo "/bin/busybox /stage/dev/.croft/busybox none bind 0 0"
+} >/run/fstab
+# The topmost layer is what every program expects to find and no image knows.
+lower=
+number=0
+# Letters after z are pairs, as the kernel counts them.
+for first in "" a b c d e; do
+  for letter in a b c d e f g h i j k l m n o p q r s t u v w x y z; do
+    [ "$number" -lt "$croft_layers" ] || break 2
+    mkdir -p "/layer/$number"
+    echo "/dev/vd$first$letter /layer/$number erofs ro 0 0" >>/run/fstab
+    lower=":/layer/$number$lower"
+    number=$((number + 1))
+  done
+done
+lower=/inject$lower
+writable=/dev/vd$first$letter
+mount -a -T /run/fstab
+echo "+memory +pids" >/cgroup/cgroup.subtree_control
+mkdir /cgroup/program
+ip link set lo up
+
+# What the program writes goes through pipes: a port can be opened only once, and programs open /dev/stderr again.
+until [ -c /dev/vport*p7 ]; do usleep 1000; done 2>/dev/null
+for port in /dev/vport*p1; do port=${port%1}; done
+mkfifo -m 666 /run/out /run/err
+cat /run/out >"${port}2" 2>/dev/null &
+relay_out=$!
+cat /run/err >"${port}3" 2>/dev/null &
+relay_err=$!
+exec 5<>/run/out 6<>/run/err 3<>"${port}1"
+
+. /croft/guest.sh
+await_launch

@@ -1,0 +1,468 @@
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { availableParallelism } from "node:os";
+import type { Call } from "../../../base/call.ts";
+import type { Probe } from "../../../base/driver.ts";
+import { Fault } from "../../../base/fault.ts";
+import type { Home } from "../../../base/home.ts";
+import { type InstanceId, parseInstanceId } from "../../../base/id.ts";
+import { type Cgroups, emptyCgroup, findHierarchies, openCgroups, settleFreeze } from "../../../host/cgroup.ts";
+import { expectConnection } from "../../../host/seqpacket.ts";
+import type {
+  AttachFacet,
+  Engine,
+  ExecFacet,
+  ExecSpec,
+  FreezeFacet,
+  InstanceEvent,
+  InstanceFacts,
+  Launch,
+  LaunchMount,
+  Limits,
+  LogLine,
+  LogRange,
+  ProcessesFacet,
+  ProcessFacts,
+  ProgramLaunch,
+  ResizeFacet,
+  Session,
+  Stats,
+  StatsFacet,
+  StopPolicy,
+} from "../../contract.ts";
+import { attachTo } from "../../monitor/attach.ts";
+import { clearRun } from "../../monitor/clear.ts";
+import type { MonitorRecord } from "../../monitor/conmon.ts";
+import { ExitWatch } from "../../monitor/exit-watch.ts";
+import { type InstancePaths, type Layout, layoutOf } from "../../monitor/layout.ts";
+import { keepLog, readLog, rotateLog } from "../../monitor/log-file.ts";
+import { factsOf } from "../../monitor/observe.ts";
+import { describeProcesses } from "../../monitor/process-list.ts";
+import { launchRecord, type LaunchRecord, namesIn, readRecord, writeRecord } from "../../monitor/record.ts";
+import { type Runtime, type RuntimeName, runtimes } from "../../monitor/runtime.ts";
+import { signalNumber } from "../../monitor/signal.ts";
+import { Gate, Turns } from "../../monitor/turn.ts";
+import { watchInstances } from "../../monitor/watch.ts";
+import { findAccelerator } from "../accelerator.ts";
+import { makeHostKey } from "../guest/host-key.ts";
+import { Kits } from "../guest/kit.ts";
+import { launchMessage, limitLine } from "../guest/launch.ts";
+import { type GuestSize, highestLimitBytes } from "../guest/size.ts";
+import { ask } from "./control.ts";
+import { execInGuest } from "./exec.ts";
+import { measure, tapCounters } from "./measure.ts";
+import { type MachineObservation, observeMachine } from "./observe.ts";
+import { type KeyRecord, type MachinePaths, machinePaths, type Started } from "./place.ts";
+import { Shells } from "./shell.ts";
+import { handOver, hostLimits, loadMachine, type Parts } from "./start.ts";
+
+/**
+ * Programs of OCI images with a kernel of their own: QEMU in a sandbox, conmon beside it, and in the guest a first process
+ * that is told what to run. As for containers this class holds no state that matters: what is there is observed anew for
+ * each call.
+ */
+export class MicrovmEngine implements Engine {
+  readonly name = "microvm";
+  readonly takes = { launch: "program", root: "block", nic: "tap" } as const;
+  readonly exec: ExecFacet = { exec: (id, spec, call) => this.#exec(id, spec, call) };
+  readonly attach: AttachFacet = { attach: (id, call) => this.#attach(id, call) };
+  readonly freeze: FreezeFacet = {
+    freeze: (id, call) => this.#setFrozen(id, true, call),
+    thaw: (id, call) => this.#setFrozen(id, false, call),
+  };
+  readonly resize: ResizeFacet = { resize: (id, limits, call) => this.#resize(id, limits, call) };
+  readonly stats: StatsFacet = { stats: (id, call) => this.#stats(id, call) };
+  readonly processes: ProcessesFacet = { processes: (id) => this.#processes(id) };
+  readonly #home: Home;
+  readonly #layout: Layout;
+  readonly #runtime: Runtime;
+  readonly #kits: Kits;
+  readonly #turns = new Turns();
+  readonly #shells = new Shells();
+  readonly #gate = new Gate(2 * availableParallelism());
+  readonly #exits: ExitWatch;
+  readonly #listeners = new Set<(event: InstanceEvent) => void>();
+  readonly #releasing = new Set<InstanceId>();
+  #cgroups: Cgroups | undefined;
+
+  constructor(options: { readonly home: Home; readonly runtime: RuntimeName }) {
+    this.#home = options.home;
+    this.#runtime = runtimes[options.runtime];
+    this.#layout = layoutOf(options.home, "microvm");
+    this.#kits = new Kits(options.home);
+    this.#exits = new ExitWatch(this.#layout.exitDir);
+  }
+
+  async probe(call: Call): Promise<Probe> {
+    try {
+      const accelerator = await findAccelerator(this.#home, call);
+      const { kernel } = await this.#kits.get(undefined, call);
+      return { ok: true, detail: `${accelerator.detail}; Linux ${kernel.version}` };
+    } catch (error) {
+      const fault = Fault.from(error, "microvm");
+      if (call.signal.aborted) throw fault;
+      return { ok: false, detail: fault.message, mend: fault.hint ?? "see what QEMU says" };
+    }
+  }
+
+  async create(launch: Launch, call: Call): Promise<void> {
+    if (launch.kind !== "program") throw new Fault("bug", `${launch.id}: a microVM runs a program, not a machine`);
+    const paths = this.#layout.of(launch.id);
+    await this.#turns.take(launch.id, async () => {
+      const seen = this.#observe(paths);
+      const next = launchRecord(launch);
+      const isSame = seen.record?.fingerprint === next.fingerprint;
+      if (isUp(seen) && seen.record !== undefined && seen.monitor !== undefined) {
+        if (isSame && sameLimits(seen.record.launch, launch)) return;
+        throw new Fault("precondition", `change ${launch.id}: it is running`, { hint: "stop it first" });
+      }
+      if (isUp(seen)) await this.#clear(paths, call);
+      // Tried now, so that whoever creates it hears what is wrong.
+      await this.#kits.get(launch.kernelPath, call);
+      mkdirSync(paths.dir, { recursive: true, mode: 0o700 });
+      mkdirSync(paths.logDir, { recursive: true, mode: 0o700 });
+      if (!isSame) {
+        rmSync(paths.launchFile, { force: true });
+        writeFiles(launch, paths);
+      }
+      writeRecord(paths.launchFile, next);
+    });
+  }
+
+  async start(id: InstanceId, call: Call): Promise<void> {
+    const paths = this.#layout.of(id);
+    await this.#turns.take(id, async () => {
+      const seen = this.#observe(paths);
+      if (isRunning(seen)) {
+        if (seen.monitor !== undefined) return;
+        throw new Fault("precondition", `start ${id}: it runs, but its monitor was killed`, {
+          hint: "remove it and create it again",
+        });
+      }
+      if (seen.record === undefined) {
+        throw new Fault("precondition", `start ${id}: it was not created`, { hint: "create it first" });
+      }
+      const { launch } = seen.record;
+      const parts = await this.#parts(launch, call);
+      try {
+        if (!isUp(seen) || seen.monitor === undefined) await this.#load(launch, parts, seen, call);
+        if (this.#observe(paths).awaitsMachine) await this.#runtime.release(id, this.#layout, paths, call);
+        this.#releasing.add(id);
+        const machine = machinePaths(paths);
+        const message = async (): Promise<Buffer> => this.#message(launch, paths, call);
+        const isAlive = (): boolean => isUp(this.#observe(paths));
+        await handOver(`start ${id}`, machine, message, parts.accelerator, isAlive, call);
+        const startedMs = call.clock.nowMs();
+        writeRecord(machine.startedFile, { startedMs } satisfies Started);
+        this.#emit({ kind: "started", id, pid: this.#observe(paths).main?.pid ?? 0, startedMs });
+      } catch (error) {
+        await this.#clear(paths, call);
+        throw error;
+      } finally {
+        this.#releasing.delete(id);
+      }
+      this.#exits.notify(id);
+    });
+  }
+
+  async signal(id: InstanceId, signal: string, call: Call): Promise<void> {
+    const number = signalNumber(signal);
+    const paths = this.#layout.of(id);
+    const seen = this.#observe(paths);
+    if (!isRunning(seen)) throw notRunning(id, `send ${signal} to`);
+    const [answer] = await ask(machinePaths(paths).controlSocket, `send ${signal} to ${id}`, `kill ${number}`, call);
+    if (answer !== "ok") throw notRunning(id, `send ${signal} to`);
+  }
+
+  async stop(id: InstanceId, policy: StopPolicy, call: Call): Promise<void> {
+    const number = signalNumber(policy.signal);
+    const paths = this.#layout.of(id);
+    await this.#turns.idle(id);
+    const cgroups = this.#on();
+    const seen = this.#observe(paths);
+    if (isRunning(seen)) {
+      // What is frozen does not hear the signal.
+      if (cgroups.freezeState(paths.cgroup) !== "thawed") cgroups.thaw(paths.cgroup);
+      await this.#endProgram(id, paths, number, policy.graceMs, call);
+      // The guest ends its program itself, so that what was written reaches the disk.
+      if (isUp(this.#observe(paths))) await this.#endProgram(id, paths, signalNumber("SIGKILL"), settleMs, call);
+    }
+    await emptyCgroup(cgroups, paths.cgroup, call);
+    const isSettled = (): boolean => {
+      const now = this.#observe(paths);
+      return now.monitor === undefined || now.exit !== undefined || !now.hasRun;
+    };
+    await this.#exits.until(id, isSettled, 5_000, call);
+  }
+
+  async remove(id: InstanceId, call: Call): Promise<void> {
+    const paths = this.#layout.of(id);
+    await this.#turns.take(id, async () => {
+      await this.#clear(paths, call);
+      rmSync(paths.logDir, { recursive: true, force: true });
+      rmSync(paths.dir, { recursive: true, force: true });
+      this.#exits.notify(id);
+    });
+  }
+
+  list(_call: Call): Promise<readonly InstanceFacts[]> {
+    return Promise.resolve(this.#facts());
+  }
+
+  watch(call: Call): AsyncGenerator<InstanceEvent> {
+    const listen = (listener: (event: InstanceEvent) => void): (() => void) => {
+      this.#listeners.add(listener);
+      return () => void this.#listeners.delete(listener);
+    };
+    const running = (): InstanceFacts[] => this.#facts().filter(({ status }) => status === "running");
+    const isReleasing = (id: InstanceId): boolean => this.#releasing.has(id);
+    const observe = (paths: InstancePaths): MachineObservation => this.#observe(paths);
+    const cgroups = this.#on();
+    const watched = { layout: this.#layout, cgroups, exits: this.#exits, listen, isReleasing, running, observe };
+    return watchInstances(watched, call);
+  }
+
+  async *logs(id: InstanceId, range: LogRange, call: Call): AsyncGenerator<LogLine> {
+    const paths = this.#layout.of(id);
+    if (!existsSync(paths.logDir)) throw new Fault("not-found", `read the log of ${id}: there is none`);
+    const hasEnded = (): boolean => !existsSync(paths.dir) || this.#observe(paths).exit !== undefined;
+    const woken = (look: () => void): (() => void) => {
+      return this.#exits.listen((name) => {
+        if (name === id) look();
+      });
+    };
+    yield* readLog(paths.logDir, range, hasEnded, woken, call);
+  }
+
+  #facts(): InstanceFacts[] {
+    const cgroups = this.#on();
+    const names = new Set([...namesIn(this.#layout.instancesDir), ...namesIn(this.#layout.logsDir)]);
+    return [...names]
+      .filter((name): name is InstanceId => parseInstanceId(name) !== undefined)
+      .map((id) => {
+        const paths = this.#layout.of(id);
+        return factsOf(id, this.#observe(paths), paths, cgroups);
+      });
+  }
+
+  async #parts(launch: ProgramLaunch, call: Call): Promise<Parts> {
+    const [accelerator, kit] = await Promise.all([
+      findAccelerator(this.#home, call),
+      this.#kits.get(launch.kernelPath, call),
+    ]);
+    return { accelerator, kernelPath: kit.kernel.path, initramfsPath: kit.initramfs.path };
+  }
+
+  /** Clears what an earlier run left and puts QEMU in its sandbox, where it waits. */
+  async #load(launch: ProgramLaunch, parts: Parts, seen: MachineObservation, call: Call): Promise<void> {
+    const paths = this.#layout.of(launch.id);
+    if (seen.hasRun) await this.#clear(paths, call);
+    rotateLog(paths.logDir, launch.log.maxBytes);
+    try {
+      const loaded = await this.#gate.pass(() => loadMachine(launch, parts, this.#runtime, this.#layout, call));
+      this.#on().adopt(this.#layout.monitorCgroup, loaded.monitor.pid);
+      keepLog(paths.logDir);
+      void loaded.monitorEnded.then(() => this.#onMonitorEnd(launch.id, loaded.monitor));
+    } catch (error) {
+      await this.#clear(paths, call);
+      throw error;
+    }
+  }
+
+  async #message(launch: ProgramLaunch, paths: InstancePaths, call: Call): Promise<Buffer> {
+    const key = makeHostKey();
+    writeRecord(machinePaths(paths).keyFile, { publicBlob: key.publicBlob.toString("base64") } satisfies KeyRecord);
+    const nowSeconds = call.clock.nowMs() / 1000;
+    const surroundings = { nowSeconds, hostKey: key.dropbear, volumeTags: new Map<number, string>() };
+    return launchMessage(withFiles(launch, paths), surroundings);
+  }
+
+  /** Sends the signal and waits for the end of the guest. One that does not answer is left to who kills it. */
+  async #endProgram(id: InstanceId, paths: InstancePaths, number: number, limitMs: number, call: Call): Promise<void> {
+    const end = new AbortController();
+    const asking = { ...call, signal: AbortSignal.any([call.signal, end.signal]) };
+    const asked = ask(machinePaths(paths).controlSocket, `stop ${id}`, `kill ${number}`, asking).catch(() => []);
+    await this.#exits.until(id, () => !isUp(this.#observe(paths)), limitMs, call);
+    end.abort();
+    await asked;
+  }
+
+  async #attach(id: InstanceId, call: Call): Promise<Session> {
+    const paths = this.#layout.of(id);
+    expectConnection(call);
+    await this.#turns.take(id, async () => {
+      const seen = this.#observe(paths);
+      if (isUp(seen)) return;
+      if (seen.record === undefined) throw notRunning(id, "attach to");
+      // Whoever attaches before the start sees the first byte: the machine is made now and let go by `start`.
+      const { launch } = seen.record;
+      await this.#load(launch, await this.#parts(launch, call), seen, call);
+    });
+    const exited = async (): Promise<number> => {
+      const isKnown = (): boolean => {
+        const seen = this.#observe(paths);
+        return seen.exit !== undefined || (!isUp(seen) && seen.monitor === undefined);
+      };
+      await this.#exits.until(id, isKnown, Infinity, call);
+      return this.#observe(paths).exit?.code ?? 255;
+    };
+    const code = exited();
+    code.catch(() => {});
+    const main = { exited: code, signal: (signal: string) => this.signal(id, signal, call) };
+    const session = await attachTo(id, paths, main, call);
+    const resize = async (columns: number, rows: number): Promise<void> => {
+      const attempted = `resize the terminal of ${id}`;
+      await ask(machinePaths(paths).controlSocket, attempted, `size ${rows} ${columns}`, call);
+    };
+    return { ...session, resize };
+  }
+
+  async #exec(id: InstanceId, spec: ExecSpec, call: Call): Promise<Session> {
+    const { machine, record } = this.#runningOf(id, "run a program in");
+    const key = readRecord(machine.keyFile) as KeyRecord | undefined;
+    if (key === undefined) throw notRunning(id, "run a program in");
+    const place = {
+      what: `run a program in ${id}`,
+      socketPath: machine.shellSocket,
+      hostKey: Buffer.from(key.publicBlob, "base64"),
+    };
+    return await execInGuest(place, machine, record.launch, spec, this.#shells, call);
+  }
+
+  async #resize(id: InstanceId, limits: Limits, call: Call): Promise<void> {
+    await this.#turns.take(id, async () => {
+      const { paths, machine, record } = this.#runningOf(id, "resize");
+      // What it was made as: what it is may have been resized before.
+      const size = readRecord(machine.sizeFile) as GuestSize;
+      refuseBeyond(id, limits, size);
+      const { memoryBytes } = await measure(machine, id, call);
+      if (limits.memoryBytes !== undefined && limits.memoryBytes < memoryBytes) {
+        throw new Fault(
+          "precondition",
+          `limit the memory of ${id} to ${limits.memoryBytes} bytes: it uses ${memoryBytes}`,
+          { hint: "choose a higher limit, or restart it with this one" },
+        );
+      }
+      const [answer] = await ask(machine.controlSocket, `resize ${id}`, limitLine(limits), call);
+      if (answer !== "ok") throw new Fault("failed", `resize ${id}: the guest's kernel refuses`);
+      this.#on().limit(paths.cgroup, hostLimits(limits, size));
+      writeRecord(paths.launchFile, { ...record, launch: { ...record.launch, limits } });
+    });
+  }
+
+  async #stats(id: InstanceId, call: Call): Promise<Stats> {
+    const { paths, machine, record } = this.#runningOf(id, "measure");
+    const host = this.#on().counters(paths.cgroup);
+    const { memoryLimitBytes: _, ...counters } = host;
+    // A guest that is frozen or busy does not answer: then what it takes of the host is all there is to know.
+    const isFrozen = this.#on().freezeState(paths.cgroup) !== "thawed";
+    const guest = isFrozen ? {} : await measure(machine, id, call).catch(() => ({}));
+    const { memoryBytes } = record.launch.limits;
+    return {
+      timeMs: call.clock.nowMs(),
+      ...counters,
+      ...(memoryBytes === undefined ? {} : { memoryLimitBytes: memoryBytes }),
+      ...guest,
+      ...tapCounters(record.launch),
+    };
+  }
+
+  /** QEMU's, and what serves it: the guest's own are its own affair, which `exec … ps` shows. */
+  async #processes(id: InstanceId): Promise<readonly ProcessFacts[]> {
+    const { paths } = this.#runningOf(id, "list the processes of");
+    return describeProcesses(this.#on().pids(paths.cgroup), String);
+  }
+
+  /** `precondition` when it is not running. */
+  #runningOf(
+    id: InstanceId,
+    verb: string,
+  ): { readonly paths: InstancePaths; readonly machine: MachinePaths; readonly record: LaunchRecord } {
+    const paths = this.#layout.of(id);
+    const seen = this.#observe(paths);
+    if (!isRunning(seen) || seen.record === undefined) throw notRunning(id, verb);
+    return { paths, machine: machinePaths(paths), record: seen.record };
+  }
+
+  async #setFrozen(id: InstanceId, frozen: boolean, call: Call): Promise<void> {
+    const paths = this.#layout.of(id);
+    if (!isRunning(this.#observe(paths))) throw notRunning(id, frozen ? "freeze" : "thaw");
+    await settleFreeze(this.#on(), paths.cgroup, frozen, call);
+  }
+
+  async #clear(paths: InstancePaths, call: Call): Promise<void> {
+    await clearRun(paths, this.#on(), call);
+    rmSync(machinePaths(paths).dir, { recursive: true, force: true });
+  }
+
+  #onMonitorEnd(id: InstanceId, monitor: MonitorRecord): void {
+    const seen = this.#observe(this.#layout.of(id));
+    if (isUp(seen) && (seen.monitor === undefined || seen.monitor.pid === monitor.pid)) {
+      this.#emit({ kind: "broken", id });
+    }
+  }
+
+  #observe(paths: InstancePaths): MachineObservation {
+    return observeMachine(paths, this.#on());
+  }
+
+  #emit(event: InstanceEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  #on(): Cgroups {
+    this.#cgroups ??= openCgroups(findHierarchies());
+    return this.#cgroups;
+  }
+}
+
+/** How long a guest may take to end what runs in it and to write what is in its memory to its disk. */
+const settleMs = 10_000;
+
+function isUp(seen: MachineObservation): boolean {
+  return seen.main !== undefined;
+}
+
+function isRunning(seen: MachineObservation): boolean {
+  return seen.main !== undefined && !seen.awaitsRelease;
+}
+
+function sameLimits(before: ProgramLaunch, after: ProgramLaunch): boolean {
+  const { cpus, memoryBytes, pids } = before.limits;
+  return cpus === after.limits.cpus && memoryBytes === after.limits.memoryBytes && pids === after.limits.pids;
+}
+
+function notRunning(id: InstanceId, verb: string): Fault {
+  return new Fault("precondition", `${verb} ${id}: it is not running`, { hint: "start it first" });
+}
+
+function refuseBeyond(id: InstanceId, limits: Limits, size: GuestSize): void {
+  const most = highestLimitBytes(size);
+  const hint = "restart it with this limit: its machine is made anew then";
+  if ((limits.memoryBytes ?? 0) > most) {
+    throw new Fault("precondition", `give ${id} ${limits.memoryBytes} bytes of memory: its machine has ${most}`, {
+      hint,
+    });
+  }
+  if (Math.ceil(limits.cpus ?? 1) > size.processors) {
+    throw new Fault("precondition", `give ${id} ${limits.cpus} processors: its machine has ${size.processors}`, {
+      hint,
+    });
+  }
+}
+
+/** Contents of injected files lie beside the launch, on a file system that is memory. */
+function writeFiles(launch: ProgramLaunch, paths: InstancePaths): void {
+  rmSync(paths.filesDir, { recursive: true, force: true });
+  mkdirSync(paths.filesDir, { recursive: true, mode: 0o700 });
+  launch.mounts.forEach((mount, index) => {
+    if (mount.kind === "file") writeFileSync(join(paths.filesDir, String(index)), mount.content, { mode: 0o600 });
+  });
+}
+
+function withFiles(launch: ProgramLaunch, paths: InstancePaths): ProgramLaunch {
+  const mounts = launch.mounts.map((mount, index): LaunchMount => {
+    return mount.kind === "file" ? { ...mount, content: readFileSync(join(paths.filesDir, String(index))) } : mount;
+  });
+  return { ...launch, mounts };
+}

@@ -1,0 +1,111 @@
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { backgroundCall } from "../../../base/call.ts";
+import { type Home, homeBeneath, linkName } from "../../../base/home.ts";
+import { type InstanceId, sha256 } from "../../../base/id.ts";
+import { findHierarchies, openCgroups } from "../../../host/cgroup.ts";
+import { listMounts } from "../../../host/mount.ts";
+import { run } from "../../../host/process.ts";
+import { createTap } from "../../../host/tap.ts";
+import { OverlayPool } from "../../../storage/overlay/pool.ts";
+import type { LayerFile } from "../../../storage/contract.ts";
+import { chooseRuntime } from "../../crun/probe.ts";
+import type { ProgramLaunch } from "../../contract.ts";
+import type { Harness } from "../../contract-suite.ts";
+import type { RuntimeName } from "../../monitor/runtime.ts";
+import { MicrovmEngine } from "./engine.ts";
+
+/** A home of its own, a layer with busybox, a pool and taps: what a test of this driver needs, and the way to be rid of it. */
+export class HostHarness implements Harness {
+  readonly directory: string;
+  readonly home: Home;
+  readonly pool: OverlayPool;
+  readonly #runtime: RuntimeName;
+  readonly #layer: LayerFile;
+  readonly #taps = new Set<string>();
+
+  private constructor(directory: string, home: Home, runtime: RuntimeName, layer: LayerFile) {
+    this.directory = directory;
+    this.home = home;
+    this.pool = new OverlayPool(home);
+    this.#runtime = runtime;
+    this.#layer = layer;
+  }
+
+  static async open(): Promise<HostHarness> {
+    const directory = mkdtempSync(join(tmpdir(), "microvm."));
+    const home = homeBeneath(directory);
+    const call = backgroundCall();
+    const tree = join(directory, "tree");
+    for (const name of ["bin", "etc"]) mkdirSync(join(tree, name), { recursive: true });
+    copyFileSync("/bin/busybox", join(tree, "bin", "busybox"));
+    for (const name of programs) symlinkSync("busybox", join(tree, "bin", name));
+    writeFileSync(join(tree, "etc", "passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102:web:/srv:/bin/sh\n");
+    writeFileSync(join(tree, "etc", "group"), "root:x:0:\nweb:x:102:\nlogs:x:103:web\n");
+    const path = join(directory, "layer.erofs");
+    await run(["mkfs.erofs", "--quiet", path, tree], {}, call);
+    const runtime = await chooseRuntime(home, call);
+    return new HostHarness(directory, home, runtime, { digest: sha256("layer"), path });
+  }
+
+  engine(): MicrovmEngine {
+    return new MicrovmEngine({ home: this.home, runtime: this.#runtime });
+  }
+
+  async launch(id: InstanceId, change: Partial<ProgramLaunch> = {}): Promise<ProgramLaunch> {
+    const call = backgroundCall();
+    const readOnly = change.readOnlyRoot === true;
+    const root = await this.pool.attachRoot({ id, kind: "block", layers: [this.#layer], readOnly }, call);
+    const tap = linkName(this.home, id);
+    // One that a machine has open cannot be made again.
+    if (!this.#taps.has(tap)) createTap(tap, 0);
+    this.#taps.add(tap);
+    return {
+      id,
+      kind: "program",
+      root,
+      attachment: {
+        kind: "tap",
+        taps: [{ name: tap, mac: "02:00:00:00:00:07", address: "10.86.9.7", prefixLength: 24 }],
+        gateway: "10.86.9.1",
+        resolvers: ["10.86.9.1"],
+      },
+      hostname: "web-1",
+      argv: ["sleep", "1000"],
+      env: {},
+      user: "",
+      workdir: "/",
+      terminal: false,
+      stdin: false,
+      readOnlyRoot: false,
+      mounts: [],
+      capabilities: { add: [], drop: [] },
+      limits: {},
+      stopSignal: "SIGTERM",
+      log: { maxBytes: 2 ** 20 },
+      labels: {},
+      ...change,
+    };
+  }
+
+  /** Ends what the home has left, and throws when anything was. */
+  async dispose(): Promise<void> {
+    const call = backgroundCall();
+    for (const tap of this.#taps) await run(["ip", "link", "del", tap], {}, call);
+    for (const { id } of (await this.pool.list()).roots) await this.pool.removeRoot(id);
+    const cgroups = openCgroups(findHierarchies());
+    const left = cgroups.pids(`/${this.home.prefix}`);
+    const mounts = listMounts(this.directory);
+    cgroups.remove(`/${this.home.prefix}`);
+    rmSync(this.directory, { recursive: true, force: true });
+    if (left.length > 0) throw new Error(`processes were left: ${left.join(" ")}`);
+    if (mounts.length > 0) throw new Error(`mounts were left: ${mounts.map(({ target }) => target).join(" ")}`);
+  }
+}
+
+/** The names by which busybox is called in a root. */
+const programs =
+  "sh sleep cat echo true id ls mount unshare stat mkdir dd wc yes env hostname stty ln rm head tail kill touch grep date ip ping".split(
+    " ",
+  );

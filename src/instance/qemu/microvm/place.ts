@@ -1,0 +1,51 @@
+import { join } from "node:path";
+import type { InstancePaths } from "../../monitor/layout.ts";
+
+/** What a microVM has besides what `InstancePaths` names; of one run, and made anew by each. */
+export interface MachinePaths {
+  /** Everything below is in it. */
+  readonly dir: string;
+  /** The only directory that QEMU sees: its sockets. */
+  readonly socketDir: string;
+  /** Lines to and from the guest's first process. */
+  readonly controlSocket: string;
+  /** Bytes to and from dropbear. */
+  readonly shellSocket: string;
+  readonly qmpSocket: string;
+  /** What the guest wrote last: exit code and OOM kills. */
+  readonly exitFile: string;
+  /** There as soon as the guest said that its program runs: `Started`. */
+  readonly startedFile: string;
+  /** By what this run's dropbear is known: `KeyRecord`. */
+  readonly keyFile: string;
+  /** What the machine was made as: `GuestSize`. */
+  readonly sizeFile: string;
+}
+
+/** Where QEMU finds `socketDir`. */
+export const socketDirInside = "/machine";
+
+export function machinePaths(paths: InstancePaths): MachinePaths {
+  const dir = join(paths.dir, "machine");
+  const socketDir = join(dir, "socket");
+  return {
+    dir,
+    socketDir,
+    controlSocket: join(socketDir, "control"),
+    shellSocket: join(socketDir, "shell"),
+    qmpSocket: join(socketDir, "qmp"),
+    exitFile: join(dir, "exit"),
+    startedFile: join(dir, "started.json"),
+    keyFile: join(dir, "key.json"),
+    sizeFile: join(dir, "size.json"),
+  };
+}
+
+export interface KeyRecord {
+  /** As it goes over the wire, in base64. */
+  readonly publicBlob: string;
+}
+
+export interface Started {
+  readonly startedMs: number;
+}
