@@ -24,7 +24,7 @@ export const runtimePackages = {
   gpgv: "gpgv",
   "xz-utils": "xz",
   "dropbear-bin": "dropbear",
-  "linux-image-cloud-amd64": "/usr/share/doc/linux-image-cloud-amd64",
+  kmod: "depmod",
   "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
 };
 

@@ -1,16 +1,8 @@
-import {
-  copyFileSync,
-  existsSync,
-  globSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { backgroundCall } from "../../../base/call.ts";
 import { run } from "../../../host/process.ts";
+import { findKernel, modulesDirectory } from "../guest/kernel.ts";
 
 /**
  * A system small enough to boot within seconds where nothing is accelerated: a boot loader, the distribution's cloud kernel
@@ -23,8 +15,8 @@ export async function makeTinyGuest(directory: string): Promise<string> {
   mkdirSync(directory, { recursive: true });
   const work = mkdtempSync(join(directory, "making."));
   try {
-    const { kernel, version } = findKernel();
-    const initramfs = await makeInitramfs(work, version);
+    const kernel = findKernel();
+    const initramfs = await makeInitramfs(work, basename(kernel).slice("vmlinuz-".length));
     const config = [
       "DEFAULT tiny",
       "LABEL tiny",
@@ -60,8 +52,8 @@ export async function makeTinyEfiGuest(directory: string): Promise<string> {
   const work = mkdtempSync(join(directory, "making."));
   const call = backgroundCall();
   try {
-    const { kernel, version } = findKernel();
-    writeFileSync(join(work, "initrd"), await makeInitramfs(work, version));
+    const kernel = findKernel();
+    writeFileSync(join(work, "initrd"), await makeInitramfs(work, basename(kernel).slice("vmlinuz-".length)));
     writeFileSync(join(work, "cmdline"), commandLine);
     const program = join(work, "tiny.efi");
     const sections = [
@@ -90,12 +82,6 @@ export async function makeTinyEfiGuest(directory: string): Promise<string> {
 const commandLine =
   "console=ttyS0 quiet loglevel=0 panic=-1 memhp_default_state=online no_timer_check tsc_early_khz=1000000";
 
-function findKernel(): { readonly kernel: string; readonly version: string } {
-  const kernel = globSync("/boot/vmlinuz-*-cloud-amd64").sort().at(-1);
-  if (kernel === undefined) throw new Error("no cloud kernel: apt-get install linux-image-cloud-amd64");
-  return { kernel, version: basename(kernel).slice("vmlinuz-".length) };
-}
-
 /** A disk that holds the script, padded to whole sectors. */
 export function writeScriptDisk(path: string, script: string): void {
   const text = Buffer.from(`${script}\n`);
@@ -112,8 +98,10 @@ async function makeInitramfs(work: string, version: string): Promise<Buffer> {
   for (const name of ["bin", "dev", "proc", "sys", "tmp", "lib"]) mkdirSync(join(root, name), { recursive: true });
   copyFileSync("/bin/busybox", join(root, "bin/busybox"));
   const order = new Set<string>();
+  // `TREE/lib/modules/VERSION`: modprobe wants the root of that.
+  const tree = join(modulesDirectory(version), "..", "..", "..");
   for (const name of modules) {
-    const { stdout } = await run(["modprobe", "-S", version, "--show-depends", name], {}, call);
+    const { stdout } = await run(["modprobe", "-d", tree, "-S", version, "--show-depends", name], {}, call);
     for (const [, path = ""] of stdout.matchAll(/^insmod (\S+)/gm)) order.add(path);
   }
   for (const path of order) copyFileSync(path, join(root, "lib", basename(path)));
