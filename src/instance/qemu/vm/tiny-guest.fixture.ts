@@ -90,7 +90,17 @@ export function writeScriptDisk(path: string, script: string): void {
   writeFileSync(path, disk);
 }
 
-const modules = ["virtio_pci", "virtio_blk", "virtio_net", "virtio_balloon", "virtio_mem", "button", "evdev"];
+const modules = [
+  "virtio_pci",
+  "virtio_blk",
+  "virtio_net",
+  "virtio_balloon",
+  "virtio_mem",
+  "virtio_scsi",
+  "sr_mod",
+  "button",
+  "evdev",
+];
 
 async function makeInitramfs(work: string, version: string): Promise<Buffer> {
   const root = join(work, "root");
