@@ -3,6 +3,7 @@ import { createSocket, type Socket as UdpSocket, type SocketOptions } from "node
 import { once } from "node:events";
 import { createServer, type Socket } from "node:net";
 import { after } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { createNamespace, inNamespace, removeNamespace } from "../../host/netns.ts";
 
 /** Machines and programs for tests of where packets go: each is a network namespace, named by its file. */
@@ -65,6 +66,21 @@ export function ask(place: Place, address: string, port: number): Promise<string
       child.kill();
     });
   });
+}
+
+/**
+ * Waits until no TCP connection is left there but those that the kernel only remembers. One that is being closed when its
+ * link is taken away keeps its namespace alive until nobody hopes for an answer any more, which takes minutes.
+ */
+export async function untilClosed(place: Place): Promise<void> {
+  const remembered = "06";
+  for (let tries = 0; tries < 500; tries += 1) {
+    const lines = command(place, "cat", "/proc/net/tcp", "/proc/net/tcp6").split("\n");
+    const states = lines.map((line) => line.trim().split(/\s+/)[3] ?? "");
+    if (states.every((state) => !/^0[0-9A-F]$/.test(state) || state === remembered)) return;
+    await sleep(20);
+  }
+  throw new Error(`connections stay open in ${place}`);
 }
 
 /** The same by one UDP packet, from a fixed port where that matters; `nothing` after two seconds without an answer. */

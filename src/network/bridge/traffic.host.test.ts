@@ -9,7 +9,16 @@ import type { PublishedPort, Routing } from "../contract.ts";
 import { instanceId } from "../../base/id.ts";
 import { listOwned } from "./owned.ts";
 import { instance, makeTestHost, network, type TestHost } from "./test-host.ts";
-import { addOtherMachine, ask, askUdp, command, removeOtherMachine, serve, serveUdp } from "./test-traffic.ts";
+import {
+  addOtherMachine,
+  ask,
+  askUdp,
+  command,
+  removeOtherMachine,
+  serve,
+  serveUdp,
+  untilClosed,
+} from "./test-traffic.ts";
 
 const call = backgroundCall();
 const front = network("front", "10.86.1.0/24");
@@ -227,6 +236,7 @@ test("an instance that is detached answers no more, even while a connection of i
   const next = serve(successor.path, 80, "successor");
   assert.equal(await ask(at("web-1"), "10.86.1.8", 80), "successor 10.86.1.5");
   next.close();
+  await untilClosed(successor.path);
   await host.driver.detach(instanceId("shop", "late", 1, "fedcba98"), call);
   await call.clock.sleep(2100);
   const listed = async (): Promise<unknown> =>
