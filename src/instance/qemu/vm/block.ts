@@ -61,9 +61,14 @@ async function imageSnapshot(verb: "-a" | "-c" | "-d", tag: string, path: string
   const argv = ["qemu-img", "snapshot", "-q", verb, tag, path];
   const attempted = { "-a": "go back to", "-c": "make", "-d": "delete" }[verb];
   try {
-    await run(argv, { attempted: `${attempted} snapshot ${tag} of ${path}`, timeoutMs: 600_000, endsWithUs: true }, call);
+    await run(
+      argv,
+      { attempted: `${attempted} snapshot ${tag} of ${path}`, timeoutMs: 600_000, endsWithUs: true },
+      call,
+    );
   } catch (error) {
-    if (isFault(error) && /no space left/i.test(error.message)) throw new Fault("exhausted", error.message, { cause: error });
+    if (isFault(error) && /no space left/i.test(error.message))
+      throw new Fault("exhausted", error.message, { cause: error });
     throw error;
   }
 }

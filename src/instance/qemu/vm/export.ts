@@ -17,7 +17,11 @@ interface Exported {
 const exportTimeoutMs = 24 * 3_600_000;
 
 /** Copies of the disks of a machine that does not run. */
-export async function exportStopped(launch: MachineLaunch, directory: string, call: Call): Promise<readonly Exported[]> {
+export async function exportStopped(
+  launch: MachineLaunch,
+  directory: string,
+  call: Call,
+): Promise<readonly Exported[]> {
   requireSound(launch);
   const exported: Exported[] = [];
   for (const { name, disk, cdrom } of launch.disks) {
@@ -63,7 +67,11 @@ export async function exportRunning(
       await qmp.execute("blockdev-add", { driver: "qcow2", "node-name": target, file }, call);
       targets.push(target);
     }
-    await backUp(disks.map(({ name }) => name), qmp, call);
+    await backUp(
+      disks.map(({ name }) => name),
+      qmp,
+      call,
+    );
   } finally {
     for (const target of targets) await qmp.execute("blockdev-del", { "node-name": target }, call).catch(() => {});
     for (const fdset of fdsets) await qmp.execute("remove-fd", { "fdset-id": fdset }, call).catch(() => {});
@@ -97,7 +105,10 @@ async function backUp(names: readonly string[], qmp: Qmp, call: Call): Promise<v
     for (const id of jobs) qmp.post("job-cancel", { id });
     throw error;
   }
-  const known = (await qmp.execute("query-jobs", {}, call)) as readonly { readonly id: string; readonly error?: string }[];
+  const known = (await qmp.execute("query-jobs", {}, call)) as readonly {
+    readonly id: string;
+    readonly error?: string;
+  }[];
   const failed = known.find(({ id, error }) => jobs.has(id) && error !== undefined);
   for (const id of jobs) await qmp.execute("job-dismiss", { id }, call);
   if (failed === undefined) return;

@@ -61,7 +61,8 @@ async function addDisk(
 ): Promise<ShapeDisk> {
   const { name, cdrom, readOnly } = disk;
   const what = `plug disk ${name} into ${launch.id}`;
-  if (cdrom) throw new Fault("precondition", `${what}: CD-ROM drives are only there from the start`, { hint: "restart it" });
+  if (cdrom)
+    throw new Fault("precondition", `${what}: CD-ROM drives are only there from the start`, { hint: "restart it" });
   const slot = freeSlot(shape, `disk ${name} of ${launch.id}`);
   const added: ShapeDisk = { name, cdrom, readOnly, slot };
   const files = openChain(disk);
@@ -81,7 +82,8 @@ async function addDisk(
     await qmp.execute("device_add", diskDevice(added), call);
     return added;
   } catch (error) {
-    for (const node of nodes.toReversed()) await qmp.execute("blockdev-del", { "node-name": node }, call).catch(() => {});
+    for (const node of nodes.toReversed())
+      await qmp.execute("blockdev-del", { "node-name": node }, call).catch(() => {});
     for (const fdset of fdsets) await qmp.execute("remove-fd", { "fdset-id": fdset }, call).catch(() => {});
     throw error;
   } finally {

@@ -64,9 +64,13 @@ export async function createSnapshot(
   const before = known.find(({ name, isGoing }) => name === spec.name && isGoing !== true);
   if (before?.memory === spec.memory) return;
   if (before !== undefined) {
-    throw new Fault("conflict", `${attempted}: there is one of that name ${before.memory ? "with" : "without"} memory`, {
-      hint: "choose another name, or remove it first",
-    });
+    throw new Fault(
+      "conflict",
+      `${attempted}: there is one of that name ${before.memory ? "with" : "without"} memory`,
+      {
+        hint: "choose another name, or remove it first",
+      },
+    );
   }
   if (spec.memory && !machine.isRunning) {
     throw new Fault("precondition", `${attempted}: it has no memory, as it does not run`, { hint: "start it first" });
@@ -106,7 +110,10 @@ export async function removeSnapshot(
   const known = readSnapshots(paths);
   const record = known.find((snapshot) => snapshot.name === name);
   if (record === undefined) return;
-  await writeSnapshots(paths, known.map((snapshot) => (snapshot === record ? { ...record, isGoing: true } : snapshot)));
+  await writeSnapshots(
+    paths,
+    known.map((snapshot) => (snapshot === record ? { ...record, isGoing: true } : snapshot)),
+  );
   const layers = layersOfSnapshot(record, machine.launch, paths, `remove snapshot ${name} of ${id}`);
   if (machine.isRunning) {
     using qmp = await connectTo(id, ground, call);
@@ -115,7 +122,10 @@ export async function removeSnapshot(
     requireSound(machine.launch);
     await untagStopped(layers, tagOf(name), call);
   }
-  await writeSnapshots(paths, known.filter((snapshot) => snapshot !== record));
+  await writeSnapshots(
+    paths,
+    known.filter((snapshot) => snapshot !== record),
+  );
 }
 
 /** Those of its files that the machine still has. */
