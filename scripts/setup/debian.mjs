@@ -43,6 +43,9 @@ export const testPackages = {
   syslinux: "syslinux",
   mtools: "mcopy",
   dosfstools: "mkfs.vfat",
+  binutils: "objcopy",
+  fdisk: "sfdisk",
+  "systemd-boot-efi": "/usr/lib/systemd/boot/efi/linuxx64.efi.stub",
   gpg: "gpg",
   xorriso: "xorriso",
 };

@@ -104,7 +104,7 @@ function configure(root: string): void {
 async function makeEsp(root: string, path: string): Promise<void> {
   const call = backgroundCall();
   await run(["truncate", "-s", String(espBytes), path], {}, call);
-  await run(["mkfs.vfat", "-F", "32", "-n", "ESP", path], {}, call);
+  await run(["mkfs.vfat", "-F", "16", "-n", "ESP", path], {}, call);
   await run(["mmd", "-i", path, "::EFI", "::EFI/BOOT", "::EFI/debian"], {}, call);
   const copy = async (from: string, to: string): Promise<void> => {
     await run(["mcopy", "-i", path, from, `::EFI/${to}`], {}, call);
