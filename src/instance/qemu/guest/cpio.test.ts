@@ -39,10 +39,16 @@ const path = fc
 const mode = fc.integer({ min: 0, max: 0o7777 });
 const number = fc.integer({ min: 0, max: 0xffff_ffff });
 const entry: fc.Arbitrary<CpioEntry> = fc.oneof(
-  fc.record({ kind: fc.constant("directory" as const), path, mode }),
-  fc.record({ kind: fc.constant("file" as const), path, mode, content: fc.uint8Array({ maxLength: 40 }) }),
-  fc.record({ kind: fc.constant("link" as const), path, target: path }),
-  fc.record({ kind: fc.constant("device" as const), path, mode, major: number, minor: number }),
+  fc.record({ kind: fc.constant("directory" as const), path, mode }, { noNullPrototype: true }),
+  fc.record(
+    { kind: fc.constant("file" as const), path, mode, content: fc.uint8Array({ maxLength: 40 }) },
+    { noNullPrototype: true },
+  ),
+  fc.record({ kind: fc.constant("link" as const), path, target: path }, { noNullPrototype: true }),
+  fc.record(
+    { kind: fc.constant("device" as const), path, mode, major: number, minor: number },
+    { noNullPrototype: true },
+  ),
 );
 
 it("writes what the kernel reads back, whatever the names and contents", () => {
