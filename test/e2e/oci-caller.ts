@@ -104,7 +104,7 @@ export function onTerminal(argv: readonly string[], options: RunOptions = {}): s
   const words = argv.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ");
   const { stdout } = run(["script", "-qec", `stty cols 91 rows 37; ${words}`, "/dev/null"], options);
   // What a terminal shows of an end of input.
-  return stdout.replaceAll("\r\n", "\n").replaceAll(/\^@|\0/g, "");
+  return stdout.replaceAll("\r", "").replaceAll(/\^@|\0/g, "");
 }
 
 /** Starts a daemon and waits until it answers; it is ended with the site. */

@@ -241,7 +241,9 @@ export class MicrovmEngine implements Engine {
       .filter((name): name is InstanceId => parseInstanceId(name) !== undefined)
       .map((id) => {
         const paths = this.#layout.of(id);
-        return factsOf(id, this.#observe(paths), paths, cgroups);
+        const facts = factsOf(id, this.#observe(paths), paths, cgroups);
+        const elastic = elasticOf(paths);
+        return elastic === undefined ? facts : { ...facts, elastic };
       });
   }
 
@@ -421,6 +423,17 @@ const settleMs = 10_000;
 
 function isUp(seen: MachineObservation): boolean {
   return seen.main !== undefined;
+}
+
+/** Within the guest as it was made. */
+function elasticOf(paths: InstancePaths): InstanceFacts["elastic"] {
+  const size = readRecord(machinePaths(paths).sizeFile) as GuestSize | undefined;
+  if (size === undefined) return undefined;
+  return {
+    cpus: { min: 0.01, max: size.processors },
+    memoryBytes: { min: 1, max: highestLimitBytes(size) },
+    pids: { min: 1, max: 2 ** 22 },
+  };
 }
 
 function isRunning(seen: MachineObservation): boolean {
