@@ -46,10 +46,9 @@ export function openedFile(descriptor: number): string {
 
 /** The backends of an instance, whose own output is conmon's to keep. `exit` is a descriptor. */
 export function instancePorts(terminal: boolean, exit: number): PortBackends {
-  const socket = (name: string): string => `socket,path=${socketDirInside}/${name},server=on,wait=off`;
   return {
-    control: socket("control"),
-    shell: socket("shell"),
+    control: listening("control"),
+    shell: listening("shell"),
     stdout: terminal ? "null" : "file,path=/proc/self/fd/1,append=on",
     stderr: terminal ? "null" : "file,path=/proc/self/fd/2,append=on",
     stdin: terminal ? "null" : "stdio,signal=off",
@@ -59,52 +58,69 @@ export function instancePorts(terminal: boolean, exit: number): PortBackends {
   };
 }
 
+/** A socket where the host finds it, that QEMU does not wait for anybody at. */
+export function listening(name: string): string {
+  return `socket,path=${socketDirInside}/${name},server=on,wait=off`;
+}
+
 /** `handed` are the descriptors that QEMU opens by name. */
 export function machineArgs(plan: MachinePlan, handed: readonly number[]): string[] {
+  const machine = "microvm,pit=off,pic=off,rtc=on,x-option-roms=off,isa-serial=on";
   return [
-    ...confinedArgs,
-    ...acceleratorArgs(plan.accelerator),
-    "-M",
-    `microvm,pit=off,pic=off,rtc=on,x-option-roms=off,isa-serial=on${hasBackend(plan) ? ",memory-backend=ram" : ""}`,
-    ...["-cpu", "max", "-m", `${plan.size.memoryMiB}M`, "-smp", String(plan.size.processors)],
-    ...["-display", "none", "-no-reboot"],
-    ...["-kernel", plan.kernelPath, "-initrd", plan.initramfsPath, "-append", kernelWords(plan).join(" ")],
-    ...["-chardev", `${plan.ports.serial},id=serial`, "-serial", "chardev:serial"],
-    ...["-chardev", `${plan.qmp},id=qmp`, "-mon", "chardev=qmp,mode=control"],
-    ...handed.flatMap((descriptor) => ["-add-fd", `fd=${descriptor},set=${descriptor}`]),
-    ...memoryArgs(plan),
-    ...deviceArgs(plan),
-  ];
+    confinedArgs,
+    acceleratorArgs(plan.accelerator),
+    ["-M", hasBackend(plan) ? `${machine},memory-backend=ram` : machine],
+    // What serves directories speaks the current form of virtio only.
+    ["-global", "virtio-mmio.force-legacy=false"],
+    ["-cpu", "max", "-m", `${plan.size.memoryMiB}M`, "-smp", String(plan.size.processors)],
+    ["-display", "none", "-no-reboot"],
+    ["-kernel", plan.kernelPath, "-initrd", plan.initramfsPath, "-append", kernelWords(plan).join(" ")],
+    ["-chardev", `${plan.ports.serial},id=serial`, "-serial", "chardev:serial"],
+    ["-chardev", `${plan.qmp},id=qmp`, "-mon", "chardev=qmp,mode=control"],
+    ...handed.map((descriptor) => ["-add-fd", `fd=${descriptor},set=${descriptor}`]),
+    memoryArgs(plan),
+    deviceArgs(plan),
+  ].flat();
 }
 
 /** In an order that the guest's scripts know: disks are counted from the first layer. */
-export function deviceArgs(plan: Pick<MachinePlan, "layers" | "writable" | "taps" | "volumes" | "ports">): string[] {
-  return [
-    ...plan.layers.flatMap((descriptor, index) => {
-      const file = `driver=file,node-name=layer${index},filename=${openedFile(descriptor)},read-only=on,locking=off`;
-      return ["-blockdev", file, "-device", `virtio-blk-device,drive=layer${index}`];
-    }),
-    ...(plan.writable === undefined
+function deviceArgs(plan: MachinePlan): string[] {
+  const layers = plan.layers.map((descriptor, index) => {
+    const file = `driver=file,node-name=layer${index},filename=${openedFile(descriptor)},read-only=on,locking=off`;
+    return ["-blockdev", file, "-device", `virtio-blk-device,drive=layer${index}`];
+  });
+  const writable =
+    plan.writable === undefined
       ? []
       : [
-          ...["-blockdev", `driver=file,node-name=writable,filename=${openedFile(plan.writable)},discard=unmap`],
-          ...["-device", "virtio-blk-device,drive=writable"],
-        ]),
-    ...["-device", "virtio-serial-device,max_ports=8"],
-    ...Object.entries(ports).flatMap(([name, number]) => {
-      const device = name === "console" ? "virtconsole" : "virtserialport";
-      const backend = plan.ports[name as PortName];
-      return ["-chardev", `${backend},id=${name}`, "-device", `${device},nr=${number},chardev=${name}`];
-    }),
-    ...["-object", "rng-builtin,id=random", "-device", "virtio-rng-device,rng=random"],
-    ...plan.taps.flatMap((descriptor, index) => [
-      ...["-netdev", `tap,id=net${index},fd=${descriptor}`, "-device", `virtio-net-device,netdev=net${index}`],
-    ]),
-    ...plan.volumes.flatMap(({ tag, socketPath }) => [
-      ...["-chardev", `socket,id=${tag},path=${socketPath}`],
-      ...["-device", `vhost-user-fs-device,chardev=${tag},tag=${tag}`],
-    ]),
-  ];
+          "-blockdev",
+          `driver=file,node-name=writable,filename=${openedFile(plan.writable)},discard=unmap`,
+          "-device",
+          "virtio-blk-device,drive=writable",
+        ];
+  const portDevices = Object.entries(ports).map(([name, number]) => {
+    const device = name === "console" ? "virtconsole" : "virtserialport";
+    const backend = plan.ports[name as PortName];
+    return ["-chardev", `${backend},id=${name}`, "-device", `${device},nr=${number},chardev=${name}`];
+  });
+  const nics = plan.taps.map((descriptor, index) => {
+    return ["-netdev", `tap,id=net${index},fd=${descriptor}`, "-device", `virtio-net-device,netdev=net${index}`];
+  });
+  const volumes = plan.volumes.map(({ tag, socketPath }) => {
+    return [
+      ["-chardev", `socket,id=${tag},path=${socketPath}`],
+      ["-device", `vhost-user-fs-device,chardev=${tag},tag=${tag}`],
+    ].flat();
+  });
+  return [
+    ...layers,
+    writable,
+    ["-device", "virtio-serial-device,max_ports=8"],
+    ...portDevices,
+    ["-object", "rng-builtin,id=random", "-device", "virtio-rng-device,rng=random"],
+    ...nics,
+    ...volumes,
+  ].flat();
 }
 
 function hasBackend({ memory, volumes }: MachinePlan): boolean {
@@ -137,12 +153,11 @@ function kernelWords({ accelerator, tscKhz, layers }: MachinePlan): string[] {
   // Translated code does not speculate.
   const speculation = accelerator.name === "tcg" ? ["mitigations=off"] : [];
   return [
-    ...["console=ttyS0", "quiet", "loglevel=1", "reboot=t", "panic=-1", "no_timer_check"],
+    "console=ttyS0 quiet loglevel=1 reboot=t panic=-1 no_timer_check",
     ...clock,
-    ...["random.trust_cpu=off", "random.trust_bootloader=off"],
+    "random.trust_cpu=off random.trust_bootloader=off",
     ...speculation,
-    ...["cryptomgr.notests", "pci=off", "8250.nr_uarts=1", "audit=0", "nowatchdog"],
-    "rcupdate.rcu_cpu_stall_suppress=1",
+    "cryptomgr.notests pci=off 8250.nr_uarts=1 audit=0 nowatchdog rcupdate.rcu_cpu_stall_suppress=1",
     `croft_layers=${layers.length}`,
   ];
 }

@@ -17,7 +17,7 @@ import { hostTscKhz } from "../tsc.ts";
 import { Control, guestFault } from "./control.ts";
 import { Descriptors } from "./descriptors.ts";
 import { connectQmp } from "../qmp.ts";
-import { ignoreShared, instancePorts, machineArgs, type MachinePlan } from "./machine.ts";
+import { ignoreShared, instancePorts, listening, machineArgs, type MachinePlan } from "./machine.ts";
 import type { SavedMemory } from "./warm.ts";
 import { serveVolumes, volumesOf } from "./volume.ts";
 import { type MachinePaths, machinePaths, socketDirInside } from "./place.ts";
@@ -76,7 +76,7 @@ export async function loadMachine(
     taps: attachment.taps.map(({ name }) => descriptors.add(openTap(name))),
     volumes: serveVolumes(volumesOf(launch), machine, uid, paths.cgroup, cgroups, onVolumeEnd),
     ports: instancePorts(launch.terminal, descriptors.file(machine.exitFile, constants.O_WRONLY | constants.O_CREAT)),
-    qmp: `socket,path=${socketDirInside}/qmp,server=on,wait=off`,
+    qmp: listening("qmp"),
     memory:
       saved === undefined
         ? { kind: "own" }

@@ -218,15 +218,13 @@ async function saveBooted(
     volumes: [],
     ports: {
       control: `socket,fd=${descriptors.add(listenUnixStream(path("control")))},server=on,wait=off`,
-      ...{
-        stdout: "null",
-        stderr: "null",
-        stdin: "null",
-        exit: "null",
-        shell: "null",
-        console: "null",
-        serial: "null",
-      },
+      stdout: "null",
+      stderr: "null",
+      stdin: "null",
+      exit: "null",
+      shell: "null",
+      console: "null",
+      serial: "null",
     },
     qmp: `socket,fd=${descriptors.add(listenUnixStream(path("qmp")))},server=on,wait=off`,
     memory: {
