@@ -20,7 +20,7 @@ const driverNouns = new Set(["instance", "storage", "network", "store", "event"]
 /** What several drivers of a noun share: a folder of the noun itself, not a driver. */
 const sharedParts = new Set(["instance/monitor"]);
 /** Only these see the host; `bin` sees everything. */
-const hostUsers = new Set(["image", "secret", "host"]);
+const hostUsers = new Set(["image", "secret", "host", "oci"]);
 /** Drivers of `store` and `event` share one database file, so they may see each other. */
 const friends = new Map([["event/sqlite", "store/sqlite"]]);
 
@@ -58,7 +58,7 @@ function refusal(from, to) {
   }
   if (from.noun === "stack" && to.noun !== "base") return "stack is pure: it sees only base";
   if (to.noun === "host" && from.driver === undefined && !hostUsers.has(from.noun) && !from.isShared) {
-    return `only drivers, image, secret and bin see host; ${from.noun} is none`;
+    return `only drivers, image, secret, oci and bin see host; ${from.noun} is none`;
   }
   if (level.get(to.noun) < level.get(from.noun)) return `${to.noun} is above ${from.noun}`;
   const contractOnly = level.get(to.noun) === level.get(from.noun) && from.driver !== undefined;

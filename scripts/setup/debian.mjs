@@ -24,7 +24,7 @@ export const runtimePackages = {
   gpgv: "gpgv",
   "xz-utils": "xz",
   "dropbear-bin": "dropbear",
-  "linux-image-cloud-amd64": "/usr/share/doc/linux-image-cloud-amd64",
+  kmod: "depmod",
   "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
 };
 
@@ -40,7 +40,14 @@ export const testPackages = {
   zstd: "zstd",
   procps: "ps",
   openssl: "openssl",
+  syslinux: "syslinux",
+  mtools: "mcopy",
+  dosfstools: "mkfs.vfat",
+  binutils: "objcopy",
+  fdisk: "sfdisk",
+  "systemd-boot-efi": "/usr/lib/systemd/boot/efi/linuxx64.efi.stub",
   gpg: "gpg",
+  xorriso: "xorriso",
 };
 
 /** What the benchmark compares with. */

@@ -19,6 +19,7 @@ const source = {
 };
 const wrong = { path: "croft.toml", text: '[container.web]\nimages = "nginx"\n', folder: "/srv/shop" };
 
+const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHk anna@box";
 const instance = { instance: "web-1" };
 const nobody = { instance: "nosuch" };
 const start = { start: { instance: "web-1", command: ["cat"], interactive: true } };
@@ -66,7 +67,15 @@ export const examples: Readonly<Record<string, readonly Example[]>> = {
     ok({ start: { image: "nginx:1.27", interactive: true, terminal: { columns: 80, rows: 24 } } }, ...typed),
     ok({ start: { image: "nginx:1.27", detach: true, volumes: ["data:/data", "/srv:/srv:ro"], memory: "64MiB" } }),
     refused("invalid", { start: { image: "nginx:1.27", publish: ["80"] } }),
-    refused("unsupported", { start: { image: "nginx:1.27", as: "microvm" } }),
+    ok({ start: { image: "nginx:1.27", as: "microvm", memory: "128MiB", detach: true } }),
+    ok(
+      { start: { image: "debian-12.qcow2", as: "vm", diskSize: "20GiB", firmware: "uefi", sshKeys: [key] } },
+      ...typed,
+    ),
+    refused("invalid", { start: { image: "debian-12.qcow2", as: "vm", command: ["true"] } }),
+    refused("invalid", { start: { image: "debian-12.qcow2", as: "vm", memory: "8MiB" } }),
+    refused("invalid", { start: { image: "nginx:1.27", firmware: "uefi" } }),
+    refused("unsupported", { start: { image: "nginx:1.27", as: "system" } }),
   ],
   ExecInstance: [
     ok(start, ...typed),
@@ -82,6 +91,7 @@ export const examples: Readonly<Record<string, readonly Example[]>> = {
   KillInstance: [ok({ ...instance, signal: "SIGHUP" }), refused("not-found", nobody)],
   PauseInstance: [ok(instance), refused("not-found", nobody)],
   UnpauseInstance: [ok(instance), refused("not-found", nobody)],
+  SuspendInstance: [ok(instance), refused("not-found", nobody)],
   RemoveInstance: [ok({ ...instance, force: true }), refused("precondition", instance)],
   StreamLogs: [
     ok({ instance: "shop/", since: "2026-01-01T00:00:00Z", tail: 10 }),
@@ -92,6 +102,50 @@ export const examples: Readonly<Record<string, readonly Example[]>> = {
   StreamStats: [
     ok({ instances: ["web-1", "shop/web-1"], once: true }),
     refused("not-found", { instances: ["nosuch"] }),
+  ],
+
+  ListDiskImages: [ok({})],
+  ImportDiskImage: [
+    ok({ url: "https://example.org/debian.qcow2", checksumListUrl: "https://example.org/SHA512SUMS", replace: true }),
+    ok({ path: "/srv/debian.iso", name: "debian.iso", allowUnverified: true }),
+    refused("invalid", { path: "debian.iso" }),
+    refused("invalid", { url: "https://example.org/debian.qcow2", signatureUrl: "https://example.org/SIGN" }),
+    refused("invalid", {}),
+  ],
+  UploadDiskImage: [
+    ok(
+      { filename: "debian.qcow2", checksum: `sha256:${"a".repeat(64)}` },
+      { chunk: bytes("one ") },
+      { chunk: bytes("two") },
+    ),
+    refused("corrupt", { filename: "debian.qcow2", name: "nosuch", allowUnverified: true }, { chunk: bytes("one") }),
+    refused("invalid", { chunk: bytes("one") }),
+  ],
+  VerifyDiskImage: [ok({ name: "debian-12.qcow2" })],
+  RemoveDiskImage: [refused("precondition", { name: "debian-12.qcow2" }), refused("not-found", { name: "nosuch" })],
+
+  CreateSnapshot: [
+    ok({ machine: "web-1", name: "before", memory: true }),
+    refused("conflict", { machine: "web-1", name: "taken" }),
+    refused("invalid", { machine: "web-1" }),
+  ],
+  ListSnapshots: [ok({ machine: "web-1" }), refused("not-found", { machine: "nosuch" })],
+  RevertSnapshot: [
+    ok({ machine: "web-1", snapshot: "before" }),
+    refused("not-found", { machine: "web-1", snapshot: "nosuch" }),
+  ],
+  RemoveSnapshot: [
+    ok({ machine: "web-1", snapshot: "before" }),
+    refused("not-found", { machine: "web-1", snapshot: "nosuch" }),
+  ],
+  OpenConsole: [ok({ start: { machine: "web-1" } }, ...typed), refused("not-found", { start: { machine: "nosuch" } })],
+  TakeScreenshot: [ok({ machine: "web-1" }), refused("not-found", { machine: "nosuch" })],
+  ExportMachine: [ok({ machine: "web-1" }), refused("not-found", { machine: "nosuch" })],
+  ImportMachine: [ok({ name: "files" }, { chunk: bytes("one ") }, { chunk: bytes("two") }), refused("corrupt")],
+  CloneMachine: [
+    ok({ machine: "web-1", name: "copy" }),
+    refused("already-exists", { machine: "web-1", name: "taken" }),
+    refused("invalid", { machine: "web-1" }),
   ],
 
   ListNetworks: [ok({}), ok({ stack: "other" })],

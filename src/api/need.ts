@@ -2,6 +2,7 @@ import type { Call } from "../base/call.ts";
 import type { Digest } from "../base/id.ts";
 import type { EventBus } from "../event/contract.ts";
 import type { Images, Registries } from "../image/contract.ts";
+import type { DiskImages } from "../image/disk/contract.ts";
 import type { Operations } from "../operation/contract.ts";
 import type { Cloud, Preview } from "../reconcile/contract.ts";
 import type { Secrets } from "../secret/contract.ts";
@@ -11,6 +12,7 @@ import type { SectionDiff } from "../stack/plan/diff.ts";
 export interface Needs {
   readonly cloud: Cloud;
   readonly images: Images;
+  readonly diskImages: DiskImages;
   readonly events: EventBus;
   readonly operations: Operations;
   readonly secrets: Pick<Secrets, "put" | "rotate" | "current" | "list" | "remove">;

@@ -3,7 +3,8 @@ import { instanceId, sha256, type NetworkId, type OperationId, type VolumeId } f
 import { Wake } from "../base/wake.ts";
 import { MemoryEventBus } from "../event/memory/event-bus.ts";
 import type { Image } from "../image/contract.ts";
-import type { Session } from "../instance/contract.ts";
+import type { DiskImage } from "../image/disk/contract.ts";
+import type { Session, SnapshotFacts } from "../instance/contract.ts";
 import type { Operation } from "../operation/contract.ts";
 import type { InstanceView, Preview } from "../reconcile/contract.ts";
 import { instanceDefaults } from "../stack/default.ts";
@@ -67,6 +68,21 @@ const image: Image = {
   createdMs: thenMs,
   sizeBytes: 5 * 2 ** 30,
 };
+
+const diskImage: DiskImage = {
+  digest,
+  names: ["debian-12.qcow2"],
+  path: "/library/debian",
+  format: "qcow2",
+  kind: "disk",
+  virtualSizeBytes: 2 ** 31,
+  sizeBytes: 2 ** 29,
+  verified: "checksum",
+  origin: "https://example.org/debian-12.qcow2",
+  importedMs: thenMs,
+};
+
+const snapshot: SnapshotFacts = { name: "before", memory: true, createdMs: thenMs, usedBytes: 2 ** 30 };
 
 const operation: Operation = {
   id: "op-1" as OperationId,
@@ -182,6 +198,7 @@ export function exampleNeeds(instances: readonly InstanceView[] = [exampleInstan
         kill: async (id) => byId(id),
         pause: async (id) => byId(id),
         unpause: async (id) => byId(id),
+        suspend: async (id) => byId(id),
         async remove(_, force) {
           if (!force) throw new Fault("precondition", "it is running", { hint: "say --force" });
         },
@@ -206,6 +223,47 @@ export function exampleNeeds(instances: readonly InstanceView[] = [exampleInstan
           oomKills: 0,
         }),
       },
+      machines: {
+        async snapshot(_, { name }) {
+          if (name === "taken") throw new Fault("conflict", "there is a snapshot taken of another kind");
+          return snapshot;
+        },
+        snapshots: async () => [snapshot, { name: "plain", memory: false, createdMs: thenMs }],
+        async revert(id, name) {
+          if (name === "nosuch") throw missing("snapshot", name);
+          return byId(id);
+        },
+        async removeSnapshot(_, name) {
+          if (name === "nosuch") throw missing("snapshot", name);
+        },
+        console: async () => echoSession(),
+        screenshot: async () => Buffer.from([0x89, 0x50, 0x4e, 0x47]),
+        async *export() {
+          yield Buffer.from("first ");
+          yield Buffer.alloc(100_000, 7);
+        },
+        async import(bytes, { name }) {
+          if ((await collect(bytes)).length === 0) throw new Fault("corrupt", "the file is empty");
+          return { ...exampleInstance(), name: name ?? "as-in-the-file" };
+        },
+        async clone(id, { name }) {
+          if (name === "taken") throw new Fault("already-exists", "the name taken is taken");
+          return { ...byId(id), name };
+        },
+      },
+    },
+    diskImages: {
+      async import({ name, checksum, source }) {
+        if (source.kind === "bytes") await collect(source.bytes);
+        if (name === "nosuch") throw new Fault("corrupt", "the disk image is not what its checksum says");
+        return checksum === undefined ? { ...diskImage, verified: "no" } : diskImage;
+      },
+      find: async (name) => (name === "nosuch" ? undefined : diskImage),
+      get: async () => diskImage,
+      list: async () => [diskImage],
+      verify: async () => diskImage,
+      remove: async () => {},
+      collect: async () => ({ images: 1, freedBytes: 2 ** 32 }),
     },
     images: {
       find: async (name) => (name === "nginx:1.27" ? image : undefined),

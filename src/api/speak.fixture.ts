@@ -18,7 +18,7 @@ import type { Duplex } from "../client/message.ts";
 import type { Target } from "../client/target.ts";
 import { shortName } from "./document/model.ts";
 import { FaultSchema } from "../gen/croft/v1/fault_pb.ts";
-import { bindingOf } from "./rest/binding.ts";
+import { bindingOf, isIntroduced } from "./rest/binding.ts";
 import { statuses } from "./status.ts";
 
 /** Where a test's API listens. */
@@ -98,8 +98,10 @@ export async function speakClient(place: Place, method: DescMethod, said: readon
         await hear(call(said[0]) as AsyncIterable<JsonValue>);
         break;
       case "client_streaming": {
-        const chunks = (said as readonly { chunk: string }[]).map(({ chunk }) => Buffer.from(chunk, "base64"));
-        answers.push((await call(Readable.from(chunks))) as JsonValue);
+        const chunks = (said as readonly { chunk?: string }[]).map(({ chunk = "" }) => Buffer.from(chunk, "base64"));
+        const { chunk: _, ...introduction } = (said[0] ?? {}) as { chunk?: string };
+        const bytes = Readable.from(chunks);
+        answers.push((await (isIntroduced(method) ? call(introduction, bytes) : call(bytes))) as JsonValue);
         break;
       }
       case "bidi_streaming": {

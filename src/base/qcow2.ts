@@ -70,7 +70,7 @@ export function parseQcow2(bytes: Uint8Array, fileBytes: number, what: string): 
   const l1Offset = wide(head, 40);
   const entryBytes = (fixed.incompatibleFeatures & incompatible.extendedL2) === 0n ? 8 : 16;
   const neededEntries = Math.ceil(virtualSizeBytes / (clusterBytes * (clusterBytes / entryBytes)));
-  if (l1Entries * 8 > maxL1Bytes || neededEntries * 8 > maxL1Bytes) {
+  if (!Number.isSafeInteger(virtualSizeBytes) || Math.max(l1Entries, neededEntries) * 8 > maxL1Bytes) {
     throw corrupt(`a size of ${formatSize(virtualSizeBytes)} with clusters of ${clusterBytes} bytes`);
   }
   if (l1Entries < neededEntries) throw corrupt("its table does not cover its size");

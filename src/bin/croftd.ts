@@ -10,13 +10,17 @@ import { Fault } from "../base/fault.ts";
 import { defaultHome, homeBeneath, type Home } from "../base/home.ts";
 import { keepDescriptorsPrivate } from "../host/kernel.ts";
 import { mountTmpfs } from "../host/mount.ts";
+import { TarMachineFiles } from "../image/machine/machine-files.ts";
+import { DiskLibrary } from "../image/disk/library.ts";
 import { ImageStore } from "../image/images.ts";
 import { SubmittedFiles } from "../image/submitted-files.ts";
 import { StoredOperations } from "../operation/stored-operations.ts";
 import { InstanceFace } from "../reconcile/instances.ts";
+import { MachineFace } from "../reconcile/machines.ts";
 import { Reconciler } from "../reconcile/reconciler.ts";
 import { StackFace } from "../reconcile/stacks.ts";
 import { renderDiff, renderPlan } from "../stack/plan/render.ts";
+import type { Pool } from "../storage/contract.ts";
 import { SealedSecrets } from "../secret/sealed-secrets.ts";
 import { readConfig } from "./config.ts";
 import { listForeignSubnets, openDrivers, type Drivers } from "./drivers.ts";
@@ -83,8 +87,10 @@ async function serve(home: Home, drivers: Drivers, version: string, call: Call):
   // One forgotten promise must not take the API away from everybody.
   process.on("unhandledRejection", (error) => log.error({ error }, "nobody heard of a failure"));
   const onUnexpected = (attempted: string, thrown: unknown): void => log.error({ err: thrown }, attempted);
-  const [images, files, secrets, operations] = await Promise.all([
+  const [images, diskImages, machineFiles, files, secrets, operations] = await Promise.all([
     ImageStore.open(home, clock),
+    DiskLibrary.open({ libDir: home.libDir, holdersOf: (path) => holdersOf(path, pool, call) }),
+    TarMachineFiles.open(home),
     SubmittedFiles.open(home),
     SealedSecrets.open(store, join(home.etcDir, "secret.key"), call),
     StoredOperations.open(store, clock, { onUnexpected }),
@@ -94,6 +100,8 @@ async function serve(home: Home, drivers: Drivers, version: string, call: Call):
     pool,
     network,
     images,
+    diskImages,
+    machineFiles,
     files,
     secrets,
     store,
@@ -104,11 +112,14 @@ async function serve(home: Home, drivers: Drivers, version: string, call: Call):
     foreignSubnets: listForeignSubnets,
   });
   await reconciler.start();
-  const cloud = { stacks: new StackFace(reconciler), instances: new InstanceFace(reconciler) };
+  const instances = new InstanceFace(reconciler);
+  const machines = new MachineFace(reconciler, instances);
+  const cloud = { stacks: new StackFace(reconciler), instances, machines };
   const api = await listen(
     services({
       cloud,
       images,
+      diskImages,
       events,
       operations,
       secrets,
@@ -129,6 +140,12 @@ async function serve(home: Home, drivers: Drivers, version: string, call: Call):
   await api.close(graceMs);
   reconciler.stop();
   await images.close();
+}
+
+/** Disks of machines that read from a file of the library, for people. */
+async function holdersOf(path: string, { disks }: Pool, call: Call): Promise<readonly string[]> {
+  const all = (await disks?.listDisks(call)) ?? [];
+  return all.flatMap(({ id, name, backing }) => (backing.includes(path) ? [`${name} of ${id}`] : []));
 }
 
 /** From the kernel's linux/magic.h. */

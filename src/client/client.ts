@@ -1,4 +1,3 @@
-import type { ClientRequest } from "node:http";
 import { routes, type CallOptions, type Duplex, type Methods } from "../gen/client.ts";
 import { Exchanger, faultOf, type ErrorBody, type Exchange, type ExchangerOptions } from "./exchange.ts";
 import { readLines } from "./line.ts";
@@ -8,7 +7,7 @@ import type { Target } from "./target.ts";
 export type Client = Methods;
 
 /**
- * A client of the daemon at `target`. Connects when a method is called, once for each call unless `keepAlive`.
+ * A client of the daemon at `target`. Connects when a method is called, once for each call.
  *
  * Methods come from the generated table of routes; this file knows how to speak, not what there is to say.
  */
@@ -27,6 +26,8 @@ interface Route {
   readonly path: string;
   readonly body: boolean;
   readonly bytes?: true;
+  /** What is sent is introduced by fields of its own. */
+  readonly introduced?: true;
 }
 
 type Json = Readonly<Record<string, unknown>>;
@@ -42,6 +43,10 @@ function method(attempted: string, route: Route, exchanger: Exchanger): unknown 
       return (request: Json = {}, options: CallOptions = {}) =>
         serverStream(attempted, route, request, options, exchanger);
     case "client_streaming":
+      if (route.introduced === true) {
+        return (request: Json, chunks: AsyncIterable<Uint8Array>, options: CallOptions = {}) =>
+          upload(attempted, { ...route, path: route.path + query(request) }, chunks, options, exchanger);
+      }
       return (chunks: AsyncIterable<Uint8Array>, options: CallOptions = {}) =>
         upload(attempted, route, chunks, options, exchanger);
     case "bidi_streaming":
@@ -67,11 +72,7 @@ async function* serverStream(
   exchanger: Exchanger,
 ): AsyncGenerator {
   const exchange = open(attempted, route, request, options, exchanger);
-  try {
-    yield* route.bytes === true ? exchange.body() : results(exchange);
-  } finally {
-    exchange.request.destroy();
-  }
+  yield* route.bytes === true ? exchange.body() : results(exchange);
 }
 
 async function upload(
@@ -82,19 +83,19 @@ async function upload(
   exchanger: Exchanger,
 ): Promise<Json> {
   const contentType = "application/octet-stream";
-  const exchange = exchanger.begin({ verb, path, contentType, attempted, signal: options.signal });
+  const exchange = exchanger.begin({ verb, path, isStream: true, contentType, attempted, signal: options.signal });
   let refused = false;
-  exchange.answer.catch(() => (refused = true));
+  void exchange.isRefused.then((isRefused) => (refused = isRefused));
   try {
     for await (const chunk of chunks) {
       // The daemon may refuse before it has read everything: sending the rest would be for nothing.
       if (refused) break;
-      await send(exchange.request, chunk);
+      await exchange.send(chunk);
     }
-    exchange.request.end();
+    exchange.end();
     return await wholeAnswer(exchange);
   } finally {
-    exchange.request.destroy();
+    exchange.destroy();
   }
 }
 
@@ -105,22 +106,15 @@ function duplex(
   exchanger: Exchanger,
 ): Duplex<Json, unknown> {
   const contentType = "application/x-ndjson";
-  const exchange = exchanger.begin({ verb, path, contentType, attempted, signal: options.signal });
-  exchange.request.flushHeaders();
+  const exchange = exchanger.begin({ verb, path, isStream: true, contentType, attempted, signal: options.signal });
   return {
     async send(message) {
-      await send(exchange.request, `${JSON.stringify(message)}\n`);
+      await exchange.send(Buffer.from(`${JSON.stringify(message)}\n`));
     },
     end() {
-      exchange.request.end();
+      exchange.end();
     },
-    async *[Symbol.asyncIterator]() {
-      try {
-        yield* results(exchange);
-      } finally {
-        exchange.request.destroy();
-      }
-    },
+    [Symbol.asyncIterator]: () => results(exchange),
   };
 }
 
@@ -131,16 +125,14 @@ function open(attempted: string, route: Route, request: Json, options: CallOptio
     delete left[field];
     return encodeURIComponent(typeof value === "string" ? value : "");
   });
-  const exchange = exchanger.begin({
+  return exchanger.begin({
     verb: route.verb,
     path: route.body ? path : path + query(left),
     attempted,
     signal: options.signal,
-    ...(route.body && { contentType: "application/json" }),
+    ...(route.body && { content: JSON.stringify(left), contentType: "application/json" }),
     ...(route.bytes === true && { accept: "application/octet-stream" }),
   });
-  exchange.request.end(route.body ? JSON.stringify(left) : undefined);
-  return exchange;
 }
 
 function query(request: Json): string {
@@ -166,18 +158,4 @@ async function* results(exchange: Exchange): AsyncGenerator {
     if ("error" in message) throw faultOf(message.error);
     yield message.result;
   }
-}
-
-/** Writes and waits until there is room for more. An error is left to whoever reads the answer, which tells more. */
-function send(request: ClientRequest, data: string | Uint8Array): Promise<void> {
-  return new Promise((resolve) => {
-    if (request.destroyed || request.writableEnded || request.write(data)) return resolve();
-    const proceed = (): void => {
-      request.off("drain", proceed);
-      request.off("close", proceed);
-      resolve();
-    };
-    request.once("drain", proceed);
-    request.once("close", proceed);
-  });
 }

@@ -1,20 +1,16 @@
-import { request, Agent, type ClientRequest, type IncomingMessage, type RequestOptions } from "node:http";
 import { Fault, type Reason } from "../base/fault.ts";
+import { Wake } from "../base/wake.ts";
+import { Reply } from "./reply.ts";
 import { describeTarget, type Target } from "./target.ts";
-
-/** One HTTP request to the daemon and the head of its answer. */
-export interface Exchange {
-  readonly request: ClientRequest;
-  /** Rejects with the Fault that the daemon answered, or with `unavailable` when it cannot be reached. */
-  readonly answer: Promise<IncomingMessage>;
-  /** The answer's body as it comes; throws like `answer`, and `unavailable` when it is cut off. */
-  body(): AsyncGenerator<Uint8Array>;
-}
+import { openWire, type Wire, type WireListener } from "./wire.ts";
 
 export interface ExchangeInit {
   readonly verb: string;
   /** With the query. */
   readonly path: string;
+  readonly content?: string;
+  /** There is content, and it is sent piece by piece. */
+  readonly isStream?: true;
   readonly contentType?: string;
   readonly accept?: string;
   /** What is attempted, for messages: `instances.list`. */
@@ -25,89 +21,241 @@ export interface ExchangeInit {
 export interface ExchangerOptions {
   /** Tells a daemon on a unix socket whom to name as author. */
   readonly user?: string;
-  /** Suits programs that stay, such as a dashboard; one command needs one connection. */
-  readonly keepAlive?: boolean;
 }
 
 /** Opens exchanges with one daemon. */
 export class Exchanger {
   readonly #target: Target;
   readonly #user: string | undefined;
-  readonly #agent: Agent | undefined;
 
   constructor(target: Target, options: ExchangerOptions) {
     this.#target = target;
     this.#user = options.user;
-    this.#agent = options.keepAlive === true ? new Agent({ keepAlive: true }) : undefined;
   }
 
   begin(init: ExchangeInit): Exchange {
     if (init.signal?.aborted === true) throw cancelled(init.attempted, init.signal);
-    const request = this.#open(init);
-    const onAbort = (): void => void request.destroy(cancelled(init.attempted, init.signal));
-    init.signal?.addEventListener("abort", onAbort, { once: true });
-    request.once("close", () => init.signal?.removeEventListener("abort", onAbort));
-    const answer = new Promise<IncomingMessage>((resolve, reject) => {
-      request.once("response", resolve);
-      // Stays for good: a connection may fail more than once, when nobody asks any more.
-      request.on("error", (error) => reject(this.#unreachable(error, init)));
-    }).then(async (response) => {
-      if (response.statusCode === 200) return response;
-      throw await this.#refusal(response, init);
-    });
-    // A caller that is still sending looks at the answer later: until then its failure is not an unhandled one.
-    answer.catch(() => {});
-    return { request, answer, body: () => this.#body(answer, init) };
+    return new Exchange(this.#target, init, this.#head(init));
   }
 
-  async *#body(answer: Promise<IncomingMessage>, init: ExchangeInit): AsyncGenerator<Uint8Array> {
-    const response = await answer;
-    try {
-      for await (const chunk of response) yield chunk as Uint8Array;
-    } catch (error) {
-      throw this.#broken(error, init);
+  /** One connection for each exchange: commands make one, and a watch keeps its own for as long as it lasts. */
+  #head({ verb, path, content, isStream, contentType, accept }: ExchangeInit): string {
+    const target = this.#target;
+    const headers: Record<string, string> = {
+      host: target.kind === "unix" ? "localhost" : target.url.host,
+      accept: accept ?? "application/json",
+      connection: "close",
+    };
+    if (contentType !== undefined) headers["content-type"] = contentType;
+    if (isStream === true) headers["transfer-encoding"] = "chunked";
+    else if (content !== undefined || verb !== "GET") {
+      headers["content-length"] = String(Buffer.byteLength(content ?? ""));
     }
-    // Not every runtime that this is compiled for throws when the answer was cut off.
-    if (!response.complete) throw this.#broken(undefined, init);
+    if (target.kind === "tcp") headers["authorization"] = `Bearer ${target.token}`;
+    else if (this.#user !== undefined) headers["x-croft-user"] = encodeURIComponent(this.#user);
+    const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+    return `${verb} ${path} HTTP/1.1\r\n${lines.join("")}\r\n`;
+  }
+}
+
+/** More content than this that nobody reads makes the daemon wait. */
+const unreadBytes = 256 * 1024;
+
+/** Longer than any refusal. */
+const refusalBytes = 2 ** 20;
+
+const never = new AbortController().signal;
+
+/** One HTTP request to the daemon and its answer. */
+export class Exchange implements WireListener {
+  readonly #target: Target;
+  readonly #init: ExchangeInit;
+  readonly #wire: Wire;
+  readonly #reply: Reply;
+  readonly #status = Promise.withResolvers<number>();
+  /** Rings at all that those who wait could wait for. */
+  readonly #news = new Wake();
+  readonly #onAbort = (): void => this.#fail(cancelled(this.#init.attempted, this.#init.signal));
+  #content: Uint8Array[] = [];
+  #contentBytes = 0;
+  #isPaused = false;
+  #hasRoom = true;
+  #hasHead = false;
+  /** Nothing more is sent or heard. */
+  #isOver = false;
+  #failure: Fault | undefined;
+
+  constructor(target: Target, init: ExchangeInit, head: string) {
+    this.#target = target;
+    this.#init = init;
+    this.#reply = new Reply(
+      ({ status }) => {
+        this.#hasHead = true;
+        this.#status.resolve(status);
+      },
+      (bytes) => this.#hear(bytes),
+    );
+    // A caller that is still sending looks at the answer later: until then its failure is not an unhandled one.
+    this.#status.promise.catch(() => {});
+    this.#wire = openWire(target, this);
+    init.signal?.addEventListener("abort", this.#onAbort, { once: true });
+    this.#hasRoom = this.#wire.write(Buffer.from(head + (init.content ?? "")));
   }
 
-  /** The end of a stream that broke, as a Fault. */
-  #broken(error: unknown, { attempted, signal }: ExchangeInit): Fault {
-    if (error instanceof Fault) return error;
-    if (signal?.aborted === true) return cancelled(attempted, signal);
+  /** True when the daemon refused, before it heard all. */
+  get isRefused(): Promise<boolean> {
+    return this.#status.promise.then(
+      (status) => status !== 200,
+      () => true,
+    );
+  }
+
+  /** Sends a piece and waits until there is room for more. What comes after the end is dropped: the answer tells more. */
+  async send(piece: Uint8Array): Promise<void> {
+    if (this.#isOver || piece.length === 0) return;
+    const length = piece.length.toString(16);
+    this.#hasRoom = this.#wire.write(Buffer.concat([Buffer.from(`${length}\r\n`), piece, Buffer.from("\r\n")]));
+    while (!this.#hasRoom && !this.#isOver) await this.#news.next(never);
+  }
+
+  /** Nothing more will be sent. */
+  end(): void {
+    if (!this.#isOver) this.#wire.write(Buffer.from("0\r\n\r\n"));
+  }
+
+  /** Lets go of it, at whatever point it is. */
+  destroy(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#init.signal?.removeEventListener("abort", this.#onAbort);
+    this.#wire.destroy();
+    this.#status.reject(new Fault("cancelled", `${this.#init.attempted}: nobody waits for it any more`));
+    this.#news.ring();
+  }
+
+  /**
+   * The answer's content as it comes. Throws the Fault that the daemon answered, or `unavailable` when it cannot be
+   * reached or the connection breaks.
+   */
+  async *body(): AsyncGenerator<Uint8Array> {
+    try {
+      const status = await this.#status.promise;
+      if (status !== 200) throw await this.#refusal(status);
+      yield* this.#pieces();
+    } finally {
+      this.destroy();
+    }
+  }
+
+  data(bytes: Uint8Array): void {
+    try {
+      this.#reply.feed(bytes);
+    } catch (error) {
+      return this.#fail(this.#stranger(error, ""));
+    }
+    this.#news.ring();
+  }
+
+  drained(): void {
+    this.#hasRoom = true;
+    this.#news.ring();
+  }
+
+  closed(error?: Error): void {
+    this.#reply.close();
+    if (this.#reply.complete) this.#end();
+    else this.#fail(this.#hasHead ? this.#broken(error) : this.#unreachable(error));
+  }
+
+  #hear(bytes: Uint8Array): void {
+    this.#content.push(bytes);
+    this.#contentBytes += bytes.length;
+    if (this.#contentBytes < unreadBytes || this.#isPaused) return;
+    this.#isPaused = true;
+    this.#wire.pause();
+  }
+
+  async *#pieces(): AsyncGenerator<Uint8Array> {
+    for (;;) {
+      const pieces = this.#content;
+      this.#content = [];
+      this.#contentBytes = 0;
+      if (this.#isPaused) {
+        this.#isPaused = false;
+        this.#wire.resume();
+      }
+      yield* pieces;
+      if (this.#content.length > 0) continue;
+      if (this.#reply.complete) return;
+      if (this.#failure !== undefined) throw this.#failure;
+      if (this.#isOver) return;
+      await this.#news.next(never);
+    }
+  }
+
+  #end(): void {
+    this.#isOver = true;
+    this.#init.signal?.removeEventListener("abort", this.#onAbort);
+    this.#news.ring();
+  }
+
+  #fail(fault: Fault): void {
+    if (this.#isOver) return;
+    this.#failure = fault;
+    this.#status.reject(fault);
+    this.#wire.destroy();
+    this.#end();
+  }
+
+  /** The Fault in an answer that is not 200. */
+  async #refusal(status: number): Promise<Fault> {
+    const chunks: Uint8Array[] = [];
+    let sizeBytes = 0;
+    try {
+      for await (const chunk of this.#pieces()) {
+        sizeBytes += chunk.length;
+        if (sizeBytes > refusalBytes) break;
+        chunks.push(chunk);
+      }
+    } catch (error) {
+      return error as Fault;
+    }
+    try {
+      return faultOf((JSON.parse(Buffer.concat(chunks).toString("utf8")) as { error: ErrorBody }).error);
+    } catch (error) {
+      return this.#stranger(error, ` (HTTP ${status})`);
+    }
+  }
+
+  #stranger(cause: unknown, how: string): Fault {
+    const place = describeTarget(this.#target);
+    return new Fault("unavailable", `${this.#init.attempted}: what answers at ${place}${how} is not Croft`, { cause });
+  }
+
+  /** A connection that there was. */
+  #broken(cause: unknown): Fault {
     return new Fault("unavailable", `the connection to the daemon was lost`, {
       hint: "see whether it still runs with: croft doctor",
-      cause: error,
+      cause,
     });
   }
 
-  #open(init: ExchangeInit): ClientRequest {
-    const headers: Record<string, string> = { accept: init.accept ?? "application/json" };
-    if (init.contentType !== undefined) headers["content-type"] = init.contentType;
-    const options: RequestOptions = { method: init.verb, path: init.path, headers, agent: this.#agent ?? false };
-    if (this.#target.kind === "unix") {
-      if (this.#user !== undefined) headers["x-croft-user"] = encodeURIComponent(this.#user);
-      return request({ ...options, socketPath: this.#target.socketPath });
-    }
-    const { url, token } = this.#target;
-    headers["authorization"] = `Bearer ${token}`;
-    const place = { host: url.hostname.replace(/^\[|\]$/g, ""), port: url.port };
-    if (url.protocol === "http:") return request({ ...options, ...place });
-    // TLS costs milliseconds to load, and the usual target is a unix socket.
-    return process.getBuiltinModule("node:https").request({ ...options, ...place });
-  }
-
-  #unreachable(error: Error, init: ExchangeInit): Fault {
-    if (error instanceof Fault) return error;
+  #unreachable(error: Error | undefined): Fault {
     const place = describeTarget(this.#target);
-    const code = "code" in error ? String(error.code) : "";
+    const code = error !== undefined && "code" in error ? String(error.code) : "";
     if (code === "EACCES" || code === "EPERM") {
       return new Fault("forbidden", `${place} may not be opened by this user`, {
         hint: "run as root, or join the group croft and log in again",
         cause: error,
       });
     }
-    if (code === "ECONNRESET" || code === "EPIPE") return this.#broken(error, init);
+    if (/CERT|SIGNATURE|ALTNAME/.test(code)) {
+      return new Fault("unavailable", `the certificate of ${place} is not trusted: ${error?.message}`, {
+        hint: "for an authority of your own, set NODE_EXTRA_CA_CERTS to the file with its certificate",
+        cause: error,
+      });
+    }
+    if (error === undefined || code === "ECONNRESET" || code === "EPIPE") return this.#broken(error);
     return new Fault("unavailable", `the Croft daemon does not answer at ${place}`, {
       hint:
         this.#target.kind === "unix"
@@ -115,28 +263,6 @@ export class Exchanger {
           : "see whether it runs there and listens on this address",
       cause: error,
     });
-  }
-
-  /** The Fault in an answer that is not 200. */
-  async #refusal(response: IncomingMessage, init: ExchangeInit): Promise<Fault> {
-    const chunks: Buffer[] = [];
-    try {
-      for await (const chunk of response) chunks.push(chunk as Buffer);
-    } catch (error) {
-      return this.#broken(error, init);
-    }
-    try {
-      return faultOf((JSON.parse(Buffer.concat(chunks).toString("utf8")) as { error: ErrorBody }).error);
-    } catch (error) {
-      const place = describeTarget(this.#target);
-      return new Fault(
-        "unavailable",
-        `${init.attempted}: what answers at ${place} (HTTP ${response.statusCode}) is not Croft`,
-        {
-          cause: error,
-        },
-      );
-    }
   }
 }
 

@@ -80,6 +80,8 @@ export interface Methods {
     /** Freezes all its processes where they are. */
     pause(request: PauseInstanceRequest, options?: CallOptions): Promise<Instance>;
     unpause(request: UnpauseInstanceRequest, options?: CallOptions): Promise<Instance>;
+    /** Writes its memory to disk and ends what runs; StartInstance goes on from there. Only of what has a kernel of its own. */
+    suspend(request: SuspendInstanceRequest, options?: CallOptions): Promise<Instance>;
     /** Removes an instance made by RunInstance. One that a stack file declares is refused: change the file. */
     remove(request: RemoveInstanceRequest, options?: CallOptions): Promise<RemoveInstanceResponse>;
     /** Recorded output and, with `follow`, what comes. Lines of several instances are merged as they come. */
@@ -87,6 +89,38 @@ export interface Methods {
     listProcesses(request: ListProcessesRequest, options?: CallOptions): Promise<ListProcessesResponse>;
     /** One reading of every running instance (or the named ones) each interval. */
     streamStats(request?: StreamStatsRequest, options?: CallOptions): AsyncIterable<StatsReading>;
+  };
+  /** The library of disk images and ISOs, which the disks of full machines begin with. */
+  readonly library: {
+    list(request?: ListDiskImagesRequest, options?: CallOptions): Promise<ListDiskImagesResponse>;
+    /** Fetches one from a URL, or takes a file of the daemon's machine. */
+    import(request?: ImportDiskImageRequest, options?: CallOptions): Promise<Operation>;
+    /** Takes one that the client sends. The first message says what it is; by REST, as query parameters beside plain bytes. */
+    upload(request: Omit<UploadDiskImageRequest, "chunk">, chunks: AsyncIterable<Uint8Array>, options?: CallOptions): Promise<DiskImage>;
+    /** Reads all of its content again, and fails when it is not what was imported. */
+    verify(request: VerifyDiskImageRequest, options?: CallOptions): Promise<Operation>;
+    /** Takes a name away, and the content with its last name. */
+    remove(request: RemoveDiskImageRequest, options?: CallOptions): Promise<RemoveDiskImageResponse>;
+  };
+  /** What full machines ([vm.x]) can do beyond other instances. A machine is named as an instance is. */
+  readonly machines: {
+    /** Keeps the disks as they are now, and with `memory` what is in memory too. What runs goes on. */
+    createSnapshot(request: CreateSnapshotRequest, options?: CallOptions): Promise<Snapshot>;
+    /** Oldest first. */
+    listSnapshots(request: ListSnapshotsRequest, options?: CallOptions): Promise<ListSnapshotsResponse>;
+    /** Goes back: what the disks held since is lost. With a snapshot that has memory the machine runs on from there. */
+    revertSnapshot(request: RevertSnapshotRequest, options?: CallOptions): Promise<Instance>;
+    removeSnapshot(request: RemoveSnapshotRequest, options?: CallOptions): Promise<RemoveSnapshotResponse>;
+    /** Connects to the serial console. The first message is `start`. Several may be connected at once. */
+    openConsole(options?: CallOptions): Duplex<OpenConsoleRequest, OpenConsoleResponse>;
+    /** What is on its screen, as a PNG file. */
+    takeScreenshot(request: TakeScreenshotRequest, options?: CallOptions): Promise<TakeScreenshotResponse>;
+    /** Writes the whole machine into one file: what it is, and its disks as they are now. */
+    export(request: ExportMachineRequest, options?: CallOptions): AsyncIterable<Uint8Array>;
+    /** Makes a machine from such a file, under a name of its own, and starts it. The first message has the name. */
+    import(request: Omit<ImportMachineRequest, "chunk">, chunks: AsyncIterable<Uint8Array>, options?: CallOptions): Promise<Instance>;
+    /** Makes another machine with the same disks, and starts it. The first must not run. */
+    clone(request: CloneMachineRequest, options?: CallOptions): Promise<Instance>;
   };
   /** Networks of stacks. Stack files make and remove them. */
   readonly networks: {
@@ -182,10 +216,29 @@ export const routes = {
     kill: { kind: "unary", verb: "POST", path: "/v1/instances/{instance}:kill", body: true },
     pause: { kind: "unary", verb: "POST", path: "/v1/instances/{instance}:pause", body: true },
     unpause: { kind: "unary", verb: "POST", path: "/v1/instances/{instance}:unpause", body: true },
+    suspend: { kind: "unary", verb: "POST", path: "/v1/instances/{instance}:suspend", body: true },
     remove: { kind: "unary", verb: "POST", path: "/v1/instances/{instance}:remove", body: true },
     streamLogs: { kind: "server_streaming", verb: "GET", path: "/v1/instances/{instance}/logs", body: false },
     listProcesses: { kind: "unary", verb: "GET", path: "/v1/instances/{instance}/processes", body: false },
     streamStats: { kind: "server_streaming", verb: "GET", path: "/v1/instances:stats", body: false },
+  },
+  library: {
+    list: { kind: "unary", verb: "GET", path: "/v1/library", body: false },
+    import: { kind: "unary", verb: "POST", path: "/v1/library:import", body: true },
+    upload: { kind: "client_streaming", verb: "POST", path: "/v1/library:upload", body: true, bytes: true, introduced: true },
+    verify: { kind: "unary", verb: "POST", path: "/v1/library/{name}:verify", body: true },
+    remove: { kind: "unary", verb: "POST", path: "/v1/library/{name}:remove", body: true },
+  },
+  machines: {
+    createSnapshot: { kind: "unary", verb: "POST", path: "/v1/machines/{machine}/snapshots", body: true },
+    listSnapshots: { kind: "unary", verb: "GET", path: "/v1/machines/{machine}/snapshots", body: false },
+    revertSnapshot: { kind: "unary", verb: "POST", path: "/v1/machines/{machine}/snapshots/{snapshot}:revert", body: true },
+    removeSnapshot: { kind: "unary", verb: "POST", path: "/v1/machines/{machine}/snapshots/{snapshot}:remove", body: true },
+    openConsole: { kind: "bidi_streaming", verb: "POST", path: "/v1/machines:console", body: true },
+    takeScreenshot: { kind: "unary", verb: "GET", path: "/v1/machines/{machine}/screenshot", body: false },
+    export: { kind: "server_streaming", verb: "GET", path: "/v1/machines/{machine}:export", body: false, bytes: true },
+    import: { kind: "client_streaming", verb: "POST", path: "/v1/machines:import", body: true, bytes: true, introduced: true },
+    clone: { kind: "unary", verb: "POST", path: "/v1/machines/{machine}:clone", body: true },
   },
   networks: {
     list: { kind: "unary", verb: "GET", path: "/v1/networks", body: false },
@@ -300,12 +353,27 @@ export interface CheckStackResponse {
   readonly env: readonly string[];
 }
 
+export interface CloneMachineRequest {
+  readonly machine: string;
+  readonly name?: string;
+}
+
 export interface CollectImagesRequest {
 }
 
 export interface CollectImagesResponse {
   readonly images: number;
   readonly freedBytes: number;
+}
+
+export interface ConsoleStart {
+  readonly machine?: string;
+}
+
+export interface CreateSnapshotRequest {
+  readonly machine: string;
+  readonly name?: string;
+  readonly memory?: boolean;
 }
 
 export interface DiagnoseHostRequest {
@@ -327,6 +395,34 @@ export interface DiffGenerationsRequest {
 export interface DiffGenerationsResponse {
   readonly text: string;
   readonly changes: readonly Change[];
+}
+
+export interface Disk {
+  readonly name: string;
+  /** "image", "iso" or "blank". */
+  readonly kind: string;
+  readonly image: string;
+  /** Absent: as large as the image. */
+  readonly sizeBytes?: number;
+}
+
+export interface DiskImage {
+  readonly digest: string;
+  readonly names: readonly string[];
+  /** "disk" or "iso". */
+  readonly kind: string;
+  /** "qcow2" or "raw". */
+  readonly format: string;
+  /** What a guest sees. */
+  readonly virtualSizeBytes: number;
+  /** On this machine's disk. */
+  readonly sizeBytes: number;
+  /** What vouched for it when it was imported: "no", "checksum" or "signature". */
+  readonly verified: string;
+  readonly origin: string;
+  readonly imported?: Timestamp;
+  /** Stacks that use it. */
+  readonly usedBy: readonly string[];
 }
 
 export interface Event {
@@ -358,6 +454,14 @@ export interface ExecStart {
   readonly interactive?: boolean;
   /** Go on without the client; the answer ends at once. */
   readonly detach?: boolean;
+}
+
+export interface ExportMachineRequest {
+  readonly machine: string;
+}
+
+export interface ExportMachineResponse {
+  readonly chunk: Base64;
 }
 
 /** Why a call failed. Over gRPC it travels in the status details, over REST as the body {"error": Fault}; both say the same. */
@@ -461,6 +565,33 @@ export interface Image {
   readonly usedBy: readonly string[];
 }
 
+export interface ImportDiskImageRequest {
+  /** Absent: the last part of where it comes from. */
+  readonly name?: string;
+  /** Either this, */
+  readonly url?: string;
+  /** or an absolute path on the daemon's machine. */
+  readonly path?: string;
+  /** "sha256:…" or "sha512:…", of the bytes as they come. */
+  readonly checksum?: string;
+  /** Or the URL of a list such as SHA256SUMS, */
+  readonly checksumListUrl?: string;
+  /** with that of its detached signature, when the list is to be proven, */
+  readonly signatureUrl?: string;
+  /** by the keys in this file of the daemon's machine. */
+  readonly keyringPath?: string;
+  /** Also when nothing vouches for it. */
+  readonly allowUnverified?: boolean;
+  /** The name may mean another image so far. */
+  readonly replace?: boolean;
+}
+
+export interface ImportMachineRequest {
+  readonly chunk?: Base64;
+  /** In the first message. Absent: as the file has it. */
+  readonly name?: string;
+}
+
 /** What a client sends while a process runs. */
 export interface Input {
   readonly data?: Base64;
@@ -477,11 +608,12 @@ export interface Instance {
   /** "web", or "web-2" when there are several replicas. */
   readonly name: string;
   readonly ordinal: number;
-  /** "container". */
+  /** "container", "microvm" or "vm". */
   readonly kind: string;
+  /** Of a vm: the disk image or ISO it began with, or "blank". */
   readonly image: string;
   readonly imageDigest: string;
-  /** "pending", "created", "running", "paused", "exited", "restarting", "stopping". */
+  /** "pending", "created", "running", "paused", "suspended", "exited", "restarting", "stopping". */
   readonly status: string;
   /** "none", "starting", "healthy", "unhealthy". */
   readonly health: string;
@@ -504,6 +636,8 @@ export interface Instance {
   readonly env: Readonly<Record<string, string>>;
   readonly restartPolicy: string;
   readonly engine: string;
+  /** Of a vm. */
+  readonly disks: readonly Disk[];
 }
 
 export interface InstanceStats {
@@ -533,6 +667,13 @@ export interface Limits {
   readonly cpus?: number;
   readonly memoryBytes?: number;
   readonly pids?: number;
+}
+
+export interface ListDiskImagesRequest {
+}
+
+export interface ListDiskImagesResponse {
+  readonly images: readonly DiskImage[];
 }
 
 export interface ListGenerationsRequest {
@@ -599,6 +740,14 @@ export interface ListSecretsRequest {
 
 export interface ListSecretsResponse {
   readonly secrets: readonly Secret[];
+}
+
+export interface ListSnapshotsRequest {
+  readonly machine: string;
+}
+
+export interface ListSnapshotsResponse {
+  readonly snapshots: readonly Snapshot[];
 }
 
 export interface ListStacksRequest {
@@ -672,6 +821,16 @@ export interface Network {
 export interface NetworkMember {
   readonly instance: string;
   readonly address: string;
+}
+
+export interface OpenConsoleRequest {
+  readonly start?: ConsoleStart;
+  readonly input?: Input;
+}
+
+export interface OpenConsoleResponse {
+  readonly output?: Output;
+  readonly exit?: number;
 }
 
 export interface Operation {
@@ -794,6 +953,13 @@ export interface Refusal {
   readonly hint: string;
 }
 
+export interface RemoveDiskImageRequest {
+  readonly name: string;
+}
+
+export interface RemoveDiskImageResponse {
+}
+
 export interface RemoveImageRequest {
   readonly image: string;
   readonly force?: boolean;
@@ -819,6 +985,14 @@ export interface RemoveSecretRequest {
 export interface RemoveSecretResponse {
 }
 
+export interface RemoveSnapshotRequest {
+  readonly machine: string;
+  readonly snapshot: string;
+}
+
+export interface RemoveSnapshotResponse {
+}
+
 export interface RemoveStackRequest {
   readonly stack: string;
   /** Its volumes and their data too. */
@@ -836,6 +1010,11 @@ export interface RemoveVolumeResponse {
 export interface RestartInstanceRequest {
   readonly instance: string;
   readonly grace?: string;
+}
+
+export interface RevertSnapshotRequest {
+  readonly machine: string;
+  readonly snapshot: string;
 }
 
 export interface RollbackStackRequest {
@@ -897,8 +1076,14 @@ export interface RunStart {
   readonly pull?: string;
   readonly stopSignal?: string;
   readonly stopGrace?: string;
-  /** "container" (default). */
+  /** "container" (default), "microvm" or "vm": then the image is one of the library of disk images. */
   readonly as?: string;
+  /** The rest is for a vm. As in a stack file: "20GiB". */
+  readonly diskSize?: string;
+  /** "bios", "uefi" or "uefi-secure". */
+  readonly firmware?: string;
+  /** Public keys of those who may log in as the image's default user. */
+  readonly sshKeys?: readonly string[];
 }
 
 export interface SaveImagesRequest {
@@ -926,6 +1111,14 @@ export interface SetSecretRequest {
   readonly stack: string;
   readonly name: string;
   readonly value?: Base64;
+}
+
+export interface Snapshot {
+  readonly name: string;
+  readonly memory: boolean;
+  readonly created?: Timestamp;
+  /** As far as it can be told. */
+  readonly usedBytes?: number;
 }
 
 export interface Stack {
@@ -987,9 +1180,21 @@ export interface StreamStatsRequest {
   readonly once?: boolean;
 }
 
+export interface SuspendInstanceRequest {
+  readonly instance: string;
+}
+
 export interface TagImageRequest {
   readonly image: string;
   readonly reference?: string;
+}
+
+export interface TakeScreenshotRequest {
+  readonly machine: string;
+}
+
+export interface TakeScreenshotResponse {
+  readonly png: Base64;
 }
 
 export interface Terminal {
@@ -1001,12 +1206,27 @@ export interface UnpauseInstanceRequest {
   readonly instance: string;
 }
 
+export interface UploadDiskImageRequest {
+  readonly chunk?: Base64;
+  /** In the first message. The file's own name, "debian-12.qcow2.xz". */
+  readonly filename?: string;
+  /** Absent: the file's, without the ending of a compression. */
+  readonly name?: string;
+  readonly checksum?: string;
+  readonly allowUnverified?: boolean;
+  readonly replace?: boolean;
+}
+
 export interface UploadFilesRequest {
   readonly chunk?: Base64;
 }
 
 export interface UploadFilesResponse {
   readonly digest: string;
+}
+
+export interface VerifyDiskImageRequest {
+  readonly name: string;
 }
 
 export interface Volume {

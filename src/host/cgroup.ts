@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
@@ -18,6 +19,12 @@ export interface Cgroups {
   pids(path: string): number[];
   /** Moves a process into the group, which is made when missing. */
   adopt(path: string, pid: number): void;
+  /**
+   * A runtime is about to move a process into a group. In version 1 the kernel lets the first who does so wait until every
+   * processor has passed a point of rest, some 10 ms; those who follow at once do not wait. So we wait, on another thread,
+   * while the runtime is being started. Changes nothing; returns at once.
+   */
+  announceMove(): void;
   limit(path: string, limits: CgroupLimits): void;
   freeze(path: string): void;
   thaw(path: string): void;
@@ -145,6 +152,13 @@ class CgroupsV1 implements Cgroups {
     }
   }
 
+  announceMove(): void {
+    const group = ownGroup("memory");
+    if (group === undefined) return;
+    // We are in this group already. When it could not be done, the runtime waits itself.
+    writeFile(join(this.#in("memory", group), "cgroup.procs"), String(process.pid), { flag: "r+" }).catch(() => {});
+  }
+
   limit(path: string, limits: CgroupLimits): void {
     const quotaUs = limits.cpus === undefined ? -1 : cpuQuotaUs(limits.cpus);
     write(join(this.#in("cpu", path), "cpu.cfs_quota_us"), String(quotaUs));
@@ -221,6 +235,10 @@ class CgroupsV2 implements Cgroups {
   adopt(path: string, pid: number): void {
     mkdirSync(join(this.#tree, path), { recursive: true });
     this.#write(path, "cgroup.procs", String(pid));
+  }
+
+  announceMove(): void {
+    // Here a process is made in its group.
   }
 
   limit(path: string, limits: CgroupLimits): void {
@@ -301,6 +319,15 @@ export function parseIoStat(text: string): { readonly readBytes: number; readonl
     if (field.startsWith("wbytes=")) writtenBytes += Number(field.slice(7));
   }
   return { readBytes, writtenBytes };
+}
+
+/** The group of this process in the tree of a controller of version 1. */
+function ownGroup(controller: string): string | undefined {
+  for (const line of (read("/proc/self/cgroup") ?? "").split("\n")) {
+    const [, controllers = "", path = ""] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
+    if (controllers.split(",").includes(controller)) return path;
+  }
+  return undefined;
 }
 
 function pidsBeneath(directory: string): number[] {

@@ -1,7 +1,7 @@
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { dlopen, getInt32 } from "node:ffi";
 import { Fault } from "../base/fault.ts";
-import { errnoFault, errnoName, hostFault } from "./errno.ts";
+import { errnoFault, errnoName, errnoOf, hostFault } from "./errno.ts";
 
 /**
  * Tap devices: links whose other end is a file descriptor of a virtual machine's process. Netlink cannot make them. Here
@@ -26,10 +26,19 @@ const { functions: numeric } = dlopen(null, {
   ioctl: { arguments: ["i32", "u64", "u64"], return: "i32" },
 });
 
-/** Makes the tap `name`, which `ownerUid` may open; or, where it is there already, gives it to that owner. */
+/**
+ * Makes the tap `name`, which `ownerUid` may open; or, where it is there already, gives it to that owner. One whose other
+ * end a machine has is left as it is: there is one such end, and without it the owner cannot be changed.
+ */
 export function createTap(name: string, ownerUid: number): void {
   const attempted = `create tap ${name}`;
-  const fd = join(name, attempted);
+  let fd: number;
+  try {
+    fd = join(name, attempted);
+  } catch (error) {
+    if (errnoOf(error) === "EBUSY") return;
+    throw error;
+  }
   try {
     checked(numeric.ioctl(fd, BigInt(tunSetOwner), BigInt(ownerUid)), attempted);
     checked(numeric.ioctl(fd, BigInt(tunSetPersist), 1n), attempted);

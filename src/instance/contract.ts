@@ -119,6 +119,8 @@ export interface MachineDisk {
   /** `root`, `data`, `iso`: stable, what snapshots and hot-plug name it by. */
   readonly name: string;
   readonly disk: AttachedDisk;
+  /** Bytes that the guest is to see, where somebody said. Less than that is grown by whoever has the disk open. */
+  readonly sizeBytes?: number;
   readonly readOnly: boolean;
   readonly cdrom: boolean;
 }
@@ -339,7 +341,7 @@ export interface SnapshotFacts extends SnapshotSpec {
 export interface HotplugFacet {
   /**
    * Makes the disks and nics of a running machine those of the launch: what is new is plugged in, what is no longer named
-   * is taken out once the guest lets go of it, a disk that grew is told to the guest. The preparation for the next start
+   * is taken out once the guest lets go of it, a disk that is to be larger is grown. The preparation for the next start
    * is changed with it. All else in the launch is as `create` last said. Level-triggered: what is so already is left alone.
    * `precondition` when the guest does not let go in time, or has no free slot; it can be tried again.
    */

@@ -1,14 +1,18 @@
 import type { Call } from "../base/call.ts";
-import { Fault } from "../base/fault.ts";
+import { Fault, isFault } from "../base/fault.ts";
 import type { InstanceId, NetworkId, VolumeId } from "../base/id.ts";
-import type { Engine, InstanceFacts } from "../instance/contract.ts";
+import type { DiskImage, DiskImages } from "../image/disk/contract.ts";
+import type { Engine, InstanceFacts, MachineDisk, MachineLaunch, ProgramLaunch } from "../instance/contract.ts";
 import type { NewEvent } from "../event/contract.ts";
 import type { PortSpec } from "../network/contract.ts";
 import type { AttachedVolume, Root, RootSpec, VolumeSpec } from "../storage/contract.ts";
+import { changeOf } from "../stack/change.ts";
+import type { InstanceSection } from "../stack/model.ts";
 import type { Action, DesiredInstance } from "../stack/plan/step.ts";
 import type { AddressBook } from "./address-book.ts";
 import type { Engines } from "./engines.ts";
 import { displayName, launchOf, limitsOf, namesOf } from "./launch.ts";
+import { machineLaunchOf, machineOf } from "./machine-launch.ts";
 import { networkIdOf, volumeIdOf, type Parts } from "./parts.ts";
 import type { RoutingTable } from "./routing.ts";
 import type { Sight } from "./sight.ts";
@@ -80,8 +84,14 @@ export class Actor {
         return await this.#repairInstance(this.#desired(action.instance), call);
       case "stop-instance":
         return await this.#stopInstance(action.instance, call);
+      case "suspend-instance":
+        return await this.#suspendInstance(action.instance, call);
+      case "revert-instance":
+        return await this.#revertInstance(action.instance, call);
       case "remove-instance":
         return await this.#removeInstance(action.instance, call);
+      case "remove-disk":
+        return await this.#removeDisk(action.instance, action.disk, call);
       case "await-healthy":
         return;
     }
@@ -155,7 +165,74 @@ export class Actor {
     return volume;
   }
 
+  /** Attaches all it stands on, and has its engine prepare it. Also of what is there already: it is brought up to date. */
   async #createInstance(instance: DesiredInstance, call: Call): Promise<void> {
+    const { id, section } = instance;
+    const engine = this.#engines.of(section.kind);
+    const launch = section.kind === "vm" ? await this.#machine(instance, call) : await this.#program(instance, call);
+    await engine.create(launch, call);
+    const before = this.#sight.instances.get(id);
+    // Preparing what has ended anew does not make it something that never ran: its restart policy still decides.
+    const isKept = before?.intact === true && (before.status === "exited" || before.status === "suspended");
+    const facts: InstanceFacts = isKept ? before : { id, status: "created", intact: true, limits: {} };
+    this.#sight.sawInstance({ ...facts, limits: launch.limits }, engine);
+  }
+
+  /** A full machine: its disks, each a child of what it begins as, made once and then its own. */
+  async #machine(instance: DesiredInstance, call: Call): Promise<MachineLaunch> {
+    const { id, section } = instance;
+    const nowMs = call.clock.nowMs();
+    const [disks, attachment] = await Promise.all([
+      this.#attachDisks(instance, call),
+      this.#attachNetwork(instance, call),
+      this.#state.putInstance(id, (known) => ({ createdMs: nowMs, restarts: 0, ...known, id, section }), call),
+    ]);
+    const routed = section.networks.findIndex((name) => !this.#isInternal(name));
+    return await machineLaunchOf(this.#state.name, instance, { attachment, disks, routed }, this.#parts, call);
+  }
+
+  async #attachDisks(instance: DesiredInstance, call: Call): Promise<readonly MachineDisk[]> {
+    const { diskImages, pool } = this.#parts;
+    const { disks: drives } = pool;
+    if (drives === undefined) throw new Fault("unsupported", `pool ${pool.name} has no disks for machines`);
+    const { id, section } = instance;
+    const status = this.#sight.instances.get(id)?.status;
+    const isUp = status === "running" || status === "frozen";
+    const { ownerUid } = this.#engines.of(section.kind).takes;
+    const owner = ownerUid === undefined ? {} : { ownerUid };
+    const attached: MachineDisk[] = [];
+    for (const { name, from, sizeBytes } of machineOf(section).disks) {
+      const image = from.kind === "blank" ? undefined : await this.#diskImage(instance, from.image, diskImages, call);
+      if (from.kind === "iso") {
+        const { path = "", format = "raw" } = image ?? {};
+        attached.push({ name, disk: { path, format, backing: [] }, readOnly: true, cdrom: true });
+        continue;
+      }
+      const base = image === undefined ? {} : { base: { path: image.path, format: image.format } };
+      const isOpen = isUp && this.#sight.disks.get(id)?.has(name) === true;
+      // Of a disk that is open, its machine changes the size.
+      const size = sizeBytes === undefined || isOpen ? {} : { sizeBytes };
+      const disk = await drives.attachDisk({ id, name, ...base, ...size, ...owner }, call);
+      this.#sight.sawDisk(id, name);
+      attached.push({
+        name,
+        disk,
+        readOnly: false,
+        cdrom: false,
+        ...(sizeBytes === undefined ? {} : { sizeBytes }),
+      });
+    }
+    return attached;
+  }
+
+  async #diskImage(instance: DesiredInstance, name: string, images: DiskImages, call: Call): Promise<DiskImage> {
+    const digest = instance.diskImages?.[name];
+    if (digest === undefined) throw new Fault("bug", `${instance.id} has no digest of ${name}`);
+    return await images.get(digest, call);
+  }
+
+  /** A program of an image: its root and its volumes. */
+  async #program(instance: DesiredInstance, call: Call): Promise<ProgramLaunch> {
     const { id, section } = instance;
     const engine = this.#engines.of(section.kind);
     if (instance.image === undefined) throw new Fault("bug", `${id} has no image digest`);
@@ -177,13 +254,7 @@ export class Actor {
       volumes.set(mount.volume, await this.#attachVolume(spec, call));
     }
     const root = looksInside ? await this.#attachRoot(instance, engine.takes.root, image.layers, call) : first;
-    const launch = await launchOf(this.#state.name, instance, image, { root, attachment, volumes }, this.#parts, call);
-    await engine.create(launch, call);
-    const before = this.#sight.instances.get(id);
-    // Preparing what has ended anew does not make it something that never ran: its restart policy still decides.
-    const facts: InstanceFacts =
-      before?.status === "exited" && before.intact ? before : { id, status: "created", intact: true, limits: {} };
-    this.#sight.sawInstance({ ...facts, limits: launch.limits }, engine);
+    return await launchOf(this.#state.name, instance, image, { root, attachment, volumes }, this.#parts, call);
   }
 
   async #attachNetwork(instance: DesiredInstance, call: Call): ReturnType<Parts["network"]["attach"]> {
@@ -235,14 +306,24 @@ export class Actor {
     this.#tell({ kind: "instance.started", subject: subjectOf(id), message: `${subjectOf(id)} started` });
   }
 
-  async #updateInstance(instance: DesiredInstance, fields: readonly string[], call: Call): Promise<void> {
+  async #updateInstance(
+    instance: DesiredInstance,
+    fields: readonly (keyof InstanceSection)[],
+    call: Call,
+  ): Promise<void> {
     const { id, section } = instance;
     const limits = limitsOf(instance);
     const status = this.#sight.instances.get(id)?.status;
     const isUp = status === "running" || status === "frozen";
+    const isPrepared = fields.some((field) => limitFields.has(field) || changeOf(section.kind, field) !== "hot");
+    // What does not run gets all that its engine knows with its preparation.
+    if (isPrepared && !isUp) return await this.#createInstance(instance, call);
+    if (fields.includes("disks") || (section.kind === "vm" && fields.includes("networks"))) {
+      const { name, hotplug } = this.#engineOf(id);
+      if (hotplug === undefined) throw new Fault("unsupported", `engine ${name} cannot change disks and nics in place`);
+      await hotplug.replug(await this.#machine(instance, call), call);
+    }
     if (fields.some((field) => limitFields.has(field))) {
-      // What does not run gets its limits with its preparation.
-      if (!isUp) return await this.#createInstance(instance, call);
       const { name, resize } = this.#engineOf(id);
       if (resize === undefined) throw new Fault("unsupported", `engine ${name} cannot change limits in place`);
       await resize.resize(id, limits, call);
@@ -255,7 +336,8 @@ export class Actor {
 
   /** Attaches again what went missing under it. A process keeps what it had, so it is started anew when that was lost. */
   async #repairInstance(instance: DesiredInstance, call: Call): Promise<void> {
-    await this.#stopInstance(instance.id, call);
+    // A memory on disk goes on from where it was, on links that are made again.
+    if (this.#sight.instances.get(instance.id)?.status !== "suspended") await this.#stopInstance(instance.id, call);
     await this.#createInstance(instance, call);
     this.#routing.invalidate();
   }
@@ -277,6 +359,60 @@ export class Actor {
       const exit = facts.exit ?? { code: 0, oomKilled: false, finishedMs: call.clock.nowMs() };
       this.#sight.sawInstance({ ...rest, status: "exited", exit });
     }
+  }
+
+  async #suspendInstance(id: InstanceId, call: Call): Promise<void> {
+    const { name, suspend } = this.#engineOf(id);
+    if (suspend === undefined) throw new Fault("unsupported", `engine ${name} cannot suspend to disk`);
+    this.#routing.drop(id);
+    await this.#routing.flush().catch(() => {});
+    await suspend.suspend(id, call);
+    const facts = this.#sight.instances.get(id);
+    if (facts === undefined) return;
+    const { pid: _, ...rest } = facts;
+    this.#sight.sawInstance({ ...rest, status: "suspended" });
+  }
+
+  /** The engine writes the mark down with the disks, so that a revert that was done is not done again. */
+  async #revertInstance(id: InstanceId, call: Call): Promise<void> {
+    const engine = this.#engineOf(id);
+    if (engine.snapshots === undefined) throw new Fault("unsupported", `engine ${engine.name} has no snapshots`);
+    const asked = this.#state.instance(id)?.revert;
+    if (asked === undefined) return;
+    this.#routing.drop(id);
+    await this.#routing.flush().catch(() => {});
+    await this.#noteEnd(id, call);
+    const request = { name: asked.snapshot, mark: asked.mark };
+    try {
+      await engine.snapshots.revert(id, request, call);
+    } catch (thrown) {
+      // What is not there cannot be gone back to, however often it is tried.
+      if (isFault(thrown, "not-found")) await this.#forgetRevert(id, asked.mark, call);
+      throw thrown;
+    }
+    const facts = (await engine.list(call)).find((known) => known.id === id);
+    if (facts !== undefined) this.#sight.sawInstance(facts, engine);
+    await this.#forgetRevert(id, asked.mark, call);
+  }
+
+  async #forgetRevert(id: InstanceId, mark: string, call: Call): Promise<void> {
+    const isRunning = this.#sight.instances.get(id)?.status === "running";
+    await this.#state.putInstance(
+      id,
+      (record) => {
+        if (record === undefined) throw new Fault("cancelled", `${id} was removed meanwhile`);
+        const { revert, endedPid, ...rest } = record;
+        if (revert?.mark !== mark) return record;
+        // The run that was ended for it is over; one that came with the snapshot's memory is a run of its own.
+        return endedPid === undefined || isRunning ? rest : { ...rest, endedPid };
+      },
+      call,
+    );
+  }
+
+  async #removeDisk(id: InstanceId, name: string, call: Call): Promise<void> {
+    await this.#parts.pool.disks?.removeDisk(id, name, call);
+    this.#sight.lostDisk(id, name);
   }
 
   /** That we ended it is written first: who comes after a crash in between must not take it for an end of its own. */
@@ -328,6 +464,11 @@ export class Actor {
     }
   }
 
+  #isInternal(network: string): boolean {
+    const id = networkIdOf(this.#state.name, network);
+    return this.#sight.networks.get(id)?.internal ?? false;
+  }
+
   #desired(id: InstanceId): DesiredInstance {
     const instance = this.#state.desiredInstance(id);
     // The generation moved on between planning and acting: the next plan will not ask for this.
@@ -343,7 +484,7 @@ function seedOf(root: Root, path: string): Pick<VolumeSpec, "seed"> {
 const defaultGraceMs = 10_000;
 /** Room for this many runs in the network that they share. */
 const sharedMembers = 2000;
-const limitFields = new Set(["cpus", "memory", "memoryBytes", "pids"]);
+const limitFields: ReadonlySet<keyof InstanceSection> = new Set(["cpus", "memoryBytes", "pids"]);
 
 /** `shop/web-1`, from the id alone: how events and errors name an instance. */
 export function subjectOf(id: InstanceId): string {

@@ -1,6 +1,17 @@
 import type { Call } from "../base/call.ts";
 import type { Digest, InstanceId, NetworkId, VolumeId } from "../base/id.ts";
-import type { Exit, ExecSpec, Limits, LogLine, LogRange, ProcessFacts, Session, Stats } from "../instance/contract.ts";
+import type {
+  Exit,
+  ExecSpec,
+  Limits,
+  LogLine,
+  LogRange,
+  ProcessFacts,
+  Session,
+  SnapshotFacts,
+  SnapshotSpec,
+  Stats,
+} from "../instance/contract.ts";
 import type { Operation } from "../operation/contract.ts";
 import type { Generation, InstanceSection, StackSpec } from "../stack/model.ts";
 import type { Plan } from "../stack/plan/step.ts";
@@ -12,6 +23,7 @@ import type { Plan } from "../stack/plan/step.ts";
 export interface Cloud {
   readonly stacks: Stacks;
   readonly instances: Instances;
+  readonly machines: Machines;
 }
 
 /** A checked stack file with everything that the client had to send along. */
@@ -112,12 +124,35 @@ export interface Instances {
   kill(id: InstanceId, signal: string, call: Call): Promise<InstanceView>;
   pause(id: InstanceId, call: Call): Promise<InstanceView>;
   unpause(id: InstanceId, call: Call): Promise<InstanceView>;
+  /** Memory to disk; `start` goes on from there. `unsupported` where the engine cannot. */
+  suspend(id: InstanceId, call: Call): Promise<InstanceView>;
   remove(id: InstanceId, force: boolean, call: Call): Promise<void>;
   exec(id: InstanceId, spec: ExecSpec, call: Call): Promise<Session>;
   attach(id: InstanceId, call: Call): Promise<Session>;
   logs(id: InstanceId, range: LogRange, call: Call): AsyncIterable<LogLine>;
   processes(id: InstanceId, call: Call): Promise<readonly ProcessFacts[]>;
   stats(id: InstanceId, call: Call): Promise<Stats>;
+}
+
+/** What full machines can do beyond. `unsupported` for instances whose engine lacks it. */
+export interface Machines {
+  snapshot(id: InstanceId, spec: SnapshotSpec, call: Call): Promise<SnapshotFacts>;
+  snapshots(id: InstanceId, call: Call): Promise<readonly SnapshotFacts[]>;
+  /** Desired state, as all else: it is done by the loop, once, also when the daemon dies meanwhile. */
+  revert(id: InstanceId, snapshot: string, call: Call): Promise<InstanceView>;
+  removeSnapshot(id: InstanceId, snapshot: string, call: Call): Promise<void>;
+  console(id: InstanceId, call: Call): Promise<Session>;
+  screenshot(id: InstanceId, call: Call): Promise<Uint8Array>;
+  /** What it is and its disks, as one file. */
+  export(id: InstanceId, call: Call): AsyncIterable<Uint8Array>;
+  /** A machine from such a file; `name` undefined: the file's own. */
+  import(
+    bytes: AsyncIterable<Uint8Array>,
+    options: { readonly name: string | undefined; readonly author: string },
+    call: Call,
+  ): Promise<InstanceView>;
+  /** Another machine with the same disks, which is started. `precondition` while the first one runs. */
+  clone(id: InstanceId, options: { readonly name: string; readonly author: string }, call: Call): Promise<InstanceView>;
 }
 
 /** `croft run`: a stack of one instance, made by the same loop. */

@@ -17,9 +17,10 @@ import { expand } from "../stack/plan/expand.ts";
 import { subjectOf } from "./actor.ts";
 import type { InstanceView, Instances, Run, RunRequest } from "./contract.ts";
 import { findInstance, notFound, selectInstances } from "./instance-name.ts";
+import { marked } from "./mark.ts";
 import { newRecord, removing, type StackRecord } from "./record.ts";
 import type { Reconciler } from "./reconciler.ts";
-import { fetchImage } from "./resolve.ts";
+import { fetchImage, resolveDiskImages } from "./resolve.ts";
 import type { StackLoop } from "./stack-loop.ts";
 import { viewOf, viewsOf } from "./view.ts";
 
@@ -62,12 +63,18 @@ export class InstanceFace implements Instances {
   async run(request: RunRequest, call: Call): Promise<Run> {
     const { parts } = this.#reconciler;
     const { engines } = this.#reconciler.shared;
-    if (request.pull === "never" && (await parts.images.find(request.section.image, call)) === undefined) {
+    if (
+      request.pull === "never" &&
+      request.section.kind !== "vm" &&
+      (await parts.images.find(request.section.image, call)) === undefined
+    ) {
       throw new Fault("not-found", `image ${request.section.image} is not here, and --pull=never forbids fetching it`);
     }
-    await engines.admit([request.section.kind]);
+    const { section } = request;
+    await engines.admit([section.kind]);
+    const isMachine = section.kind === "vm";
     const [image] = await Promise.all([
-      fetchImage(request.section.image, request.pull === "always", parts, call),
+      isMachine ? undefined : fetchImage(section.image, request.pull === "always", parts, call),
       request.section.networks.includes(`${runStack}/${defaultNetwork}`) ? this.#openRunNetwork(call) : undefined,
     ]);
     const name = request.name ?? this.#inventName(call);
@@ -82,24 +89,33 @@ export class InstanceFace implements Instances {
       images: {},
       instances: { [name]: sharingVolumes(request.section) },
     };
-    const generation: Generation = { spec, images: { [request.section.image]: image.digest }, secrets: {}, files: {} };
+    const images = image === undefined ? {} : { [section.image]: image.digest };
+    const diskImages = await resolveDiskImages(spec, parts, call);
+    const generation: Generation = { spec, images, ...diskImages, secrets: {}, files: {} };
     const [instance] = expand(generation, new Set()).instances;
     if (instance === undefined) throw new Fault("bug", `run ${name} has no instance`);
     const attached: { session?: Session } = {};
-    if (request.attach) {
-      const engine = engines.of(request.section.kind);
+    // A machine has a console, which is there when it runs.
+    if (request.attach && !isMachine) {
+      const engine = engines.of(section.kind);
       const attach = engine.attach ?? cannot(engine, "attach to an instance");
       loop.beforeStart(instance.id, async () => {
         attached.session ??= await attach.attach(instance.id, call);
       });
     }
     const view = await this.#beginRun(loop, instance.id, generation, request, call);
-    const { session } = attached;
+    const session = request.attach && isMachine ? await this.#console(instance.id, call) : attached.session;
     if (session === undefined) return { instance: view };
     return {
       instance: view,
       session: request.remove ? withExit(session, this.#removed(loop, session.exited, call)) : session,
     };
+  }
+
+  async #console(id: InstanceId, call: Call): Promise<Session> {
+    const engine = this.#engineOf(id);
+    const console = engine.console ?? cannot(engine, "connect to a console");
+    return await console.console(id, call);
   }
 
   /** Also by a stack that is down: a run that ends takes its stack away, and with it that one's volumes and history. */
@@ -133,14 +149,9 @@ export class InstanceFace implements Instances {
 
   async start(id: InstanceId, call: Call): Promise<InstanceView> {
     const loop = this.#loopOf(id);
-    const key = slotKey(id);
     const status = this.#require(id).status;
     if (status !== "running" && status !== "paused") await this.#endRun(loop, id, call);
-    await loop.state.change(
-      (record) =>
-        record.stopped.includes(key) ? { ...record, stopped: record.stopped.filter((known) => known !== key) } : record,
-      call,
-    );
+    await loop.state.change((record) => marked(record, id, "run"), call);
     loop.forgive(id);
     loop.wake();
     return await this.#until(loop, id, (view) => view.status === "running" || view.status === "paused", call);
@@ -149,11 +160,7 @@ export class InstanceFace implements Instances {
   async stop(id: InstanceId, graceMs: number | undefined, call: Call): Promise<InstanceView> {
     const loop = this.#loopOf(id);
     if (graceMs !== undefined) loop.graceOf(id, graceMs);
-    const key = slotKey(id);
-    await loop.state.change(
-      (record) => (record.stopped.includes(key) ? record : { ...record, stopped: [...record.stopped, key] }),
-      call,
-    );
+    await loop.state.change((record) => marked(record, id, "stop"), call);
     loop.wake();
     return await this.#until(
       loop,
@@ -163,10 +170,25 @@ export class InstanceFace implements Instances {
     );
   }
 
+  async suspend(id: InstanceId, call: Call): Promise<InstanceView> {
+    const engine = this.#engineOf(id);
+    if (engine.suspend === undefined) cannot(engine, "suspend to disk");
+    const { status } = this.#require(id);
+    if (status === "suspended") return this.#require(id);
+    if (status !== "running" && status !== "paused") {
+      throw new Fault("precondition", `suspend ${subjectOf(id)}: it is ${status}`, { hint: "start it first" });
+    }
+    const loop = this.#loopOf(id);
+    await loop.state.change((record) => marked(record, id, "suspend"), call);
+    loop.wake();
+    return await this.#until(loop, id, (view) => view.status === "suspended", call);
+  }
+
   async restart(id: InstanceId, graceMs: number | undefined, call: Call): Promise<InstanceView> {
     const loop = this.#loopOf(id);
     if (graceMs !== undefined) loop.graceOf(id, graceMs);
     await this.#endRun(loop, id, call);
+    await loop.state.change((record) => marked(record, id, "run"), call);
     loop.forgive(id);
     loop.wake();
     // The next start takes the mark away.
@@ -204,7 +226,8 @@ export class InstanceFace implements Instances {
         hint: `stop it first (croft stop ${state.name}), or: croft rm --force ${state.name}`,
       });
     }
-    await state.change((record) => removing(record, false, call.clock.nowMs()), call);
+    // What a run wrote goes with it, the disks of a machine too; its volumes are everybody's.
+    await state.change((record) => removing(record, true, call.clock.nowMs()), call);
     loop.wake();
     await loop.until(() => (loop.erased ? true : undefined), call);
     this.#reconciler.forget(state.name);
@@ -335,7 +358,7 @@ export class InstanceFace implements Instances {
     } catch (thrown) {
       // A run that could not begin leaves nothing behind, also when whoever asked for it has gone away.
       const { call: own } = this.#reconciler.shared;
-      await loop.state.change((record) => removing(record, false, own.clock.nowMs()), own).catch(() => {});
+      await loop.state.change((record) => removing(record, true, own.clock.nowMs()), own).catch(() => {});
       loop.wake();
       throw thrown;
     }
@@ -415,7 +438,7 @@ export class InstanceFace implements Instances {
 }
 
 /** What an engine lacks, it lacks: there is no facet for it. */
-function cannot(engine: Engine, what: string): never {
+export function cannot(engine: Engine, what: string): never {
   throw new Fault("unsupported", `engine ${engine.name} cannot ${what}`, {
     hint: "another kind of instance may: container, microvm, vm",
   });
@@ -442,10 +465,4 @@ function withExit(session: Session, exited: Promise<number>): Session {
     exited,
     close: () => session.close(),
   };
-}
-
-/** How `stopped` of a stack names one replica. */
-function slotKey(id: InstanceId): string {
-  const { name = "", ordinal = 1 } = parseInstanceId(id) ?? {};
-  return `${name}.${ordinal}`;
 }

@@ -1,4 +1,5 @@
-import type { InstanceId } from "../base/id.ts";
+import { parseInstanceId, type InstanceId } from "../base/id.ts";
+import type { InstanceSection } from "../stack/model.ts";
 import type { Observed, ObservedInstance } from "../stack/plan/step.ts";
 import type { HealthMonitor } from "./health.ts";
 import type { AddressBook } from "./address-book.ts";
@@ -35,7 +36,10 @@ export function observe(
         protect: kept.has(volume.id.slice(state.name.length + 1)),
       },
     }));
-  return { networks, volumes, instances };
+  const disks = [...sight.disks].flatMap(([instance, names]) =>
+    parseInstanceId(instance)?.stack === state.name ? [...names].map((name) => ({ instance, name })) : [],
+  );
+  return { networks, volumes, disks, instances };
 }
 
 function observeInstance(
@@ -53,7 +57,7 @@ function observeInstance(
     return { id, status: "created", health: "none", intact: false, attached: true };
   }
   const section = desired?.section ?? record?.section;
-  const endedPid = record?.endedPid;
+  const { endedPid, revert } = record ?? {};
   // A run that ended by request is over and done with: it is as if it never ran.
   const settled = endedPid !== undefined && facts.status === "exited";
   const running = facts.status === "running";
@@ -63,9 +67,22 @@ function observeInstance(
     health: section?.health === undefined || !running ? "none" : health.health(id).health,
     ...(record === undefined ? {} : { section: record.section }),
     intact: facts.intact,
-    attached: sight.ports.get(id) === true && sight.roots.get(id) === true,
+    attached: isAttached(id, section, sight),
     ...(facts.exit === undefined || settled ? {} : { exitCode: facts.exit.code }),
     ...(restartAfterMs === undefined ? {} : { restartAfterMs }),
     ...(running && endedPid !== undefined && endedPid === (facts.pid ?? 0) ? { restartAsked: true } : {}),
+    ...(revert === undefined || revert.mark === facts.revertMark ? {} : { revertAsked: revert.snapshot }),
+    ...(facts.elastic === undefined ? {} : { elastic: facts.elastic }),
+    ...(sight.engineOf(id)?.hotplug === undefined ? {} : { plugs: true }),
   };
+}
+
+/** Whether all that it stands on is there: links and root, or links and disks. */
+function isAttached(id: InstanceId, section: InstanceSection | undefined, sight: Sight): boolean {
+  const isLinked = sight.ports.get(id) === true;
+  if (section?.kind !== "vm") return isLinked && sight.roots.get(id) === true;
+  const disks = sight.disks.get(id);
+  const hasDisks = (section.disks ?? []).every(({ name, from }) => from.kind === "iso" || disks?.has(name) === true);
+  // Without networks there is nothing that could be missing.
+  return hasDisks && (isLinked || section.networks.length === 0);
 }

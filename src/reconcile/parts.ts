@@ -2,6 +2,8 @@ import type { Digest, VolumeId, NetworkId } from "../base/id.ts";
 import type { Call, Clock } from "../base/call.ts";
 import type { EventBus } from "../event/contract.ts";
 import type { Images } from "../image/contract.ts";
+import type { DiskImages } from "../image/disk/contract.ts";
+import type { MachineFiles } from "../image/machine/contract.ts";
 import type { NetworkDriver } from "../network/contract.ts";
 import type { Operations } from "../operation/contract.ts";
 import type { Secrets } from "../secret/contract.ts";
@@ -16,6 +18,8 @@ export interface Parts {
   readonly pool: Pool;
   readonly network: NetworkDriver;
   readonly images: Images;
+  readonly diskImages: DiskImages;
+  readonly machineFiles: MachineFiles;
   readonly files: SubmittedFiles;
   readonly secrets: Secrets;
   readonly store: Store;

@@ -27,6 +27,8 @@ export interface StackRecord {
   readonly fallback?: number;
   /** Instances somebody stopped by hand: `web-1`. An apply starts them again. */
   readonly stopped: readonly string[];
+  /** The same for `croft suspend`; absent: none. Who is in both is stopped. */
+  readonly suspended?: readonly string[];
   /** Volumes that the last generation which named them protects: also when a later one names them no more. */
   readonly protectedVolumes: readonly string[];
   /** Volumes that are no longer in the file go as well. */
@@ -69,6 +71,8 @@ export interface InstanceRecord {
    * was running. Taken away by the next start. A process id and no time, so that a clock that is set back does no harm.
    */
   readonly endedPid?: number;
+  /** Somebody asked for it to go back to a snapshot. `mark` names the request; taken away when it was done. */
+  readonly revert?: { readonly snapshot: string; readonly mark: string };
 }
 
 /** The record of a stack before its first generation. */

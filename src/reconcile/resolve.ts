@@ -1,8 +1,10 @@
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { canonicalJson, type Digest } from "../base/id.ts";
+import { formatSize } from "../base/unit.ts";
 import type { Image, Recipe } from "../image/contract.ts";
-import type { Generation, ImageSection, StackSpec } from "../stack/model.ts";
+import type { DiskImage, DiskImages } from "../image/disk/contract.ts";
+import type { DiskSection, Generation, ImageSection, StackSpec } from "../stack/model.ts";
 import type { Submission } from "./contract.ts";
 import type { Parts } from "./parts.ts";
 
@@ -22,11 +24,12 @@ export async function resolve(
   call: Call,
 ): Promise<Generation> {
   const { spec, files } = submission;
-  const [images, secrets] = await Promise.all([
+  const [images, diskImages, secrets] = await Promise.all([
     resolveImages(submission, options, parts, call),
+    resolveDiskImages(spec, parts, call),
     resolveSecrets(submission, parts, call),
   ]);
-  return { spec, images, secrets, files };
+  return { spec, images, ...diskImages, secrets, files };
 }
 
 /**
@@ -57,7 +60,8 @@ export async function resolvePreview(
         : parts.secrets.versionOf(spec.stack, name, value);
     if (version !== undefined) secrets[name] = version;
   }
-  return { generation: { spec, images, secrets, files }, missingImages };
+  const diskImages = await resolveDiskImages(spec, parts, call);
+  return { generation: { spec, images, ...diskImages, secrets, files }, missingImages };
 }
 
 /** Whether an image of the stack file is made of the same things as in `before`, and so are those it is from. */
@@ -165,9 +169,55 @@ async function resolveSecrets(
   return versions;
 }
 
-/** Images as instances write them, each once. */
+/** Images as instances write them, each once. Machines begin with disk images, which are not pulled or built. */
 function imagesOf(spec: StackSpec): readonly string[] {
-  return [...new Set(Object.values(spec.instances).map((section) => section.image))];
+  const programs = Object.values(spec.instances).filter(({ kind }) => kind !== "vm");
+  return [...new Set(programs.map((section) => section.image))];
+}
+
+/** Pins what machines' disks begin as. Nothing is fetched: a disk image is in the library or it is not. */
+export async function resolveDiskImages(
+  spec: StackSpec,
+  parts: Parts,
+  call: Call,
+): Promise<Pick<Generation, "diskImages">> {
+  const digests: Record<string, Digest> = {};
+  for (const [name, { disks }] of Object.entries(spec.instances)) {
+    for (const disk of disks ?? []) {
+      if (disk.from.kind === "blank") continue;
+      digests[disk.from.image] = (await findDiskImage(name, disk, parts.diskImages, call)).digest;
+    }
+  }
+  return Object.keys(digests).length === 0 ? {} : { diskImages: digests };
+}
+
+async function findDiskImage(
+  section: string,
+  { name, from, sizeBytes }: DiskSection,
+  images: DiskImages,
+  call: Call,
+): Promise<DiskImage> {
+  if (from.kind === "blank") throw new Fault("bug", `disk ${name} of vm ${section} begins as nothing`);
+  const image = await images.find(from.image, call);
+  if (image === undefined) {
+    throw new Fault("not-found", `vm ${section}: there is no disk image ${from.image} on this machine`, {
+      hint: `bring it in: croft image import FILE|URL --name ${from.image}`,
+    });
+  }
+  const wanted = from.kind === "iso" ? "iso" : "disk";
+  if (image.kind !== wanted) {
+    const [is, field] = image.kind === "iso" ? ["an ISO", "iso"] : ["no ISO", "image"];
+    throw new Fault("invalid", `vm ${section}: ${from.image} is ${is}`, {
+      hint: `write ${field} = "${from.image}" for disk ${name}`,
+    });
+  }
+  if (sizeBytes !== undefined && sizeBytes < image.virtualSizeBytes) {
+    const [size, least] = [formatSize(sizeBytes), formatSize(image.virtualSizeBytes)];
+    throw new Fault("invalid", `vm ${section}: disk ${name} of ${size} cannot hold ${from.image}, which has ${least}`, {
+      hint: "write a larger size, or leave it out",
+    });
+  }
+  return image;
 }
 
 function recipeOf(name: string, section: ImageSection, submission: Submission, fresh: boolean, parts: Parts): Recipe {

@@ -17,6 +17,8 @@ export class Sight {
   readonly roots = new Map<InstanceId, boolean>();
   readonly networks = new Map<NetworkId, Omit<NetworkFacts["networks"][number], "id">>();
   readonly volumes = new Map<VolumeId, VolumeFacts>();
+  /** Names of the disks of machines, also of those that are gone. */
+  readonly disks = new Map<InstanceId, ReadonlySet<string>>();
   routingIntact = false;
 
   readonly #engines: readonly Engine[];
@@ -40,9 +42,10 @@ export class Sight {
     const touched = new Set<string>();
     this.#touched = touched;
     try {
-      const [lists, pool, network] = await Promise.all([
+      const [lists, pool, disks, network] = await Promise.all([
         Promise.all(this.#engines.map(async (engine) => ({ engine, instances: await engine.list(call) }))),
         this.#pool.list(call),
+        this.#pool.disks?.listDisks(call) ?? [],
         this.#network.list(call),
       ]);
       const owned = lists.flatMap(({ engine, instances }) => instances.map((facts) => ({ engine, facts })));
@@ -59,6 +62,11 @@ export class Sight {
       replace(
         this.roots,
         pool.roots.map((root) => [root.id, root.attached]),
+        touched,
+      );
+      replace(
+        this.disks,
+        [...Map.groupBy(disks, ({ id }) => id)].map(([id, all]) => [id, new Set(all.map(({ name }) => name))]),
         touched,
       );
       replace(
@@ -136,6 +144,19 @@ export class Sight {
   lostVolume(id: VolumeId): void {
     this.#touched?.add(id);
     this.volumes.delete(id);
+  }
+
+  sawDisk(id: InstanceId, name: string): void {
+    this.#touched?.add(id);
+    this.disks.set(id, new Set(this.disks.get(id)).add(name));
+  }
+
+  lostDisk(id: InstanceId, name: string): void {
+    this.#touched?.add(id);
+    const names = new Set(this.disks.get(id));
+    names.delete(name);
+    if (names.size === 0) this.disks.delete(id);
+    else this.disks.set(id, names);
   }
 
   lostInstance(id: InstanceId): void {

@@ -287,7 +287,7 @@ export class StackLoop {
     const ended = this.state.desired().instances.every(({ id }) => sight.instances.get(id)?.status === "exited");
     if (!ended) return;
     await this.state.change(
-      (known) => (known.status === "live" ? removing(known, false, call.clock.nowMs()) : known),
+      (known) => (known.status === "live" ? removing(known, true, call.clock.nowMs()) : known),
       call,
     );
   }

@@ -171,7 +171,7 @@ export class StackState {
 
   #expanded(): { readonly desired: Desired; readonly byId: ReadonlyMap<string, DesiredInstance> } {
     const { record } = this;
-    const key = `${record?.current} ${record?.status} ${record?.stopped.join(" ")}`;
+    const key = `${record?.current} ${record?.status} ${record?.stopped.join(" ")}/${record?.suspended?.join(" ")}`;
     if (this.#desired?.key === key) return this.#desired;
     const desired = this.#expand(record);
     this.#desired = { key, desired, byId: new Map(desired.instances.map((instance) => [instance.id, instance])) };
@@ -186,7 +186,7 @@ export class StackState {
     if (this.current === undefined) {
       throw new Fault("corrupt", `generation ${record.current} of stack ${this.name} is missing from the store`);
     }
-    return expand(this.current.generation, new Set(record.stopped));
+    return expand(this.current.generation, new Set(record.stopped), new Set(record.suspended));
   }
 }
 

@@ -6,7 +6,7 @@ import { describeChange, diffGenerations } from "../stack/plan/diff.ts";
 import { expand } from "../stack/plan/expand.ts";
 import { plan } from "../stack/plan/plan.ts";
 import type { Observed, Plan } from "../stack/plan/step.ts";
-import type { Generation, StackSpec } from "../stack/model.ts";
+import type { Generation, InstanceKind, StackSpec } from "../stack/model.ts";
 import type {
   ApplyOptions,
   Comparison,
@@ -19,6 +19,7 @@ import type {
   VolumeView,
 } from "./contract.ts";
 import { subjectOf } from "./actor.ts";
+import type { Unfit } from "./engines.ts";
 import { displayName } from "./launch.ts";
 import { newRecord, removing, type StackRecord } from "./record.ts";
 import type { Reconciler } from "./reconciler.ts";
@@ -31,7 +32,7 @@ const wayBackMs = 60_000;
 
 const emptySpec = { networks: {}, volumes: {}, secrets: {}, images: {}, instances: {} };
 const nothing = (stack: string): Generation => ({ spec: { stack, ...emptySpec }, images: {}, secrets: {}, files: {} });
-const nothingObserved: Observed = { networks: [], volumes: [], instances: [] };
+const nothingObserved: Observed = { networks: [], volumes: [], disks: [], instances: [] };
 
 /** What people ask of stacks: each verb moves a pointer and waits for the loop. */
 export class StackFace implements Stacks {
@@ -47,12 +48,14 @@ export class StackFace implements Stacks {
     const loop = this.#reconciler.find(spec.stack);
     const before = currentOf(loop);
     const { generation, missingImages } = await resolvePreview(submission, before, this.#reconciler.parts, call);
+    const unfit = await this.#reconciler.shared.engines.unfit(kindsOf(spec));
+    const planned = this.#plan(loop, generation, options.pruneVolumes);
     return {
       stack: spec.stack,
       baseGeneration: loop?.state.record?.current ?? 0,
       ...(before === undefined ? {} : { before }),
       after: generation,
-      plan: this.#plan(loop, generation, options.pruneVolumes),
+      plan: { ...planned, refusals: [...planned.refusals, ...unfit.map((kind) => refusalOf(kind, spec))] },
       missingImages,
     };
   }
@@ -62,6 +65,7 @@ export class StackFace implements Stacks {
     const loop = this.#reconciler.find(stack);
     // What can be refused at once is refused before anything long begins.
     this.#checkBase(loop, stack, options);
+    await this.#reconciler.shared.engines.admit(kindsOf(submission.spec));
     const preview = await this.preview(submission, options, call);
     refuse(preview.plan, stack);
     return await this.#reconciler.parts.operations.begin("stack.apply", stack, (work) =>
@@ -120,6 +124,7 @@ export class StackFace implements Stacks {
         hint: `see: croft history ${stack}`,
       });
     }
+    await this.#reconciler.shared.engines.admit(kindsOf(record.generation.spec));
     refuse(this.#plan(loop, record.generation, false), stack);
     return await this.#reconciler.parts.operations.begin("stack.rollback", stack, (work) =>
       this.#watching(loop, work, async () => {
@@ -175,7 +180,8 @@ export class StackFace implements Stacks {
     const users = new Map<Digest, Set<string>>();
     for (const loop of this.#reconciler.loops()) {
       for (const record of await loop.state.generations(call)) {
-        for (const digest of Object.values(record.generation.images)) {
+        const { images, diskImages = {} } = record.generation;
+        for (const digest of [...Object.values(images), ...Object.values(diskImages)]) {
           const names = users.get(digest) ?? new Set<string>();
           users.set(digest, names.add(loop.state.name));
         }
@@ -296,11 +302,11 @@ export class StackFace implements Stacks {
     if (current?.digest === digest && (record?.status === "live" || record?.status === "applying")) {
       const { number } = current;
       const planned = this.#plan(loop, generation, options.pruneVolumes);
-      const isWell = planned.steps.length === 0 && record.stopped.length === 0;
+      const isWell = planned.steps.length === 0 && record.stopped.length === 0 && !record.suspended?.length;
       if (isWell && options.pruneVolumes === record.pruneVolumes) return number;
       // Not all is as this generation says: its gate opens again, so that whoever waits hears how it ends.
       const { pruneVolumes } = options;
-      await state.change((known) => ({ ...known, pruneVolumes, stopped: [], status: "applying" }), call);
+      await state.change((known) => ({ ...known, pruneVolumes, stopped: [], suspended: [], status: "applying" }), call);
       if (record.status === "live") loop.beginGate();
       loop.wake();
       return number;
@@ -344,6 +350,7 @@ export class StackFace implements Stacks {
         current: number,
         status: "applying",
         stopped: [],
+        suspended: [],
         protectedVolumes: protectedBy(spec, kept.protectedVolumes),
         updatedMs: call.clock.nowMs(),
       };
@@ -483,6 +490,16 @@ function refuse({ refusals }: Plan, stack: string): void {
   });
 }
 
+function kindsOf(spec: StackSpec): ReadonlySet<InstanceKind> {
+  return new Set(Object.values(spec.instances).map(({ kind }) => kind));
+}
+
+/** Why the sections of a kind cannot be, as a plan tells it. */
+function refusalOf({ kind, why, hint }: Unfit, spec: StackSpec): Plan["refusals"][number] {
+  const names = Object.entries(spec.instances).flatMap(([name, section]) => (section.kind === kind ? [name] : []));
+  return { subject: `${kind} ${names.join(", ")}`, why, hint };
+}
+
 /** Ports of this stack that another stack publishes. */
 function portClashes(spec: StackSpec, reconciler: Reconciler): Plan["refusals"] {
   return Object.entries(spec.instances).flatMap(([name, section]) =>
@@ -491,7 +508,7 @@ function portClashes(spec: StackSpec, reconciler: Reconciler): Plan["refusals"] 
       if (holder === undefined) return [];
       return [
         {
-          subject: `container ${displayName({ name, ordinal: 1, section })}`,
+          subject: `${section.kind} ${displayName({ name, ordinal: 1, section })}`,
           why: `port ${port.hostPort}/${port.protocol} is published by ${holder}`,
           hint: `publish another port, or take ${holder} down first`,
         },

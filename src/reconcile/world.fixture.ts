@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { backgroundCall, type Call, type Clock } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { isDigest, sha256, type Digest, type InstanceId } from "../base/id.ts";
@@ -6,6 +8,7 @@ import { settled, TestClock } from "../base/test-clock.ts";
 import type { Event } from "../event/contract.ts";
 import { MemoryEventBus } from "../event/memory/event-bus.ts";
 import type { Image, Images } from "../image/contract.ts";
+import { TarMachineFiles } from "../image/machine/machine-files.ts";
 import { MemoryEngine, MemoryWorld, type Imitated } from "../instance/memory/engine.ts";
 import { MemoryHost, MemoryNetwork } from "../network/memory/network.ts";
 import type { Operation } from "../operation/contract.ts";
@@ -17,7 +20,9 @@ import type { HealthSection, InstanceSection, StackSpec } from "../stack/model.t
 import { MemoryPool } from "../storage/memory/pool.ts";
 import { MemoryStore } from "../store/memory/store.ts";
 import type { ApplyOptions, InstanceView, RunRequest, Submission } from "./contract.ts";
+import { FakeDiskImages } from "./disk-images.fixture.ts";
 import { InstanceFace } from "./instances.ts";
+import { MachineFace } from "./machines.ts";
 import type { Parts, SubmittedFiles } from "./parts.ts";
 import { Reconciler } from "./reconciler.ts";
 import { StackFace } from "./stacks.ts";
@@ -121,6 +126,7 @@ export class Daemon {
   readonly reconciler: Reconciler;
   readonly stacks: StackFace;
   readonly instances: InstanceFace;
+  readonly machines: MachineFace;
   readonly operations: StoredOperations;
   readonly #tap: Tap;
 
@@ -131,6 +137,7 @@ export class Daemon {
     this.reconciler = new Reconciler(parts);
     this.stacks = new StackFace(this.reconciler);
     this.instances = new InstanceFace(this.reconciler);
+    this.machines = new MachineFace(this.reconciler, this.instances);
     tap.onCrash = () => this.reconciler.stop();
   }
 
@@ -153,6 +160,8 @@ export class Daemon {
       ]),
       network: tap.around(new MemoryNetwork(world.host), ["converge", "remove", "attach", "detach", "publish", "list"]),
       images: new FakeImages(world),
+      diskImages: new FakeDiskImages(),
+      machineFiles: new TarMachineFiles(join(tmpdir(), "croft-world")),
       files,
       secrets: world.secrets,
       store: tap.around(world.store, ["put", "remove", "list", "get"], true),

@@ -29,3 +29,20 @@ export const healthDefaults: Omit<HealthSection, "check"> = {
   retries: 3,
   startPeriodMs: 0,
 };
+
+const { pids: _, ...withoutPids } = instanceDefaults;
+
+/** What a full machine is when it says nothing but its disk. One that shuts itself down has ended well. */
+export const machineDefaults = {
+  ...withoutPids,
+  kind: "vm",
+  firmware: "bios",
+  tpm: false,
+  hugepages: false,
+  balloon: true,
+  cpus: 1,
+  memoryBytes: 2 ** 30,
+  restart: "on-failure",
+  stopGraceMs: 60_000,
+  update: { order: "stop-first", healthyWithinMs: 300_000 },
+} as const satisfies Partial<InstanceSection>;

@@ -18,8 +18,14 @@ export interface Field {
 /** Which member of the model the field ends in, and what changing it on a running instance costs. */
 export interface InstanceField extends Field {
   readonly member: keyof InstanceSection;
-  readonly change: "hot" | "recreate";
+  readonly change: FieldChange;
 }
+
+/**
+ * `hot`: in place. `live`: in place where the guest and its engine can, as the engine tells; else by a restart. `restart`:
+ * stopped, prepared anew and started again, with all it holds. `recreate`: replaced by another instance.
+ */
+export type FieldChange = "hot" | "live" | "restart" | "recreate";
 
 export const topFields = {
   $schema: {
@@ -364,18 +370,3 @@ export const instanceFields = {
     change: "hot",
   },
 } as const satisfies Record<string, InstanceField>;
-
-/** Members that no field of the language sets; they come from `croft run`. */
-const fixedMembers = ["kind", "terminal", "stdin"] as const satisfies readonly (keyof InstanceSection)[];
-
-const rows: readonly InstanceField[] = Object.values(instanceFields);
-
-/** Members of a section that change on a running instance, in the order of the reference. */
-export const hotMembers: readonly (keyof InstanceSection)[] = membersThatChange("hot");
-
-/** Members whose change makes another instance: they, with what they pin, are the hash in the instance's id. */
-export const recreateMembers: readonly (keyof InstanceSection)[] = [...fixedMembers, ...membersThatChange("recreate")];
-
-function membersThatChange(change: InstanceField["change"]): readonly (keyof InstanceSection)[] {
-  return [...new Set(rows.filter((row) => row.change === change).map((row) => row.member))];
-}

@@ -49,9 +49,12 @@ export interface ImageSection {
 /** What an instance runs as: each kind has an engine of its own. */
 export type InstanceKind = "container" | "microvm" | "vm";
 
-export interface InstanceSection {
+export interface InstanceSection extends Partial<GuestMembers>, Partial<MachineMembers> {
   readonly kind: InstanceKind;
-  /** As written: the name of an `[image.x]` of this stack, else a registry reference. */
+  /**
+   * As written: the name of an `[image.x]` of this stack, else a registry reference. Of a `vm`: the disk image or ISO it
+   * begins with, or `blank`.
+   */
   readonly image: string;
   readonly command?: readonly string[];
   readonly entrypoint?: readonly string[];
@@ -81,6 +84,58 @@ export interface InstanceSection {
   readonly log: { readonly maxBytes: number };
   readonly update: { readonly order: "start-first" | "stop-first"; readonly healthyWithinMs: number };
 }
+
+/** What only a `microvm` has: a program of an image with a kernel of its own. */
+export interface GuestMembers {
+  /** A kernel of the host, by absolute path; absent: the distribution's. */
+  readonly kernelPath: string;
+  /** Absent: it may be started from the memory of an earlier one. */
+  readonly warmStart: boolean;
+}
+
+/** What a `vm` has, always, and nothing else has. It runs what is on its disks, so nothing of an image's program is set. */
+export interface MachineMembers {
+  /** In boot order; names are unique. */
+  readonly disks: readonly DiskSection[];
+  readonly firmware: "bios" | "uefi" | "uefi-secure";
+  readonly tpm: boolean;
+  readonly cloudInit: CloudInitSection;
+  readonly sshKeys: readonly SshKeySection[];
+  /** Absent: the best this host has. */
+  readonly cpuModel?: string;
+  readonly topology?: { readonly sockets: number; readonly cores: number; readonly threads: number };
+  readonly hugepages: boolean;
+  readonly balloon: boolean;
+  readonly passthrough: { readonly pci: readonly string[]; readonly usb: readonly string[] };
+}
+
+export interface DiskSection {
+  /** `root` and `iso` for those of the field `disk`. */
+  readonly name: string;
+  /** What is on it at first. An `iso` lies in a CD-ROM drive and is never written to. */
+  readonly from:
+    | { readonly kind: "image"; readonly image: string }
+    | { readonly kind: "iso"; readonly image: string }
+    | { readonly kind: "blank" };
+  /** Absent: as large as the image. */
+  readonly sizeBytes?: number;
+}
+
+/** Where cloud-init's three files come from; what is absent is made from the instance's name, address and keys. */
+export type CloudInitSection =
+  | { readonly kind: "none" }
+  | {
+      readonly kind: "files";
+      readonly userData?: InjectedText;
+      readonly metaData?: InjectedText;
+      readonly networkConfig?: InjectedText;
+    };
+
+/** A file beside the stack file, or a secret. */
+export type InjectedText = { readonly path: string } | { readonly secret: string };
+
+/** A public key as OpenSSH writes it, or a file beside the stack file with such lines. */
+export type SshKeySection = { readonly key: string } | { readonly path: string };
 
 export type EnvValue = { readonly value: string } | { readonly secret: string };
 
@@ -122,6 +177,8 @@ export interface Generation {
   readonly spec: StackSpec;
   /** Image as written in an instance → the image's manifest digest. */
   readonly images: Readonly<Record<string, Digest>>;
+  /** Disk image or ISO as written in a disk → the digest of its content. Absent: no instance has disks. */
+  readonly diskImages?: Readonly<Record<string, Digest>>;
   /** Secret name → version. */
   readonly secrets: Readonly<Record<string, string>>;
   /** Path beside the stack file → digest of its content as the client sent it. */

@@ -178,6 +178,9 @@ from  = "scratch"
 files = { "/bin/busybox" = "./busybox", "/bin/sh" = "./busybox" }
 `;
 
+/** No command of a test takes this long: it hangs, and the test says which one. */
+const commandLimitMs = 300_000;
+
 function finished(
   program: string,
   args: readonly string[],
@@ -187,10 +190,17 @@ function finished(
     const child = spawn(program, args, { cwd: options.cwd, env: options.env, stdio: ["pipe", "pipe", "pipe"] });
     let stdout = "";
     let stderr = "";
+    const limit = setTimeout(() => {
+      child.kill("SIGKILL");
+      reject(new Error(`${program} ${args.join(" ")} did not end within ${commandLimitMs} ms:\n${stdout}${stderr}`));
+    }, commandLimitMs);
     child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
     child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
     child.once("error", reject);
-    child.once("close", (code, signal) => resolve({ code: code ?? (signal === null ? 1 : 128), stdout, stderr }));
+    child.once("close", (code, signal) => {
+      clearTimeout(limit);
+      resolve({ code: code ?? (signal === null ? 1 : 128), stdout, stderr });
+    });
     child.stdin.on("error", () => {});
     child.stdin.end(options.input ?? "");
   });

@@ -1,5 +1,5 @@
 import { ScalarType, type DescField, type DescMessage } from "@bufbuild/protobuf";
-import { isByteStream, type Binding } from "../rest/binding.ts";
+import { isByteStream, isIntroduced, type Binding } from "../rest/binding.ts";
 import { reachable, shortName, type Model } from "./model.ts";
 
 const callTypes = `export interface CallOptions {
@@ -62,6 +62,10 @@ function signature(binding: Binding): string {
     case "server_streaming":
       return `(request${optional}: ${request}, options?: CallOptions): AsyncIterable<${answer}>`;
     case "client_streaming":
+      if (isIntroduced(method)) {
+        const introduction = `Omit<${method.input.name}, "chunk">`;
+        return `(request: ${introduction}, chunks: AsyncIterable<Uint8Array>, options?: CallOptions): Promise<${answer}>`;
+      }
       return `(requests: AsyncIterable<${request}>, options?: CallOptions): Promise<${answer}>`;
     case "bidi_streaming":
       return `(options?: CallOptions): Duplex<${request}, ${answer}>`;
@@ -91,6 +95,7 @@ function route(binding: Binding): string {
   });
   const parts = [`kind: "${method.methodKind}"`, `verb: "${verb}"`, `path: "${jsonTemplate}"`, `body: ${body}`];
   if (bytes) parts.push("bytes: true");
+  if (isIntroduced(method)) parts.push("introduced: true");
   return `{ ${parts.join(", ")} }`;
 }
 

@@ -1,5 +1,5 @@
 import { ScalarType, type DescField, type DescMessage } from "@bufbuild/protobuf";
-import { isByteStream, type Binding } from "../rest/binding.ts";
+import { isByteStream, isIntroduced, type Binding } from "../rest/binding.ts";
 import { shortName, type Model, type ServiceModel } from "./model.ts";
 
 type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
@@ -77,6 +77,8 @@ function operation(binding: Binding, { service, noun }: ServiceModel, model: Mod
   const parameters = [
     ...[...inPath].map((name) => parameter(fieldNamed(binding, name), "path")),
     ...(body ? [] : others.map((field) => parameter(field, "query"))),
+    // Beside plain bytes.
+    ...(isIntroduced(method) ? others.slice(1).map((field) => parameter(field, "query")) : []),
   ];
   return {
     operationId: `${noun}.${shortName(method, service)}`,

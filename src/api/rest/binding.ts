@@ -65,7 +65,7 @@ function pattern(rule: HttpRule, method: DescMethod): { verb: Verb; template: st
 
 /**
  * True when a stream of this message may travel as plain bytes (`application/octet-stream`) instead of as lines of
- * JSON: it has one field, and that is bytes.
+ * JSON: it is a chunk of bytes and nothing more. What a client sends may be introduced by more, see `isIntroduced`.
  */
 export function isByteStream(method: DescMethod, side: "input" | "output"): boolean {
   const streams =
@@ -73,5 +73,10 @@ export function isByteStream(method: DescMethod, side: "input" | "output"): bool
       ? false
       : method.methodKind === (side === "input" ? "client_streaming" : "server_streaming");
   const fields = method[side].fields;
-  return streams && fields.length === 1 && fields[0]?.localName === "chunk";
+  return streams && fields[0]?.localName === "chunk" && (fields.length === 1 || side === "input");
+}
+
+/** True when the first message of a client's byte stream says what the bytes are: by REST, as query parameters. */
+export function isIntroduced(method: DescMethod): boolean {
+  return isByteStream(method, "input") && method.input.fields.length > 1;
 }

@@ -39,9 +39,18 @@ async function readText(request: Readable): Promise<string> {
   return Buffer.concat(chunks).toString("utf8");
 }
 
-/** The messages of a client's stream: lines of JSON, or plain bytes where the message is nothing but a chunk. */
-export async function* readMessages(request: Readable, method: DescMethod, plain: boolean): AsyncGenerator<Message> {
+/**
+ * The messages of a client's stream: lines of JSON, or plain bytes where the message is a chunk, after the message that
+ * introduces them.
+ */
+export async function* readMessages(
+  request: Readable,
+  method: DescMethod,
+  plain: boolean,
+  first?: Message,
+): AsyncGenerator<Message> {
   if (plain) {
+    if (first !== undefined) yield first;
     for await (const chunk of bytes(request)) yield create(method.input, { chunk });
     return;
   }

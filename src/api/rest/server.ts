@@ -4,7 +4,7 @@ import { Fault } from "../../base/fault.ts";
 import type { Dispatcher } from "../dispatch.ts";
 import type { ApiCall, ClientStreamHandler, DuplexHandler, ServerStreamHandler, UnaryHandler } from "../handler.ts";
 import { sendAll, sendFault, type Answer, type Request } from "./answer.ts";
-import { isByteStream, type Binding } from "./binding.ts";
+import { isByteStream, isIntroduced, type Binding } from "./binding.ts";
 import { readBody, readMessages } from "./body.ts";
 import { Kept } from "./kept.ts";
 import { decode, encode, parseJson, queryToJson } from "./message.ts";
@@ -130,7 +130,9 @@ export class RestServer {
         return await streamed((this.#dispatcher.handler(method) as ServerStreamHandler)(message, call));
       }
       case "client_streaming": {
-        const messages = readMessages(request, method, plainInput);
+        const isTold = plainInput && isIntroduced(method);
+        const first = isTold ? decode(method.input, queryToJson(method.input, query), path) : undefined;
+        const messages = readMessages(request, method, plainInput, first);
         const result = await (this.#dispatcher.handler(method) as ClientStreamHandler)(messages, call);
         return sendAll(answer, 200, jsonHead, encode(method.output, result));
       }

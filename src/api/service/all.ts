@@ -4,6 +4,8 @@ import { eventService } from "./event.ts";
 import { hostService } from "./host.ts";
 import { imageService } from "./image.ts";
 import { instanceService } from "./instance.ts";
+import { libraryService } from "./library.ts";
+import { machineService } from "./machine.ts";
 import { networkService } from "./network.ts";
 import { operationService } from "./operation.ts";
 import { poolService } from "./pool.ts";
@@ -18,6 +20,8 @@ export function services(needs: Needs): readonly Served[] {
     hostService(needs),
     imageService(needs),
     instanceService(needs),
+    libraryService(needs),
+    machineService(needs),
     networkService(needs),
     operationService(needs),
     poolService(needs),

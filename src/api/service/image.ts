@@ -8,11 +8,12 @@ import type { Image } from "../../image/contract.ts";
 import { serve, type Served } from "../handler.ts";
 import type { Needs } from "../need.ts";
 import { operationMessage } from "./operation.ts";
+import { required } from "./required.ts";
 import { readSubmission } from "./submission.ts";
 
-type ImageNeeds = Pick<Needs, "images" | "cloud" | "operations" | "registries" | "files">;
+type ImageNeeds = Pick<Needs, "images" | "diskImages" | "cloud" | "operations" | "registries" | "files">;
 
-export function imageService({ images, cloud, operations, registries, files }: ImageNeeds): Served {
+export function imageService({ images, diskImages, cloud, operations, registries, files }: ImageNeeds): Served {
   const find = async (name: string, call: Call): Promise<Image> => {
     const image = isDigest(name) ? await images.get(name, call) : await images.find(name, call);
     if (image === undefined) {
@@ -84,8 +85,9 @@ export function imageService({ images, cloud, operations, registries, files }: I
       return {};
     },
     async collectImages(_, call) {
-      const inUse = await cloud.stacks.imagesInUse(call);
-      return await images.collect([...inUse.keys()], call);
+      const kept = [...(await cloud.stacks.imagesInUse(call)).keys()];
+      const [programs, disks] = await Promise.all([images.collect(kept, call), diskImages.collect(kept, call)]);
+      return { images: programs.images + disks.images, freedBytes: programs.freedBytes + disks.freedBytes };
     },
     async loginRegistry({ registry, username, password }, call) {
       required(username, "username");
@@ -125,8 +127,4 @@ function toMessage(
 /** A stream of messages as the stream of bytes that it carries. */
 export async function* chunksOf(requests: AsyncIterable<{ readonly chunk: Uint8Array }>): AsyncGenerator<Uint8Array> {
   for await (const { chunk } of requests) if (chunk.length > 0) yield chunk;
-}
-
-function required(value: string, field: string): void {
-  if (value === "") throw new Fault("invalid", `${field} is missing`);
 }

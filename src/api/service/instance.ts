@@ -47,6 +47,9 @@ export function instanceService({ cloud: { instances } }: Pick<Needs, "cloud">):
       async unpauseInstance({ instance }, call) {
         return instanceMessage(await instances.unpause(instances.find(instance).id, call));
       },
+      async suspendInstance({ instance }, call) {
+        return instanceMessage(await instances.suspend(instances.find(instance).id, call));
+      },
       async removeInstance({ instance, force }, call) {
         await instances.remove(instances.find(instance).id, force, call);
         return {};

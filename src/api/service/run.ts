@@ -5,7 +5,7 @@ import { Wake } from "../../base/wake.ts";
 import type { RunInstanceRequest, RunInstanceResponseSchema, RunStart } from "../../gen/croft/v1/instance_pb.ts";
 import type { Instances, Run, RunRequest } from "../../reconcile/contract.ts";
 import { runStack } from "../../reconcile/instances.ts";
-import { defaultNetwork, type InstanceSection } from "../../stack/model.ts";
+import { defaultNetwork, type InstanceKind, type InstanceSection } from "../../stack/model.ts";
 import type { ApiCall } from "../handler.ts";
 import { progressMessage } from "./operation.ts";
 import { converse, readStart } from "./session.ts";
@@ -26,7 +26,8 @@ export async function* runInstance(
   yield { message: { case: "started", value: instanceMessage(instance) } };
   if (session === undefined) return;
   if (start.terminal !== undefined) await session.resize(start.terminal.columns, start.terminal.rows);
-  yield* converse(session, spoken, { input: start.interactive }, call);
+  // A console takes what is typed whether or not somebody said so.
+  yield* converse(session, spoken, { input: start.interactive || instance.section.kind === "vm" }, call);
 }
 
 /** Answers with progress until `work` is done. A line that changes faster than it is sent is sent as it was last. */
@@ -63,13 +64,14 @@ async function* withProgress(work: (call: ApiCall) => Promise<Run>, call: ApiCal
  * is refused in the same words.
  */
 async function readRequest(start: RunStart, author: string): Promise<RunRequest> {
-  if (start.as !== "" && start.as !== "container") {
-    throw new Fault("unsupported", `this release cannot run a ${start.as}`, { hint: "leave --as out for a container" });
+  const as = start.as === "" ? "container" : start.as;
+  if (as !== "container" && as !== "microvm" && as !== "vm") {
+    throw new Fault("unsupported", `this release cannot run a ${as}`, { hint: "write container, microvm or vm" });
   }
   if (start.pull !== "" && start.pull !== "missing" && start.pull !== "always" && start.pull !== "never") {
     throw new Fault("invalid", `pull cannot be ${start.pull}`, { hint: "write missing, always or never" });
   }
-  const section = await readSection(start);
+  const section = await readSection(start, as);
   return {
     section,
     pull: start.pull === "" ? "missing" : start.pull,
@@ -80,12 +82,12 @@ async function readRequest(start: RunStart, author: string): Promise<RunRequest>
   };
 }
 
-async function readSection(start: RunStart): Promise<InstanceSection> {
+async function readSection(start: RunStart, as: InstanceKind): Promise<InstanceSection> {
   const name = start.name === "" ? "run" : start.name;
   const { checkStack } = await import("../../stack/check/check.ts");
   const { spec, problems } = checkStack({
     path: "run",
-    text: JSON.stringify(document(name, start)),
+    text: JSON.stringify(as === "vm" ? machineDocument(name, start) : programDocument(name, as, start)),
     folder: "/",
     format: "json",
   });
@@ -98,16 +100,19 @@ async function readSection(start: RunStart): Promise<InstanceSection> {
     ...section,
     // Networks of other stacks are named here, which a stack file cannot.
     networks: start.networks.length > 0 ? start.networks : [`${runStack}/${defaultNetwork}`],
-    terminal: start.terminal !== undefined,
-    stdin: start.interactive,
+    terminal: as !== "vm" && start.terminal !== undefined,
+    stdin: as !== "vm" && start.interactive,
   };
 }
 
 /** The stack file that says the same. Zero and empty mean that the client left it out. */
-function document(name: string, start: RunStart): object {
+function programDocument(name: string, as: InstanceKind, start: RunStart): object {
+  if (start.diskSize !== "" || start.firmware !== "" || start.sshKeys.length > 0) {
+    throw new Fault("invalid", `a ${as} has no disks, firmware or ssh keys`, { hint: "run a vm: --as vm" });
+  }
   const volumes = start.volumes.map(readVolume);
   const named = volumes.filter(({ source }) => !source.startsWith("/"));
-  const container = {
+  const section = {
     image: start.image,
     env: start.env,
     labels: start.labels,
@@ -131,8 +136,40 @@ function document(name: string, start: RunStart): object {
   return {
     stack: name,
     volume: Object.fromEntries(named.map(({ source }) => [source, {}])),
-    container: { [name]: container },
+    [as]: { [name]: section },
   };
+}
+
+/** As written, so that what means nothing for a machine is refused by the language, by name. */
+function machineDocument(name: string, start: RunStart): object {
+  const { image, diskSize, entrypoint, command, user, workdir, env, labels, publish, tmpfs, volumes } = start;
+  const section = {
+    disk: diskSize === "" ? image : { image, size: diskSize },
+    restart: start.restart === "" ? "never" : start.restart,
+    ...some({ labels, env }, (value) => Object.keys(value).length > 0),
+    ...some({ publish, tmpfs, volumes, entrypoint, command, "ssh-keys": start.sshKeys }, (value) => value.length > 0),
+    ...some(
+      {
+        user,
+        workdir,
+        hostname: start.hostname,
+        memory: start.memory,
+        firmware: start.firmware,
+        "stop-signal": start.stopSignal,
+        "stop-grace": start.stopGrace,
+      },
+      (value) => value !== "",
+    ),
+    ...(start.cpus !== "" && { cpus: readCpus(start.cpus) }),
+    ...(start.pids !== 0 && { pids: start.pids }),
+    ...(start.readOnly && { "read-only": true }),
+    ...(start.capAdd.length + start.capDrop.length > 0 && { capabilities: {} }),
+  };
+  return { stack: name, vm: { [name]: section } };
+}
+
+function some<Value>(values: Readonly<Record<string, Value>>, isSaid: (value: Value) => boolean): object {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => isSaid(value)));
 }
 
 /** `name:/path`, `/host/path:/path`, either with `:ro`. */

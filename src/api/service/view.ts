@@ -30,6 +30,12 @@ export function instanceMessage(view: InstanceView): MessageInitShape<typeof Ins
     env: Object.fromEntries(Object.entries(section.env).map(([name, value]) => [name, shownValue(value)])),
     restartPolicy: section.restart,
     engine: view.engine,
+    disks: (section.disks ?? []).map(({ name, from, sizeBytes }) => ({
+      name,
+      kind: from.kind,
+      image: from.kind === "blank" ? "" : from.image,
+      ...(sizeBytes !== undefined && { sizeBytes }),
+    })),
     ...(startedMs !== undefined && { started: timestampFromMs(startedMs) }),
     ...(exit !== undefined && {
       exitCode: exit.code,

@@ -22,6 +22,22 @@ const statusReasons: Readonly<Record<number, Reason>> = {
 /** A server or a connection that may do better the next time. */
 class Dropped extends Error {}
 
+/** For downloads that are not a registry's. */
+export interface HttpOptions {
+  /** The byte to begin with; those before it are there already. */
+  readonly from?: number;
+  /** Where a redirect may lead, as a check that throws. Default: where a registry may send us. */
+  readonly follow?: (location: string, from: URL, asked: URL) => URL;
+  /** Told how large the whole is, once a server says so. */
+  readonly onTotal?: (sizeBytes: number) => void;
+}
+
+type Following = HttpOptions & Required<Pick<HttpOptions, "follow">>;
+
+const registryOptions: Following = {
+  follow: (location, from, asked) => followable(location, from, asked, "redirect"),
+};
+
 /**
  * The bytes of a blob over HTTP. A connection that is lost in the middle goes on where it stopped, by a range request, or by
  * skipping what is there already if the server does not know ranges.
@@ -29,13 +45,17 @@ class Dropped extends Error {}
  * @throws Fault `unavailable` after five attempts in a row that brought nothing, or by the status: `unauthenticated`,
  *   `forbidden`, `not-found`, otherwise `failed`.
  */
-export async function* openHttpBlob(source: HttpSource, call: Call): AsyncGenerator<Uint8Array> {
-  let received = 0;
+export async function* openHttpBlob(
+  source: HttpSource,
+  call: Call,
+  options: HttpOptions = {},
+): AsyncGenerator<Uint8Array> {
+  let received = options.from ?? 0;
   let barren = 0;
   for (;;) {
     const before = received;
     try {
-      for await (const chunk of receiveFrom(source, received, call)) {
+      for await (const chunk of receiveFrom(source, received, { ...registryOptions, ...options }, call)) {
         received += chunk.length;
         yield chunk;
       }
@@ -47,7 +67,7 @@ export async function* openHttpBlob(source: HttpSource, call: Call): AsyncGenera
       if (barren === maxBarrenAttempts) {
         throw new Fault("unavailable", `download ${source.url}: ${thrown.message}, ${barren} times in a row`, {
           cause: thrown,
-          hint: "see whether the registry can be reached from this machine, and try again",
+          hint: "see whether that server can be reached from this machine, and try again",
         });
       }
       await call.clock.sleep(firstPauseMs * 2 ** barren, call.signal);
@@ -56,17 +76,24 @@ export async function* openHttpBlob(source: HttpSource, call: Call): AsyncGenera
 }
 
 /** What one connection brings, from byte `from` on. */
-async function* receiveFrom(source: HttpSource, from: number, call: Call): AsyncGenerator<Uint8Array> {
+async function* receiveFrom(
+  source: HttpSource,
+  from: number,
+  options: Following,
+  call: Call,
+): AsyncGenerator<Uint8Array> {
   const headers: Record<string, string> = { "accept-encoding": "identity", ...(await source.headers()) };
   if (from > 0) headers["range"] = `bytes=${from}-`;
   const asked = new URL(source.url);
-  const response = await respond(asked, asked, headers, call, maxRedirects);
+  const response = await respond(asked, asked, headers, options, call, maxRedirects);
   let toSkip = skippedBytes(response, source.url, from);
+  const rest = Number(response.headers["content-length"]);
+  if (Number.isSafeInteger(rest)) options.onTotal?.(rest + from - toSkip);
   try {
     for await (const chunk of response as AsyncIterable<Buffer>) {
-      const rest = toSkip === 0 ? chunk : chunk.subarray(toSkip);
-      toSkip -= chunk.length - rest.length;
-      if (rest.length > 0) yield rest;
+      const fresh = toSkip === 0 ? chunk : chunk.subarray(toSkip);
+      toSkip -= chunk.length - fresh.length;
+      if (fresh.length > 0) yield fresh;
     }
   } catch (thrown) {
     throw dropped(thrown);
@@ -91,6 +118,7 @@ async function respond(
   asked: URL,
   url: URL,
   headers: Readonly<Record<string, string>>,
+  options: Following,
   call: Call,
   redirects: number,
 ): Promise<IncomingMessage> {
@@ -101,11 +129,12 @@ async function respond(
   const { location } = response.headers;
   if (status >= 300 && status < 400 && location !== undefined) {
     if (redirects === 0) throw new Fault("failed", `download ${url.href}: redirected more than ${maxRedirects} times`);
-    const next = followable(location, url, asked, "redirect");
+    const next = options.follow(location, url, asked);
     return respond(
       asked,
       next,
       next.origin === url.origin ? headers : withoutCredentials(headers),
+      options,
       call,
       redirects - 1,
     );

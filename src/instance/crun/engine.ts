@@ -38,6 +38,7 @@ import { describeProcesses, parseNetDev } from "../monitor/process-list.ts";
 import { launchRecord, type LaunchRecord, namesIn, readText, writeRecord } from "../monitor/record.ts";
 import { type Runtime, type RuntimeName, runtimes } from "../monitor/runtime.ts";
 import { SeccompCache } from "./seccomp-cache.ts";
+import { shielded } from "../monitor/shield.ts";
 import { sendSignal, signalNumber } from "../monitor/signal.ts";
 import { Gate, Turns } from "../monitor/turn.ts";
 import { watchInstances } from "../monitor/watch.ts";
@@ -225,12 +226,14 @@ export class ContainerEngine implements Engine {
       throw new Fault("precondition", `start ${id}: it was not created`, { hint: "create it first" });
     }
     const { cgroups, facts } = this.#on();
+    cgroups.announceMove();
     if (seen.hasRun) await clearRun(paths, cgroups, call);
     const { launch } = seen.record;
     const config = this.#seccomp.prepared(await prepare(launch, paths, facts), this.#runtime);
     rotateLog(paths.logDir, launch.log.maxBytes);
     try {
-      const loaded = await this.#gate.pass(() => load(id, launch, config, this.#runtime, this.#layout, call));
+      const runtime = await shielded(this.#runtime, this.#layout);
+      const loaded = await this.#gate.pass(() => load(id, launch, config, runtime, this.#layout, call));
       // After the runtime: it moved the container into all groups, so the kernel does this one without waiting.
       cgroups.adopt(this.#layout.monitorCgroup, loaded.monitor.pid);
       keepLog(paths.logDir);
@@ -309,7 +312,7 @@ export class ContainerEngine implements Engine {
   #placeOf(id: InstanceId): Parameters<typeof execIn>[0] {
     const { main, record, monitor } = this.#runningOf(id, "run a program in");
     const runtime = runtimes[monitor?.runtime ?? this.name];
-    return { id, main, launch: record.launch, runtime, layout: this.#layout };
+    return { id, main, launch: record.launch, runtime, layout: this.#layout, cgroups: this.#on().cgroups };
   }
 
   /** `precondition` when it is not running. */

@@ -6,6 +6,7 @@ import type { Call } from "../../base/call.ts";
 import { Fault, isFault } from "../../base/fault.ts";
 import type { InstanceId } from "../../base/id.ts";
 import { openBeneath, resolveBeneath } from "../../host/beneath.ts";
+import type { Cgroups } from "../../host/cgroup.ts";
 import { hostFault } from "../../host/errno.ts";
 import { O_PATH } from "../../host/kernel.ts";
 import { identifyProcess, type ProcessIdentity } from "../../host/proc.ts";
@@ -20,6 +21,7 @@ import { lookUpUser } from "./prepare.ts";
 import { openPty, setTerminalSize } from "./pty.ts";
 import { readRecord, readText, writeRecord } from "../monitor/record.ts";
 import type { Runtime } from "../monitor/runtime.ts";
+import { shielded } from "../monitor/shield.ts";
 import { sendSignal, signalNumber } from "../monitor/signal.ts";
 
 /** Where a program is started: a running instance. */
@@ -29,12 +31,14 @@ export interface ExecPlace {
   readonly launch: ProgramLaunch;
   readonly runtime: Runtime;
   readonly layout: Layout;
+  readonly cgroups: Cgroups;
 }
 
 /** Longer than a timer can count; an exec ends when its program does, or its caller goes. */
 const noTimeoutMs = 2 ** 31 - 1;
 
 export async function execIn(place: ExecPlace, spec: ExecSpec, call: Call): Promise<Session> {
+  place.cgroups.announceMove();
   const paths = place.layout.of(place.id);
   const config = readRecord(paths.configFile) as OciConfig | undefined;
   if (config === undefined) throw new Fault("precondition", `exec in ${place.id}: it is not running`);
@@ -42,9 +46,10 @@ export async function execIn(place: ExecPlace, spec: ExecSpec, call: Call): Prom
   const files = new ExecFiles(paths);
   // Environment and arguments go by a file that only we can read: a command line is open to everybody.
   writeRecord(files.specFile, program);
+  const runtime = await shielded(place.runtime, place.layout);
   const argv = [
-    place.runtime.program,
-    ...place.runtime.globalArgs(place.layout),
+    runtime.program,
+    ...runtime.globalArgs(place.layout),
     "exec",
     "--process",
     files.specFile,
@@ -54,8 +59,8 @@ export async function execIn(place: ExecPlace, spec: ExecSpec, call: Call): Prom
   ];
   try {
     return spec.terminal === undefined
-      ? pipes(argv, files, spec.stdin, call)
-      : await terminal(argv, files, spec.terminal, call);
+      ? pipes(argv, runtime.env, files, spec.stdin, call)
+      : await terminal(argv, runtime.env, files, spec.terminal, call);
   } catch (error) {
     files.remove();
     throw error;
@@ -199,8 +204,8 @@ function exitCode(exit: Exit): number {
   return exit.signal === null ? (exit.code ?? 255) : 128 + signalNumber(exit.signal);
 }
 
-function pipes(argv: readonly string[], files: ExecFiles, stdin: boolean, call: Call): Session {
-  const child = stream(argv, { timeoutMs: noTimeoutMs, attempted: "exec" }, call);
+function pipes(argv: readonly string[], env: Runtime["env"], files: ExecFiles, stdin: boolean, call: Call): Session {
+  const child = stream(argv, { env: env ?? {}, timeoutMs: noTimeoutMs, attempted: "exec" }, call);
   const program = new ExecProcess(files, child.exited, call);
   if (!stdin) child.stdin.end();
   return {
@@ -222,11 +227,12 @@ function pipes(argv: readonly string[], files: ExecFiles, stdin: boolean, call: 
 
 async function terminal(
   argv: readonly string[],
+  env: Runtime["env"],
   files: ExecFiles,
   size: { readonly columns: number; readonly rows: number },
   call: Call,
 ): Promise<Session> {
-  const pty = await openPty(argv, size, call);
+  const pty = await openPty(argv, env ?? {}, size, call);
   const program = new ExecProcess(files, pty.exited, call);
   return {
     output: pty.output,

@@ -4,12 +4,14 @@ import { join } from "node:path";
 import { backgroundCall } from "../../base/call.ts";
 import { type Home, homeBeneath } from "../../base/home.ts";
 import type { InstanceId } from "../../base/id.ts";
-import { listMounts } from "../../host/mount.ts";
+import { listMounts, unmount } from "../../host/mount.ts";
 import { run } from "../../host/process.ts";
 import type { ProgramLaunch } from "../contract.ts";
 import type { Harness } from "../contract-suite.ts";
 import { findHierarchies, openCgroups } from "../../host/cgroup.ts";
 import { ContainerEngine } from "./engine.ts";
+import { layoutOf } from "../monitor/layout.ts";
+import { shieldPath } from "../monitor/shield.ts";
 import type { RuntimeName } from "../monitor/runtime.ts";
 
 /** A home of its own, busybox roots and a network namespace: what a test of this driver needs, and the way to be rid of it. */
@@ -77,6 +79,7 @@ export class HostHarness implements Harness {
   async dispose(): Promise<void> {
     const call = backgroundCall();
     await run(["ip", "netns", "del", this.#netns], {}, call);
+    await unmount(shieldPath(layoutOf(this.home, "container")));
     const cgroups = openCgroups(findHierarchies());
     const left = cgroups.pids(`/${this.home.prefix}`);
     const mounts = listMounts(this.directory);

@@ -21,6 +21,7 @@ const unreadBytes = 256 * 1024;
 /** `unsupported` when the optional package for terminals is not there. Cancelling the call kills the program. */
 export async function openPty(
   argv: readonly string[],
+  env: Readonly<Record<string, string>>,
   size: { readonly columns: number; readonly rows: number },
   call: Call,
 ): Promise<Pty> {
@@ -31,7 +32,7 @@ export async function openPty(
     cols: size.columns,
     rows: size.rows,
     cwd: "/",
-    env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
+    env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", ...env },
     encoding: null,
   });
   // The runtime makes it raw too, but later: a key, or the end of input, that came before would be taken by this

@@ -72,6 +72,7 @@ export async function load(
       _OCI_SYNCPIPE: String(3 + descriptors.length),
       _OCI_STARTPIPE: String(4 + descriptors.length),
       LANG: "C",
+      ...runtime.env,
       // How a service manager hands over sockets: conmon and both runtimes pass these descriptors on, whatever they are.
       ...(descriptors.length === 0 ? {} : { LISTEN_FDS: String(descriptors.length), LISTEN_PID: String(process.pid) }),
     },

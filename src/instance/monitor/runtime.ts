@@ -9,6 +9,8 @@ export interface Runtime {
   readonly name: RuntimeName;
   /** Absolute, as conmon does not search for it. */
   readonly program: string;
+  /** What it needs in its environment. */
+  readonly env?: Readonly<Record<string, string>>;
   /** Arguments before the command: where the runtime keeps its records. */
   globalArgs(layout: Layout): readonly string[];
   /** Lets a created container's program begin. */

@@ -101,13 +101,19 @@ export class Qmp implements Disposable {
       }
       throwIfCancelled(call);
     } catch (error) {
-      if (call.signal.aborted) this.#post("job-cancel", { id });
+      if (call.signal.aborted) this.post("job-cancel", { id });
       throw error;
     }
     const jobs = (await this.execute("query-jobs", {}, call)) as readonly { id: string; error?: string }[];
     const job = jobs.find((known) => known.id === id);
     await this.execute("job-dismiss", { id }, call);
     if (job?.error !== undefined) throw qmpFault("GenericError", `${this.#what}: ${command}: ${job.error}`);
+  }
+
+  /** Without waiting for an answer, or for anything. */
+  post(command: string, args: object): void {
+    if (this.#ended !== undefined) return;
+    this.#socket.write(`${JSON.stringify({ execute: command, arguments: args, id: 0 })}\n`);
   }
 
   get isOpen(): boolean {
@@ -137,12 +143,6 @@ export class Qmp implements Disposable {
     } finally {
       this.#pending.delete(id);
     }
-  }
-
-  /** Without waiting for an answer, or for anything. */
-  #post(command: string, args: object): void {
-    if (this.#ended !== undefined) return;
-    this.#socket.write(`${JSON.stringify({ execute: command, arguments: args, id: 0 })}\n`);
   }
 
   async #orCancelled<Value>(work: Promise<Value>, call: Call): Promise<Value> {

@@ -7,6 +7,7 @@ import { checkAcross } from "./cross.ts";
 import { asName, readDocument } from "./document.ts";
 import type { Sections } from "./document.ts";
 import { parseEnvFile } from "./env-file.ts";
+import { machinesOf, programsOf } from "./instance.ts";
 import { lower } from "./lower.ts";
 import type { EnvFiles } from "./lower.ts";
 import { Report } from "./problem.ts";
@@ -77,9 +78,13 @@ function gatherNeeds(sections: Sections): Checked["needs"] {
     if (variable?.source === "env") env.add(variable.variable);
   }
   for (const image of sections.image.values()) for (const path of Object.values(image.files ?? {})) files.add(path);
-  for (const instance of sections.container.values()) {
-    for (const path of instance["env-file"] ?? []) files.add(path);
-    for (const { path } of Object.values(instance.files ?? {})) if (path !== undefined) files.add(path);
+  for (const { input } of programsOf(sections)) {
+    for (const path of input["env-file"] ?? []) files.add(path);
+    for (const { path } of Object.values(input.files ?? {})) if (path !== undefined) files.add(path);
+  }
+  for (const { input } of machinesOf(sections)) {
+    for (const key of input["ssh-keys"] ?? []) if ("path" in key) files.add(key.path);
+    for (const text of Object.values(input["cloud-init"] ?? {})) if ("path" in text) files.add(text.path);
   }
   return { files: [...files].toSorted(), env: [...env].toSorted() };
 }
@@ -87,10 +92,10 @@ function gatherNeeds(sections: Sections): Checked["needs"] {
 function readEnvFiles(report: Report, sections: Sections, files: StackSource["files"]): EnvFiles {
   const all = new Map<string, ReadonlyMap<string, string>>();
   if (files === undefined) return all;
-  for (const [name, instance] of sections.container) {
+  for (const { name, path: section, input } of programsOf(sections)) {
     const values = new Map<string, string>();
-    for (const path of instance["env-file"] ?? []) {
-      const at = ["container", name, "env-file"];
+    for (const path of input["env-file"] ?? []) {
+      const at = [...section, "env-file"];
       const bytes = files.get(path);
       if (bytes === undefined) {
         report.error(at, `there is no file "${path}" beside the stack file`, "make it, or correct the path");

@@ -3,7 +3,9 @@ import { defaultNetwork } from "../model.ts";
 import type { PublishSection } from "../model.ts";
 import { findCycle } from "./cycle.ts";
 import type { Sections } from "./document.ts";
+import { instancesOf, machinesOf, programsOf, type Written } from "./instance.ts";
 import { overlap, parseNetwork } from "./ipv4.ts";
+import { checkMachine } from "./machine.ts";
 import { checkMounts } from "./mount.ts";
 import type { Report } from "./problem.ts";
 import type { InstanceInput } from "./shape.ts";
@@ -13,11 +15,16 @@ import { checkSecretName, Usage } from "./usage.ts";
 /** Everything that is wrong, or odd, between fields and sections. Looks at what could be read, whatever else is wrong. */
 export function checkAcross(report: Report, sections: Sections): void {
   const used = new Usage();
-  for (const [name, instance] of sections.container) {
-    checkNames(report, sections, name, instance, used);
-    checkMounts(report, sections, name, instance, used);
-    checkNetworking(report, sections, name, instance);
-    checkRisks(report, name, instance);
+  for (const program of programsOf(sections)) {
+    checkImage(report, sections, program, used);
+    checkEnv(report, sections, program, used);
+    checkMounts(report, sections, program, used);
+    checkRisks(report, program);
+  }
+  for (const machine of machinesOf(sections)) checkMachine(report, sections, machine, used);
+  for (const instance of instancesOf(sections)) {
+    checkNetworks(report, sections, instance, used);
+    checkNetworking(report, sections, instance);
   }
   checkNeeds(report, sections);
   checkInstanceNames(report, sections);
@@ -28,22 +35,28 @@ export function checkAcross(report: Report, sections: Sections): void {
   if (!report.hasErrors) checkUnused(report, sections, used);
 }
 
-function checkNames(report: Report, sections: Sections, name: string, instance: InstanceInput, used: Usage): void {
-  const path = ["container", name] as const;
-  for (const [index, network] of (instance.networks ?? []).entries()) {
+function checkNetworks(report: Report, sections: Sections, { path, input }: Written, used: Usage): void {
+  const { networks } = input;
+  for (const [index, network] of (networks ?? []).entries()) {
     used.network.add(network);
     const at = [...path, "networks", index];
-    if (instance.networks?.indexOf(network) !== index) {
+    if (networks?.indexOf(network) !== index) {
       report.error(at, `the network "${network}" is named twice`, "remove one of the two");
     } else if (network !== defaultNetwork && !sections.network.has(network)) {
       report.error(at, `there is no network "${network}"`, networkHint(sections, network));
     }
   }
-  if (instance.networks === undefined) used.network.add(defaultNetwork);
-  for (const [variable, value] of Object.entries(instance.env ?? {})) {
+  if (networks === undefined) used.network.add(defaultNetwork);
+}
+
+function checkEnv(report: Report, sections: Sections, { path, input }: Written<InstanceInput>, used: Usage): void {
+  for (const [variable, value] of Object.entries(input.env ?? {})) {
     if ("secret" in value) checkSecretName(report, sections, [...path, "env", variable, "secret"], value.secret, used);
   }
-  const { image } = instance;
+}
+
+function checkImage(report: Report, sections: Sections, { path, input }: Written<InstanceInput>, used: Usage): void {
+  const { image } = input;
   if (image === undefined) return;
   used.image.add(image);
   const near = sections.image.has(image) || /[/:]/.test(image) ? undefined : closest(image, sections.image.keys());
@@ -63,8 +76,7 @@ function networkHint(sections: Sections, network: string): string {
   return near === undefined ? declare : `did you mean "${near}"? If not, ${declare}`;
 }
 
-function checkNetworking(report: Report, sections: Sections, name: string, instance: InstanceInput): void {
-  const path = ["container", name] as const;
+function checkNetworking(report: Report, sections: Sections, { path, input: instance }: Written): void {
   const networks = instance.networks ?? [defaultNetwork];
   if (networks.length === 0) {
     const check =
@@ -95,10 +107,10 @@ function checkNetworking(report: Report, sections: Sections, name: string, insta
   }
 }
 
-function checkRisks(report: Report, name: string, instance: InstanceInput): void {
-  const path = ["container", name] as const;
+function checkRisks(report: Report, { kind, path, input: instance }: Written<InstanceInput>): void {
   for (const [index, capability] of (instance.capabilities?.add ?? []).entries()) {
-    if (!["ALL", "SYS_ADMIN", "SYS_MODULE"].includes(capability)) continue;
+    // Beside a kernel of its own it is nobody's risk but the guest's.
+    if (kind !== "container" || !["ALL", "SYS_ADMIN", "SYS_MODULE"].includes(capability)) continue;
     report.warn(
       [...path, "capabilities", "add", index],
       `${capability} is nearly as much as being root on the host`,
@@ -115,75 +127,77 @@ function checkRisks(report: Report, name: string, instance: InstanceInput): void
 }
 
 function checkNeeds(report: Report, sections: Sections): void {
-  const names = [...sections.container.keys()];
+  const instances = new Map(instancesOf(sections).map((instance) => [instance.name, instance]));
   const edges = new Map<string, readonly string[]>();
-  for (const [name, { needs = [] }] of sections.container) {
+  for (const { name, path, kind, input } of instances.values()) {
+    const { needs = [] } = input;
     edges.set(
       name,
-      needs.filter((needed) => sections.container.has(needed)),
+      needs.filter((needed) => instances.has(needed)),
     );
     for (const [index, needed] of needs.entries()) {
-      if (!sections.container.has(needed)) {
-        report.error(
-          ["container", name, "needs", index],
-          `there is no container "${needed}"`,
-          suggest(
-            needed,
-            names.filter((other) => other !== name),
-            `declare it as [container.${needed}], or take it out`,
-          ),
-        );
+      const at = [...path, "needs", index];
+      if (!instances.has(needed)) {
+        const others = [...instances.keys()].filter((other) => other !== name);
+        const declare = `declare it as [${kind}.${needed}], or take it out`;
+        report.error(at, `there is no instance "${needed}"`, suggest(needed, others, declare));
       } else if (needs.indexOf(needed) !== index) {
-        report.error(["container", name, "needs", index], `"${needed}" is named twice`, "remove one of the two");
+        report.error(at, `"${needed}" is named twice`, "remove one of the two");
       }
     }
   }
   for (const cycle of findCycle(edges)) {
     report.error(
-      ["container", cycle[0] ?? "", "needs"],
+      [...(instances.get(cycle[0] ?? "")?.path ?? []), "needs"],
       `these need each other, so none could start first: ${cycle.join(" → ")}`,
       "take one of these out of needs; a program can also wait for another by itself",
     );
   }
 }
 
-/** Replicas are reached as `web-1`, `web-2`: another section must not have that very name. */
+/**
+ * Sections of all kinds share one space of names, in which others find them. Replicas are reached as `web-1`, `web-2`:
+ * another section must not have that very name.
+ */
 function checkInstanceNames(report: Report, sections: Sections): void {
-  for (const name of sections.container.keys()) {
+  const first = new Map<string, Written>();
+  for (const instance of instancesOf(sections)) {
+    const { name, kind, path } = instance;
+    const same = first.get(name);
+    if (same === undefined) first.set(name, instance);
+    else report.error(path, `"${name}" is a ${same.kind} already`, `give the ${kind} another name`, "key");
+  }
+  for (const { name, path } of first.values()) {
     const match = /^(.+)-([1-9][0-9]*)$/.exec(name);
     const [, base = "", ordinal = ""] = match ?? [];
-    const other = sections.container.get(base);
-    if (other === undefined || Number(ordinal) > (other.replicas ?? 1)) continue;
-    report.error(
-      ["container", name],
-      `"${name}" is already the name of a replica of "${base}"`,
-      "choose another name",
-      "key",
-    );
+    const other = first.get(base);
+    if (other === undefined || Number(ordinal) > (other.input.replicas ?? 1)) continue;
+    report.error(path, `"${name}" is already the name of a replica of "${base}"`, "choose another name", "key");
   }
 }
 
 interface Claim {
   readonly port: PublishSection;
-  readonly holder: string;
+  readonly holder: Written;
 }
 
 function checkPorts(report: Report, sections: Sections): void {
   const claims = new Map<string, Claim[]>();
-  for (const [name, { publish = [] }] of sections.container) {
-    for (const [index, port] of publish.entries()) {
+  for (const instance of instancesOf(sections)) {
+    for (const [index, port] of (instance.input.publish ?? []).entries()) {
       const key = `${port.hostPort}/${port.protocol}`;
       const earlier = claims.get(key) ?? [];
       const clash = earlier.find((claim) => meet(claim.port.hostAddress, port.hostAddress));
       if (clash !== undefined) {
-        const who = clash.holder === name ? "an entry before this one" : `container "${clash.holder}"`;
+        const { holder } = clash;
+        const who = holder === instance ? "an entry before this one" : `${holder.kind} "${holder.name}"`;
         report.error(
-          ["container", name, "publish", index],
+          [...instance.path, "publish", index],
           `port ${key} of the host is already published by ${who}`,
           "choose another port of the host",
         );
       }
-      claims.set(key, [...earlier, { port, holder: name }]);
+      claims.set(key, [...earlier, { port, holder: instance }]);
     }
   }
 }

@@ -1,7 +1,9 @@
 import { closest } from "../../base/closest.ts";
 import { namePattern } from "../../base/id.ts";
 import { imageFields, instanceFields, networkFields, secretFields, topFields, volumeFields } from "../field.ts";
+import { foreignToMachines, machineFields, microvmFields } from "../guest-field.ts";
 import type { ParsedDocument } from "../parse/place.ts";
+import { machineShapes, microvmShapes, type MachineInput, type MicrovmInput } from "./guest-shape.ts";
 import type { Report } from "./problem.ts";
 import { describeValue, isTable, readSection } from "./section.ts";
 import { imageShapes, instanceShapes, networkShapes, secretShapes, topShapes, volumeShapes } from "./shape.ts";
@@ -15,17 +17,15 @@ export interface Sections {
   readonly secret: ReadonlyMap<string, SecretInput>;
   readonly image: ReadonlyMap<string, ImageInput>;
   readonly container: ReadonlyMap<string, InstanceInput>;
+  readonly microvm: ReadonlyMap<string, MicrovmInput>;
+  readonly vm: ReadonlyMap<string, MachineInput>;
 }
 
 export type Noun = Exclude<keyof Sections, "stack">;
-const nouns = ["network", "volume", "secret", "image", "container"] as const satisfies readonly Noun[];
+const nouns = ["network", "volume", "secret", "image", "container", "microvm", "vm"] as const satisfies readonly Noun[];
 
 /** What STACK.md promises and this release does not do yet. */
-const laterNouns: ReadonlyMap<string, string> = new Map([
-  ["microvm", "[microvm.x] arrives in a later release"],
-  ["vm", "[vm.x] arrives in a later release"],
-  ["system", "[system.x] arrives in a later release"],
-]);
+const laterNouns: ReadonlyMap<string, string> = new Map([["system", "[system.x] arrives in a later release"]]);
 
 /** Words of other tools' files → ours. */
 const foreignNouns: ReadonlyMap<string, Noun> = new Map([
@@ -34,9 +34,13 @@ const foreignNouns: ReadonlyMap<string, Noun> = new Map([
   ["instance", "container"],
 ]);
 
+const ownName = new Map([["localhost", "inside every instance it means the instance itself"]]);
+
 /** Names that mean something already where the section's name is used. */
 const reserved: Readonly<Partial<Record<Noun, ReadonlyMap<string, string>>>> = {
-  container: new Map([["localhost", "inside every instance it means the instance itself"]]),
+  container: ownName,
+  microvm: ownName,
+  vm: ownName,
   image: new Map([["scratch", "it means the empty image"]]),
   network: new Map([
     ["host", "other tools use it for the host's own network, which Croft does not lend"],
@@ -53,7 +57,8 @@ export function readDocument(report: Report, document: ParsedDocument): Sections
       `a stack file must be a table, not ${describeValue(root)}`,
       'for example: { "container": { "web": { "image": "nginx:1.27" } } }',
     );
-    return { network: new Map(), volume: new Map(), secret: new Map(), image: new Map(), container: new Map() };
+    const none = new Map<string, never>();
+    return { network: none, volume: none, secret: none, image: none, container: none, microvm: none, vm: none };
   }
   const top: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(root)) {
@@ -81,6 +86,16 @@ export function readDocument(report: Report, document: ParsedDocument): Sections
       of("container"),
       (path, value) => readSection(report, path, value, instanceShapes, instanceFields),
       "container",
+    ),
+    microvm: readAll(
+      of("microvm"),
+      (path, value) => readSection(report, path, value, microvmShapes, microvmFields),
+      "microvm",
+    ),
+    vm: readAll(
+      of("vm"),
+      (path, value) => readSection(report, path, value, machineShapes, machineFields, foreignToMachines),
+      "vm",
     ),
   };
 }

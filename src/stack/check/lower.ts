@@ -1,9 +1,8 @@
 import { posix } from "node:path";
-import { healthDefaults, instanceDefaults } from "../default.ts";
+import { instanceDefaults } from "../default.ts";
 import { defaultNetwork } from "../model.ts";
 import type {
   EnvValue,
-  HealthSection,
   ImageSection,
   InstanceSection,
   MountSection,
@@ -13,6 +12,8 @@ import type {
   VolumeSection,
 } from "../model.ts";
 import type { Sections } from "./document.ts";
+import { lowerHealth } from "./lower-health.ts";
+import { lowerMachine, lowerMicrovm } from "./lower-guest.ts";
 import { isBind } from "./mount.ts";
 import type { ImageInput, InstanceInput, NetworkInput, SecretInput, VolumeInput } from "./shape.ts";
 
@@ -21,9 +22,13 @@ export type EnvFiles = ReadonlyMap<string, ReadonlyMap<string, string>>;
 
 /** Fills in every default. Only for sections without errors. `folder` is where the file lies: binds begin there. */
 export function lower(stack: string, sections: Sections, folder: string, envFiles: EnvFiles): StackSpec {
-  const instances = mapSections(sections.container, (section, name) =>
-    lowerInstance(section, folder, envFiles.get(name) ?? new Map()),
-  );
+  const lowerProgram = (section: InstanceInput, name: string): InstanceSection =>
+    lowerInstance(section, folder, envFiles.get(name) ?? new Map());
+  const instances = {
+    ...mapSections(sections.container, lowerProgram),
+    ...mapSections(sections.microvm, (section, name) => lowerMicrovm(section, lowerProgram(section, name))),
+    ...mapSections(sections.vm, lowerMachine),
+  };
   const networks = mapSections(sections.network, lowerNetwork);
   const usesDefault = Object.values(instances).some((instance) => instance.networks.includes(defaultNetwork));
   return {
@@ -109,21 +114,6 @@ function lowerInstance(input: InstanceInput, folder: string, fileEnv: ReadonlyMa
     ...(pids === undefined ? {} : { pids }),
     ...(input.health === undefined ? {} : { health: lowerHealth(input.health) }),
     ...(stopSignal === undefined ? {} : { stopSignal }),
-  };
-}
-
-function lowerHealth(health: NonNullable<InstanceInput["health"]>): HealthSection {
-  return {
-    check:
-      health.http === undefined
-        ? health.tcp === undefined
-          ? { kind: "exec", argv: health.exec ?? [] }
-          : { kind: "tcp", port: health.tcp }
-        : { kind: "http", ...health.http },
-    intervalMs: health.interval ?? healthDefaults.intervalMs,
-    timeoutMs: health.timeout ?? healthDefaults.timeoutMs,
-    retries: health.retries ?? healthDefaults.retries,
-    startPeriodMs: health["start-period"] ?? healthDefaults.startPeriodMs,
   };
 }
 

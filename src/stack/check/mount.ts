@@ -1,4 +1,6 @@
+import type { KeyPath } from "../parse/place.ts";
 import type { Sections } from "./document.ts";
+import type { Written } from "./instance.ts";
 import type { Report } from "./problem.ts";
 import type { InstanceInput } from "./shape.ts";
 import { suggest } from "./suggest.ts";
@@ -14,13 +16,12 @@ export function isBind(key: string): boolean {
 export function checkMounts(
   report: Report,
   sections: Sections,
-  name: string,
-  instance: InstanceInput,
+  { path: at, input: instance }: Written<InstanceInput>,
   used: Usage,
 ): void {
   const taken = new Map<string, string>();
   const place = (destination: string, field: string, key: string | number, part: "key" | "value"): void => {
-    const path = ["container", name, field, key];
+    const path = [...at, field, key];
     const reason = reservedPlace(destination, field);
     if (reason !== undefined)
       report.error(path, `nothing can be mounted at ${destination}: ${reason[0]}`, reason[1], part);
@@ -33,15 +34,15 @@ export function checkMounts(
   };
   for (const [key, mount] of Object.entries(instance.volumes ?? {})) {
     place(mount.path, "volumes", key, "value");
-    checkSuffix(report, name, key, mount.path);
-    if (isBind(key)) checkBind(report, name, key, mount.readOnly);
-    else checkVolume(report, sections, name, key, used);
-    if (!isBind(key) && !mount.readOnly) checkSharing(report, name, key, instance);
+    checkSuffix(report, [...at, "volumes", key], mount.path);
+    if (isBind(key)) checkBind(report, [...at, "volumes", key], key, mount.readOnly);
+    else checkVolume(report, sections, [...at, "volumes", key], key, used);
+    if (!isBind(key) && !mount.readOnly) checkSharing(report, [...at, "volumes", key], key, instance);
   }
   for (const [destination, file] of Object.entries(instance.files ?? {})) {
     place(destination, "files", destination, "key");
     if (file.secret !== undefined) {
-      checkSecretName(report, sections, ["container", name, "files", destination, "secret"], file.secret, used);
+      checkSecretName(report, sections, [...at, "files", destination, "secret"], file.secret, used);
     }
   }
   for (const [index, mount] of (instance.tmpfs ?? []).entries()) {
@@ -50,19 +51,19 @@ export function checkMounts(
 }
 
 /** The habit of command lines, where `:ro` is not a part of the path. */
-function checkSuffix(report: Report, name: string, key: string, path: string): void {
+function checkSuffix(report: Report, at: KeyPath, path: string): void {
   const [, own = "", suffix] = /^(.+):(ro|rw)$/.exec(path) ?? [];
   if (suffix === undefined) return;
   const mend = suffix === "ro" ? `{ path = ${JSON.stringify(own)}, read-only = true }` : JSON.stringify(own);
-  report.error(["container", name, "volumes", key], `:${suffix} would be a part of the path`, `write ${mend}`, "value");
+  report.error(at, `:${suffix} would be a part of the path`, `write ${mend}`, "value");
 }
 
-function checkVolume(report: Report, sections: Sections, name: string, volume: string, used: Usage): void {
+function checkVolume(report: Report, sections: Sections, at: KeyPath, volume: string, used: Usage): void {
   used.volume.add(volume);
   if (sections.volume.has(volume)) return;
   const hint = suggest(volume, [...sections.volume.keys()], "");
   report.error(
-    ["container", name, "volumes", volume],
+    at,
     `there is no volume "${volume}"`,
     hint.startsWith("did you mean")
       ? hint
@@ -71,10 +72,10 @@ function checkVolume(report: Report, sections: Sections, name: string, volume: s
   );
 }
 
-function checkBind(report: Report, name: string, source: string, readOnly: boolean): void {
+function checkBind(report: Report, at: KeyPath, source: string, readOnly: boolean): void {
   if (!/^\/+(proc|sys|dev|etc|root|boot|run|var\/run)?\/*$/.test(source) || readOnly) return;
   report.warn(
-    ["container", name, "volumes", source],
+    at,
     `this lets the instance change ${source} of the host`,
     "mount only what it needs, or add read-only = true",
     "key",
@@ -82,8 +83,7 @@ function checkBind(report: Report, name: string, source: string, readOnly: boole
 }
 
 /** Two instances that write one volume at once are sometimes meant, and often a surprise. */
-function checkSharing(report: Report, name: string, volume: string, instance: InstanceInput): void {
-  const path = ["container", name, "volumes", volume];
+function checkSharing(report: Report, path: KeyPath, volume: string, instance: InstanceInput): void {
   if ((instance.replicas ?? 1) > 1) {
     report.warn(
       path,

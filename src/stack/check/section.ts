@@ -11,7 +11,7 @@ type Issue = z.core.$ZodIssue;
 
 /**
  * Reads one table field by field, so that a wrong field hides neither the other fields' problems nor their values.
- * Undefined when it is not a table at all.
+ * Undefined when it is not a table at all. `refused`: fields of other sections that somebody may look for in this one.
  */
 export function readSection<Shape extends Record<string, z.ZodType>>(
   report: Report,
@@ -19,6 +19,7 @@ export function readSection<Shape extends Record<string, z.ZodType>>(
   value: unknown,
   shapes: Shape,
   fields: { readonly [Name in keyof Shape]: Field },
+  refused: Readonly<Record<string, { readonly why: string; readonly mend: string }>> = {},
 ): Readable<Shape> | undefined {
   if (!isTable(value)) {
     report.error(
@@ -33,6 +34,11 @@ export function readSection<Shape extends Record<string, z.ZodType>>(
   for (const [name, written] of Object.entries(value)) {
     const shape = Object.hasOwn(shapes, name) ? shapes[name] : undefined;
     const field = Object.hasOwn(fields, name) ? fields[name] : undefined;
+    const foreign = Object.hasOwn(refused, name) ? refused[name] : undefined;
+    if (shape === undefined && foreign !== undefined) {
+      report.error([...path, name], `there is no "${name}" here: ${foreign.why}`, foreign.mend, "key");
+      continue;
+    }
     if (shape === undefined || field === undefined) {
       report.error([...path, name], `there is no field "${name}" here`, suggest(name, names, ""), "key");
       continue;
@@ -128,7 +134,8 @@ function likelyBranch(branches: readonly (readonly Issue[])[]): readonly Issue[]
   const close = branches.filter(
     (issues) =>
       !issues.some(
-        (issue) => issue.path.length === 0 && (issue.code === "invalid_type" || issue.code === "invalid_union"),
+        (issue) =>
+          issue.path.length === 0 && ["invalid_type", "invalid_union", "invalid_value"].includes(issue.code ?? ""),
       ),
   );
   return close.length === 1 ? close[0] : undefined;

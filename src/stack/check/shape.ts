@@ -14,15 +14,15 @@ import { suggest } from "./suggest.ts";
  * say itself is filled in from the field's row in `field.ts`. A message's further lines are its hint.
  */
 
-type Shapes<Fields> = { readonly [Name in keyof Fields]: z.ZodType };
+export type Shapes<Fields> = { readonly [Name in keyof Fields]: z.ZodType };
 
 /** A complaint: what is wrong and, on further lines, what would be right. */
-interface Wrong {
+export interface Wrong {
   readonly wrong: string;
 }
 
 /** A schema from a function that throws or returns a complaint. `meta` goes into the JSON Schema as it is. */
-function reading<Out>(read: (text: string) => Out, meta: Record<string, unknown>) {
+export function reading<Out>(read: (text: string) => Out, meta: Record<string, unknown>) {
   return z
     .string()
     .transform((text, context): Exclude<Out, Wrong> => {
@@ -46,11 +46,11 @@ function isWrong(value: unknown): value is Wrong {
 }
 
 /** Text that cannot end a C string early or hide in a terminal. */
-const text = z.string().refine((value) => !value.includes("\0"), "must not hold a NUL character\nremove it");
+export const text = z.string().refine((value) => !value.includes("\0"), "must not hold a NUL character\nremove it");
 
-const flag = z.boolean();
+export const flag = z.boolean();
 
-const size = reading(parseSizeBytes, { pattern: "^[0-9]+(\\.[0-9]+)? ?(B|[kK]B|[MGT]B|[KMGT]iB)$" });
+export const size = reading(parseSizeBytes, { pattern: "^[0-9]+(\\.[0-9]+)? ?(B|[kK]B|[MGT]B|[KMGT]iB)$" });
 
 const durationMeta = { pattern: "^[0-9]+(\\.[0-9]+)? ?(ms|s|m|h|d)$" };
 const duration = reading((written) => {
@@ -63,7 +63,7 @@ const positiveDuration = reading((written) => {
   return durationMs > 86_400_000 ? { wrong: `"${written}" is more than a day\nwrite at most 24h` } : durationMs;
 }, durationMeta);
 
-const absolutePath = reading(
+export const absolutePath = reading(
   (written) => {
     if (!written.startsWith("/")) return { wrong: `"${written}" is not an absolute path\nbegin it with /` };
     if (written.includes("\0")) return { wrong: "a path must not hold a NUL character\nremove it" };
@@ -75,7 +75,7 @@ const absolutePath = reading(
 );
 
 /** A path beside the stack file, without a leading `./`: the client sends what is there, so it may not lead elsewhere. */
-const besidePath = reading(
+export const besidePath = reading(
   (written) => {
     if (written === "" || written.includes("\0"))
       return { wrong: "a path must not be empty\nwrite one such as ./site.conf" };

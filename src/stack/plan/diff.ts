@@ -1,7 +1,17 @@
 import type { Digest } from "../../base/id.ts";
 import { formatSize } from "../../base/unit.ts";
-import { instanceFields } from "../field.ts";
-import type { EnvValue, Generation, HealthSection, InstanceSection, MountSection, PublishSection } from "../model.ts";
+import { fieldsByKind } from "../change.ts";
+import type {
+  DiskSection,
+  EnvValue,
+  Generation,
+  HealthSection,
+  InstanceKind,
+  InstanceSection,
+  MountSection,
+  PublishSection,
+} from "../model.ts";
+import { filesOf, secretsOf } from "./usage.ts";
 
 /** One thing that differs, in the words of the language. Never the value of a secret: those are not in a generation. */
 export interface Change {
@@ -53,30 +63,41 @@ export function diffInstance(older: Made, newer: Made): readonly Change[] {
   const before = older.section;
   const after = newer.section;
   return [
+    ...(before.kind === after.kind ? [] : [{ field: "kind", from: before.kind, to: after.kind }]),
     ...diffImage(older, newer),
+    ...diffDisks(before.disks, after.disks),
     ...diffEnv(before.env, after.env),
     ...diffMounts(before.mounts, after.mounts),
     ...diffPublish(before.publish, after.publish),
     ...diffRecord("label", before.labels, after.labels, (value) => value),
-    ...plainMembers.flatMap(({ field, member }) => diffValue(field, member, before[member], after[member])),
+    ...plainMembers[after.kind].flatMap(({ field, member }) => diffValue(field, member, before[member], after[member])),
     ...diffPins("secret", older.secrets, newer.secrets),
     ...diffPins("file", older.files, newer.files),
   ];
 }
 
-const specialMembers: ReadonlySet<keyof InstanceSection> = new Set(["image", "env", "mounts", "publish", "labels"]);
+type NamedMember = { readonly field: string; readonly member: keyof InstanceSection };
 
 /** Members compared whole, with the name the language gives them. */
-const plainMembers: readonly { readonly field: string; readonly member: keyof InstanceSection }[] = [
-  ...Object.entries(instanceFields)
-    .filter(([, row]) => !specialMembers.has(row.member))
-    .map(([field, row]) => ({ field, member: row.member })),
-  { field: "terminal", member: "terminal" },
-  { field: "stdin", member: "stdin" },
-];
+const plainMembers: Readonly<Record<InstanceKind, readonly NamedMember[]>> = {
+  container: plainMembersOf("container"),
+  microvm: plainMembersOf("microvm"),
+  vm: plainMembersOf("vm"),
+};
+
+function plainMembersOf(kind: InstanceKind): readonly NamedMember[] {
+  const special = new Set<keyof InstanceSection>(["image", "disks", "env", "mounts", "publish", "labels"]);
+  const named = new Map<keyof InstanceSection, string>();
+  for (const [field, { member }] of Object.entries(fieldsByKind[kind])) {
+    // Where several fields end in one member, it is told by its own name.
+    if (!special.has(member)) named.set(member, named.has(member) ? fieldName(member) : field);
+  }
+  named.set("terminal", "terminal").set("stdin", "stdin");
+  return [...named].map(([member, field]) => ({ field, member }));
+}
 
 function sections<Section>(
-  noun: string,
+  noun: string | ((section: Section) => string),
   older: Readonly<Record<string, Section>>,
   newer: Readonly<Record<string, Section>>,
   compare: (before: Section, after: Section) => readonly Change[],
@@ -84,23 +105,28 @@ function sections<Section>(
   const before = new Map(Object.entries(older));
   const after = new Map(Object.entries(newer));
   const diffs: SectionDiff[] = [];
+  const subject = (name: string, section: Section): string =>
+    `${typeof noun === "string" ? noun : noun(section)}.${name}`;
   for (const [name, section] of after) {
     const was = before.get(name);
-    if (was === undefined) diffs.push({ subject: `${noun}.${name}`, kind: "added", changes: [] });
+    if (was === undefined) diffs.push({ subject: subject(name, section), kind: "added", changes: [] });
     else {
       const changes = compare(was, section);
-      if (changes.length > 0) diffs.push({ subject: `${noun}.${name}`, kind: "changed", changes });
+      if (changes.length > 0) diffs.push({ subject: subject(name, section), kind: "changed", changes });
     }
   }
-  for (const name of before.keys()) {
-    if (!after.has(name)) diffs.push({ subject: `${noun}.${name}`, kind: "removed", changes: [] });
+  for (const [name, section] of before) {
+    if (!after.has(name)) diffs.push({ subject: subject(name, section), kind: "removed", changes: [] });
   }
   return diffs;
 }
 
 function instanceSections(older: Generation, newer: Generation): SectionDiff[] {
-  return sections("container", older.spec.instances, newer.spec.instances, (before, after) =>
-    diffInstance(made(older, before), made(newer, after)),
+  return sections(
+    ({ kind }) => kind,
+    older.spec.instances,
+    newer.spec.instances,
+    (before, after) => diffInstance(made(older, before), made(newer, after)),
   );
 }
 
@@ -108,21 +134,13 @@ function made(generation: Generation, section: InstanceSection): Made {
   return {
     section,
     image: generation.images[section.image],
-    secrets: usedSecrets(generation.secrets, section),
-    files: usedFiles(generation.files, section),
+    secrets: used(generation.secrets, secretsOf(section)),
+    files: used(generation.files, filesOf(section)),
   };
 }
 
-function usedSecrets(versions: Readonly<Record<string, string>>, section: InstanceSection): Record<string, string> {
-  const names = new Set<string>();
-  for (const value of Object.values(section.env)) if ("secret" in value) names.add(value.secret);
-  for (const mount of section.mounts) if (mount.kind === "secret") names.add(mount.secret);
-  return Object.fromEntries(Object.entries(versions).filter(([name]) => names.has(name)));
-}
-
-function usedFiles(digests: Readonly<Record<string, Digest>>, section: InstanceSection): Record<string, Digest> {
-  const paths = new Set(section.mounts.flatMap((mount) => (mount.kind === "file" ? [mount.path] : [])));
-  return Object.fromEntries(Object.entries(digests).filter(([path]) => paths.has(path)));
+function used<Pin>(pins: Readonly<Record<string, Pin>>, names: ReadonlySet<string>): Record<string, Pin> {
+  return Object.fromEntries(Object.entries(pins).filter(([name]) => names.has(name)));
 }
 
 function diffImage(older: Made, newer: Made): Change[] {
@@ -146,6 +164,26 @@ function diffMounts(before: readonly MountSection[], after: readonly MountSectio
     byKey(after, (mount) => mount.destination),
     describeMount,
   );
+}
+
+function diffDisks(before: readonly DiskSection[] = [], after: readonly DiskSection[] = []): Change[] {
+  const changes = diffRecord(
+    "disk",
+    byKey(before, ({ name }) => name),
+    byKey(after, ({ name }) => name),
+    describeDisk,
+  );
+  const [from, to] = [orderOf(before), orderOf(after)];
+  return changes.length > 0 || from === to ? changes : [{ field: "boot", from, to }];
+}
+
+function orderOf(disks: readonly DiskSection[]): string {
+  return disks.map(({ name }) => name).join(", ");
+}
+
+function describeDisk({ from, sizeBytes }: DiskSection): string {
+  const what = from.kind === "blank" ? "blank" : `${from.kind} ${from.image}`;
+  return sizeBytes === undefined ? what : `${what} of ${formatSize(sizeBytes)}`;
 }
 
 function diffPublish(before: readonly PublishSection[], after: readonly PublishSection[]): Change[] {

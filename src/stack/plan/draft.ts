@@ -1,3 +1,4 @@
+import type { InstanceId } from "../../base/id.ts";
 import type { Action, Cost, Plan, Step } from "./step.ts";
 
 interface Extra {
@@ -35,6 +36,12 @@ export class Draft {
     if (step !== undefined && after.length > 0) this.#steps.set(key, { ...step, after: [...step.after, ...after] });
   }
 
+  /** The key of the step of this kind about an instance, when there is one. */
+  of(instance: InstanceId, kind: Action["kind"]): readonly string[] {
+    const key = `${kind} ${instance}`;
+    return this.#steps.has(key) ? [key] : [];
+  }
+
   refuse(subject: string, why: string, hint: string): void {
     this.#refusals.push({ subject, why, hint });
   }
@@ -53,5 +60,6 @@ export class Draft {
 function subject(action: Action): string {
   if ("network" in action) return action.network;
   if ("volume" in action) return action.volume;
+  if ("disk" in action) return `${action.instance}/${action.disk}`;
   return action.instance;
 }

@@ -1,26 +1,36 @@
 import { canonicalJson, instanceId, shortHash } from "../../base/id.ts";
 import type { NetworkId, VolumeId } from "../../base/id.ts";
-import { recreateMembers } from "../field.ts";
-import type { Generation, InstanceSection } from "../model.ts";
+import { membersThatChange } from "../change.ts";
+import type { Generation, InstanceKind, InstanceSection } from "../model.ts";
+import { filesOf, secretsOf } from "./usage.ts";
 import type { Desired, DesiredInstance } from "./step.ts";
 
 /**
  * What a generation means on a host: replicas counted out, ids computed. Pure, and the same for equal generations.
  *
- * `stopped` is what somebody said `croft stop` about: `web` for every replica of a section, `web.2` for one.
+ * `stopped` is what somebody said `croft stop` about: `web` for every replica of a section, `web.2` for one; `suspended`
+ * the same for `croft suspend`.
  * An image that the generation does not pin (a preview before it is pulled) is hashed by its name instead, so its
  * instances show up as changed unless nothing was known about them before either.
  */
-export function expand(generation: Generation, stopped: ReadonlySet<string>): Desired {
+export function expand(
+  generation: Generation,
+  stopped: ReadonlySet<string>,
+  suspended: ReadonlySet<string> = new Set(),
+): Desired {
   const { spec } = generation;
   const made = makings.get(generation) ?? makeAll(generation);
   makings.set(generation, made);
   const instances: DesiredInstance[] = [];
   for (const { name, section, pinned, hash } of made) {
-    const allRun = !stopped.has(name);
     for (let ordinal = 1; ordinal <= section.replicas; ordinal += 1) {
-      const running = allRun && !stopped.has(`${name}.${ordinal}`);
-      instances.push({ id: instanceId(spec.stack, name, ordinal, hash), name, ordinal, section, ...pinned, running });
+      const isIn = (names: ReadonlySet<string>): boolean => names.has(name) || names.has(`${name}.${ordinal}`);
+      const rest = isIn(stopped)
+        ? { running: false }
+        : isIn(suspended)
+          ? { running: false, suspended: true }
+          : { running: true };
+      instances.push({ id: instanceId(spec.stack, name, ordinal, hash), name, ordinal, section, ...pinned, ...rest });
     }
   }
   return {
@@ -43,7 +53,7 @@ export function volumeId(stack: string, name: string): VolumeId {
   return `${stack}.${name}` as VolumeId;
 }
 
-type Pinned = Pick<DesiredInstance, "image" | "secrets" | "files">;
+type Pinned = Pick<DesiredInstance, "image" | "secrets" | "files" | "diskImages">;
 
 /** How the instances of one section are made. */
 interface Making {
@@ -68,18 +78,13 @@ function makeAll(generation: Generation): readonly Making[] {
 
 /** What the section uses of what the generation pins. */
 function pinnedBy(generation: Generation, section: InstanceSection): Pinned {
-  const secretNames = new Set<string>();
-  const paths = new Set<string>();
-  for (const value of Object.values(section.env)) if ("secret" in value) secretNames.add(value.secret);
-  for (const mount of section.mounts) {
-    if (mount.kind === "secret") secretNames.add(mount.secret);
-    if (mount.kind === "file") paths.add(mount.path);
-  }
-  const image = own(generation.images, section.image);
+  const image = section.kind === "vm" ? undefined : own(generation.images, section.image);
+  const images = section.disks?.flatMap(({ from }) => (from.kind === "blank" ? [] : [from.image]));
   return {
     ...(image === undefined ? {} : { image }),
-    secrets: pick(generation.secrets, secretNames),
-    files: pick(generation.files, paths),
+    secrets: pick(generation.secrets, secretsOf(section)),
+    files: pick(generation.files, filesOf(section)),
+    ...(images === undefined ? {} : { diskImages: pick(generation.diskImages ?? {}, images) }),
   };
 }
 
@@ -88,10 +93,14 @@ function pinnedBy(generation: Generation, section: InstanceSection): Pinned {
  * addresses and the route it was attached with, so a network that changes makes other instances. The image's name does
  * not count once its digest is known: `nginx:1.27` and `nginx:1.27.3` may be the same bytes. Members that are absent
  * leave no trace, so that a field that a later release adds does not make other instances of those that lack it.
+ *
+ * Of a machine nothing counts but what its first disk begins as: its disks hold what nobody could make again, so all
+ * else is changed on the machine that is there.
  */
 function specHash(section: InstanceSection, pinned: Pinned, networks: ReadonlyMap<string, string>): string {
+  if (section.kind === "vm") return shortHash(`kind=vm\nroot ${rootOf(section, pinned)}`, 8);
   let text = "";
-  for (const member of hashedMembers) {
+  for (const member of hashedMembers[section.kind]) {
     const value = section[member];
     if (value !== undefined) text += `${member}=${canonicalJson(value)}\n`;
   }
@@ -100,7 +109,23 @@ function specHash(section: InstanceSection, pinned: Pinned, networks: ReadonlyMa
   return shortHash(text, 8);
 }
 
-const hashedMembers = recreateMembers.filter((member) => member !== "image").toSorted();
+function rootOf({ disks = [] }: InstanceSection, { diskImages = {} }: Pinned): string {
+  const from = disks.find(({ name }) => name === "root")?.from;
+  if (from === undefined) return "none";
+  return from.kind === "blank" ? "blank" : (own(diskImages, from.image) ?? from.image);
+}
+
+const hashedMembers: Readonly<Record<InstanceKind, readonly (keyof InstanceSection)[]>> = {
+  container: hashed("container"),
+  microvm: hashed("microvm"),
+  vm: [],
+};
+
+function hashed(kind: InstanceKind): readonly (keyof InstanceSection)[] {
+  return membersThatChange(kind, "recreate")
+    .filter((member) => member !== "image")
+    .toSorted();
+}
 
 function own<Value>(record: Readonly<Record<string, Value>>, key: string): Value | undefined {
   return Object.hasOwn(record, key) ? record[key] : undefined;

@@ -1,3 +1,4 @@
+import type { InstanceId } from "../../base/id.ts";
 import { formatSize } from "../../base/unit.ts";
 import type { NetworkSection } from "../model.ts";
 import type { Draft } from "./draft.ts";
@@ -85,6 +86,11 @@ export class Tenancy {
     });
   }
 
+  /** The step that removes an instance. */
+  removalOf(id: InstanceId): string | undefined {
+    return this.#removals.find(({ instance }) => instance.id === id)?.key;
+  }
+
   #by(names: readonly string[], uses: (instance: ObservedInstance) => readonly string[]): Map<string, string[]> {
     const keys = new Map<string, string[]>(names.map((name) => [name, []]));
     if (names.length === 0) return keys;
@@ -118,6 +124,7 @@ export function planGroundRemoval(
   }
 
   if (!options.removeVolumes) return;
+  planDiskRemoval(desired, observed, tenancy, draft);
   const volumes = new Set(desired.volumes.map((volume) => volume.id));
   const lostVolumes = observed.volumes.filter((volume) => !volumes.has(volume.id));
   const offVolume = tenancy.byVolume(lostVolumes.map((volume) => nameOf(volume.id)));
@@ -133,6 +140,23 @@ export function planGroundRemoval(
         after: offVolume.get(nameOf(id)) ?? [],
       });
     }
+  }
+}
+
+/** Disks outlive their machine, as volumes do: they go when that is asked for. */
+function planDiskRemoval(desired: Desired, observed: Observed, tenancy: Tenancy, draft: Draft): void {
+  const wanted = new Map(desired.instances.map((instance) => [instance.id, instance]));
+  const there = new Set(observed.instances.map(({ id }) => id));
+  for (const { instance, name: disk } of observed.disks) {
+    const owner = wanted.get(instance);
+    if (owner?.section.disks?.some(({ name }) => name === disk) === true) continue;
+    const removal = tenancy.removalOf(instance);
+    // Whose removal is refused keeps its disks.
+    if (owner === undefined && removal === undefined && there.has(instance)) continue;
+    const why = owner === undefined ? "its machine is no longer wanted" : "no longer wanted";
+    draft.add({ kind: "remove-disk", instance, disk }, "data-loss", why, {
+      after: removal === undefined ? draft.of(instance, "update-instance") : [removal],
+    });
   }
 }
 

@@ -1,3 +1,4 @@
+import type { InstanceKind } from "../model.ts";
 import { Draft } from "./draft.ts";
 import { planGround, planGroundRemoval, Tenancy } from "./ground.ts";
 import { ServicePlanner } from "./service.ts";
@@ -52,6 +53,12 @@ export const plan: PlanFunction = (desired, observed, options): Plan => {
   return draft.finish();
 };
 
+function kindOf(slots: readonly Slot[]): InstanceKind {
+  return (
+    slots.flatMap(({ others }) => others).find(({ section }) => section !== undefined)?.section?.kind ?? "container"
+  );
+}
+
 /** The slots that may be removed when they must be. Scaling down asks the new section, all else what was last applied. */
 function refuseProtected(
   name: string,
@@ -66,7 +73,7 @@ function refuseProtected(
       : wanted.section.protect);
   if (!slots.some(isProtected)) return slots;
   draft.refuse(
-    `container ${name}`,
+    `${wanted?.section.kind ?? kindOf(slots)} ${name}`,
     wanted === undefined
       ? "it is protected, and would be removed"
       : "it is protected, and replicas of it would be removed",

@@ -23,7 +23,18 @@ export interface PlanGroup {
   readonly steps: readonly string[];
 }
 
-export type Verb = "create" | "start" | "update" | "repair" | "restart" | "recreate" | "stop" | "remove" | "await";
+export type Verb =
+  | "create"
+  | "start"
+  | "update"
+  | "repair"
+  | "restart"
+  | "recreate"
+  | "revert"
+  | "suspend"
+  | "stop"
+  | "remove"
+  | "await";
 
 /** Groups the steps of a plan by what they are about; an old and a new instance in one place are one group. */
 export function summarizePlan(stack: string, plan: Plan): PlanSummary {
@@ -93,7 +104,8 @@ function subjectOf({ action }: Step): string {
   if ("network" in action) return `network ${action.network.slice(action.network.indexOf(".") + 1)}`;
   if ("volume" in action) return `volume ${action.volume.slice(action.volume.indexOf(".") + 1)}`;
   const parts = parseInstanceId(action.instance);
-  return parts === undefined ? action.instance : `${parts.name}-${parts.ordinal}`;
+  const instance = parts === undefined ? action.instance : `${parts.name}-${parts.ordinal}`;
+  return "disk" in action ? `disk ${action.disk} of ${instance}` : instance;
 }
 
 /** From the least to the worst. */
@@ -113,8 +125,10 @@ function verbOf(steps: readonly Step[], cost: Cost): Verb {
   if (kinds.has("create")) return cost === "recreate" || kinds.has("remove") ? "recreate" : "create";
   // An old instance that goes beside the new one that is there already is the end of a recreation.
   if (kinds.has("remove")) return cost === "recreate" ? "recreate" : "remove";
+  if (kinds.has("revert")) return "revert";
   if (kinds.has("start")) return cost === "restart" ? "restart" : "start";
   if (kinds.has("stop")) return "stop";
+  if (kinds.has("suspend")) return "suspend";
   if (kinds.has("repair")) return "repair";
   return kinds.has("await") && kinds.size === 1 ? "await" : "update";
 }
@@ -133,6 +147,8 @@ const verbSign: Readonly<Record<Verb, string>> = {
   repair: "~",
   restart: "↻",
   recreate: "±",
+  revert: "↶",
+  suspend: "■",
   stop: "■",
   remove: "-",
   await: "…",
@@ -145,6 +161,8 @@ const verbColor: Readonly<Record<Verb, Color>> = {
   repair: "cyan",
   restart: "yellow",
   recreate: "yellow",
+  revert: "yellow",
+  suspend: "yellow",
   stop: "yellow",
   remove: "red",
   await: "dim",

@@ -1,6 +1,6 @@
-import { hotMembers } from "../field.ts";
 import type { InstanceSection } from "../model.ts";
-import { describeChange, describeDuration, diffInstance, same } from "./diff.ts";
+import { alterationOf, refuseDisks, type Alteration } from "./alter.ts";
+import { describeChange, describeDuration, diffInstance } from "./diff.ts";
 import type { Draft } from "./draft.ts";
 import type { Ground } from "./ground.ts";
 import { isHealthy, isUp, staysEnded } from "./slot.ts";
@@ -33,6 +33,7 @@ export class ServicePlanner {
    * section can be said to be ready; empty when it is ready now.
    */
   plan(slots: readonly Slot[], gate: readonly string[]): readonly string[] {
+    refuseDisks(slots, this.#draft);
     const ready: string[] = [];
     const surplus: Slot[] = [];
     const inTurn: Slot[] = [];
@@ -137,23 +138,91 @@ export class ServicePlanner {
 
   /** The right instance, whatever its state: fields, links, running or not. Returns when it is ready, if it is not. */
   #mend(current: ObservedInstance, desired: DesiredInstance, gate: readonly string[]): string | undefined {
-    const updated = this.#update(current, desired);
-    if (!desired.running) {
-      if (isUp(current)) {
-        const stop = this.#draft.add({ kind: "stop-instance", instance: desired.id }, "none", "stopped by request");
-        const stops = this.#requestedStops.get(desired.name);
-        if (stops === undefined) this.#requestedStops.set(desired.name, [stop]);
-        else stops.push(stop);
-      }
-      return undefined;
-    }
+    const moved = this.#moved(current, desired);
+    const alteration = moved ?? alterationOf(current, desired);
+    if (current.revertAsked !== undefined) return this.#revert(current, desired);
+    if (!desired.running) return this.#rest(current, desired, alteration);
+    const isRestart = alteration?.cost === "restart";
+    if (isUp(current) && moved !== undefined) return this.#renew(current, desired, gate, moved, []);
     // What is frozen was frozen by somebody: it stays as it is until it is thawed.
+    if (current.status === "frozen" && isRestart) return undefined;
+    if (current.status === "running" && isRestart) return this.#renew(current, desired, gate, alteration, gate);
+    const updated = this.#update(desired, alteration);
     if (current.status === "frozen" || staysEnded(current, desired)) return undefined;
     const before = updated === undefined ? [] : [updated];
     if (current.status !== "running") return this.#start(current, desired, gate, before);
     const why = whyRestarted(current, desired);
     if (why !== undefined) return this.#restart(current, desired, [...gate, ...before], why);
     return isHealthy(current, desired) ? undefined : this.#await(desired, before);
+  }
+
+  /** It should not run: stopped, or its memory on disk, as somebody asked. */
+  #rest(current: ObservedInstance, desired: DesiredInstance, alteration: Alteration | undefined): undefined {
+    const { id: instance, name, suspended } = desired;
+    const ends = isUp(current) || (current.status === "suspended" && suspended !== true);
+    const end = !ends
+      ? undefined
+      : suspended === true
+        ? this.#draft.add({ kind: "suspend-instance", instance }, "none", "suspended by request")
+        : this.#draft.add({ kind: "stop-instance", instance }, "none", "stopped by request");
+    if (end !== undefined) {
+      this.#holdNetworks(current, desired, end);
+      const stops = this.#requestedStops.get(name);
+      if (stops === undefined) this.#requestedStops.set(name, [end]);
+      else stops.push(end);
+    }
+    // A memory on disk belongs to the preparation it was saved with.
+    if (suspended === true && (ends || current.status === "suspended")) return;
+    this.#update(desired, alteration, alteration?.cost === "restart" && end !== undefined ? [end] : []);
+  }
+
+  /** A machine stays what it is when its network gets other addresses: it is taken off for that moment. */
+  #moved(current: ObservedInstance, desired: DesiredInstance): Alteration | undefined {
+    const names = this.#networksThatMove(current, desired);
+    if (names.length === 0) return undefined;
+    const fields = new Set(alterationOf(current, desired)?.fields).add("networks");
+    const why = `network ${names.join(", ")} changes its addresses`;
+    return { fields: [...fields], cost: isUp(current) ? "restart" : "hot", why };
+  }
+
+  #revert(current: ObservedInstance, desired: DesiredInstance): string {
+    const cost = isUp(current) ? "restart" : "none";
+    const why = `going back to snapshot ${current.revertAsked}`;
+    const revert = this.#draft.add({ kind: "revert-instance", instance: desired.id }, cost, why);
+    this.#holdNetworks(current, desired, revert);
+    return revert;
+  }
+
+  /** Addresses of a network change when the machine on it is off. What is replaced has its removal for that. */
+  #holdNetworks(current: ObservedInstance, desired: DesiredInstance, off: string): void {
+    for (const name of this.#networksThatMove(current, desired)) {
+      this.#draft.delay(this.#ground.networkSteps.get(name) ?? "", [off]);
+    }
+  }
+
+  /** Networks that a machine is on, or is to be on, whose addresses change. */
+  #networksThatMove({ section: was }: ObservedInstance, { section }: DesiredInstance): readonly string[] {
+    if (section.kind !== "vm") return [];
+    const names = new Set([...(was?.networks ?? [...this.#ground.readdressed]), ...section.networks]);
+    return [...names].filter((name) => this.#ground.readdressed.has(name));
+  }
+
+  /** It runs, and something of it changes only while it does not. */
+  #renew(
+    current: ObservedInstance,
+    desired: DesiredInstance,
+    gate: readonly string[],
+    { why, fields }: Alteration,
+    beforeStop: readonly string[],
+  ): string {
+    const { id: instance } = desired;
+    const stop = this.#draft.add({ kind: "stop-instance", instance }, "restart", why, { after: beforeStop });
+    this.#holdNetworks(current, desired, stop);
+    const update = this.#draft.add({ kind: "update-instance", instance, fields }, "restart", why, {
+      after: this.#onGround(desired.section, [stop, ...gate]),
+    });
+    const start = this.#draft.add({ kind: "start-instance", instance }, "restart", why, { after: [update] });
+    return desired.section.health === undefined ? start : this.#await(desired, [start]);
   }
 
   /** It is whole but does not run: attach what a reboot took away, start, await. */
@@ -206,17 +275,15 @@ export class ServicePlanner {
   }
 
   /** Brings the fields that change in place up to date. What only the planner reads is never a reason to touch one. */
-  #update(current: ObservedInstance, desired: DesiredInstance): string | undefined {
-    const was = current.section;
-    const fields = updatable.filter((member) => was === undefined || !same(was[member], desired.section[member]));
-    if (fields.length === 0) return undefined;
-    const changes = was === undefined ? [] : diffInstance({ section: was }, { section: desired.section });
-    const touched = changes.filter(
-      (change) => !change.field.startsWith("replicas") && !change.field.startsWith("update"),
-    );
-    const why =
-      was === undefined ? "what it was last asked to be is not known" : touched.map(describeChange).join(", ");
-    return this.#draft.add({ kind: "update-instance", instance: desired.id, fields }, "hot", why);
+  #update(
+    desired: DesiredInstance,
+    alteration: Alteration | undefined,
+    after: readonly string[] = [],
+  ): string | undefined {
+    if (alteration === undefined) return undefined;
+    const { fields, why } = alteration;
+    const action = { kind: "update-instance", instance: desired.id, fields } as const;
+    return this.#draft.add(action, "hot", why, { after: this.#onGround(desired.section, after) });
   }
 
   #onGround(section: InstanceSection, after: readonly string[]): readonly string[] {
@@ -244,12 +311,6 @@ export class ServicePlanner {
   }
 }
 
-/** Fields an instance keeps for itself. How many replicas there are, and how they are updated, only the planner reads. */
-const updatable: readonly (keyof InstanceSection)[] = [
-  "image",
-  ...hotMembers.filter((member) => member !== "replicas" && member !== "update"),
-];
-
 const failing = "its health check fails";
 const detached = "its links or volumes are gone from the host";
 
@@ -267,9 +328,9 @@ function isReplaced(slot: Slot): boolean {
 }
 
 function isRestarted({ current, desired }: Slot): boolean {
-  return (
-    current?.restartAsked === true && current.status === "running" && current.attached && desired?.running === true
-  );
+  if (current?.status !== "running" || desired?.running !== true) return false;
+  if (current.restartAsked === true && current.attached) return true;
+  return alterationOf(current, desired)?.cost === "restart";
 }
 
 function whyReplaced(old: ObservedInstance, desired: DesiredInstance, ground: Ground): string {

@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { sha256 } from "../../base/id.ts";
-import { instanceDefaults } from "../default.ts";
-import type { Generation, InstanceSection } from "../model.ts";
+import { instanceDefaults, machineDefaults } from "../default.ts";
+import type { Generation, InstanceKind, InstanceSection } from "../model.ts";
 import type { Desired } from "./step.ts";
 
 /** A generation of one stack with these sections; the digest of every image is that of its name. */
@@ -23,6 +23,7 @@ export function generationOf(
       ...parts,
     },
     images: Object.fromEntries(Object.values(full).map(({ image }) => [image, sha256(image)])),
+    diskImages: Object.fromEntries(Object.values(full).map(({ image }) => [image, sha256(`disk ${image}`)])),
     secrets: {},
     files: {},
   };
@@ -41,6 +42,9 @@ export const anyGeneration: fc.Arbitrary<Generation> = fc
     fc.shuffledSubarray(names),
     fc.array(
       fc.record({
+        kind: fc.constantFrom("container" as const, "container" as const, "microvm" as const, "vm" as const),
+        tpm: fc.boolean(),
+        data: fc.boolean(),
         image: fc.constantFrom("app:1", "app:2"),
         replicas: fc.integer({ min: 0, max: 3 }),
         order: fc.constantFrom("start-first" as const, "stop-first" as const),
@@ -64,6 +68,7 @@ export const anyGeneration: fc.Arbitrary<Generation> = fc
       if (recipe === undefined) continue;
       const needs = [...new Set(recipe.needed.filter((other) => other < index).map((other) => order[other] ?? name))];
       instances[name] = {
+        ...ofKind(recipe),
         image: recipe.image,
         replicas: recipe.replicas,
         restart: recipe.restart,
@@ -71,7 +76,7 @@ export const anyGeneration: fc.Arbitrary<Generation> = fc
         memoryBytes: recipe.memoryBytes,
         needs,
         mounts:
-          recipe.volume === undefined
+          recipe.volume === undefined || recipe.kind === "vm"
             ? []
             : [{ kind: "volume", volume: recipe.volume, destination: "/data", readOnly: false }],
         update: { order: recipe.order, healthyWithinMs: 1000 },
@@ -87,6 +92,26 @@ export const anyGeneration: fc.Arbitrary<Generation> = fc
       ),
     });
   });
+
+/** What a section of this kind has beside what all have. */
+function ofKind(recipe: {
+  readonly kind: InstanceKind;
+  readonly tpm: boolean;
+  readonly data: boolean;
+  readonly image: string;
+}): Partial<InstanceSection> {
+  if (recipe.kind === "container") return {};
+  if (recipe.kind === "microvm") return { kind: "microvm" };
+  const data = { name: "data", from: { kind: "blank" }, sizeBytes: 2 ** 20 } as const;
+  return {
+    ...machineDefaults,
+    tpm: recipe.tpm,
+    cloudInit: { kind: "files" },
+    sshKeys: [],
+    passthrough: { pci: [], usb: [] },
+    disks: [{ name: "root", from: { kind: "image", image: recipe.image } }, ...(recipe.data ? [data] : [])],
+  };
+}
 
 /** What can befall an instance or a network between two plans. */
 export const anyFault = fc.record({

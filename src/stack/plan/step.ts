@@ -20,14 +20,20 @@ export interface DesiredInstance {
   /** Only those it uses. */
   readonly secrets: Readonly<Record<string, string>>;
   readonly files: Readonly<Record<string, Digest>>;
-  /** False when somebody said `croft stop`: it is kept, but not running. */
+  /** Disk images and ISOs that its disks begin with. */
+  readonly diskImages?: Readonly<Record<string, Digest>>;
+  /** False when somebody said `croft stop` or `croft suspend`: it is kept, but not running. */
   readonly running: boolean;
+  /** It does not run because its memory is to be on disk: `croft suspend`. */
+  readonly suspended?: boolean;
 }
 
 /** What is there, of one stack, as far as the loop could see. */
 export interface Observed {
   readonly networks: readonly { readonly id: NetworkId; readonly section: NetworkSection; readonly intact: boolean }[];
   readonly volumes: readonly { readonly id: VolumeId; readonly section: VolumeSection }[];
+  /** Disks of machines, also of those that are gone: they outlive them, as volumes outlive what uses them. */
+  readonly disks: readonly { readonly instance: InstanceId; readonly name: string }[];
   readonly instances: readonly ObservedInstance[];
 }
 
@@ -52,6 +58,14 @@ export interface ObservedInstance {
   readonly restartAfterMs?: number;
   /** It runs, and since it was started somebody asked for a restart: `croft restart`. Replicas follow one another. */
   readonly restartAsked?: boolean;
+  /** Somebody asked for it to go back to this snapshot, which was not done yet. */
+  readonly revertAsked?: string;
+  /** Between which limits can change while it runs; absent: as one likes. One without bounds of its own cannot change. */
+  readonly elastic?: Readonly<
+    Partial<Record<"cpus" | "memoryBytes" | "pids", { readonly min: number; readonly max: number }>>
+  >;
+  /** Disks and nics can be plugged in and out while it runs. */
+  readonly plugs?: boolean;
 }
 
 /** What a step costs whoever uses the instance. */
@@ -78,6 +92,11 @@ export type Action =
   /** Attach again what went missing. */
   | { readonly kind: "repair-instance"; readonly instance: InstanceId }
   | { readonly kind: "stop-instance"; readonly instance: InstanceId }
+  /** Memory to disk; nothing of it runs then. */
+  | { readonly kind: "suspend-instance"; readonly instance: InstanceId }
+  /** Back to the snapshot that was asked for. */
+  | { readonly kind: "revert-instance"; readonly instance: InstanceId }
+  | { readonly kind: "remove-disk"; readonly instance: InstanceId; readonly disk: string }
   | { readonly kind: "remove-instance"; readonly instance: InstanceId };
 
 export interface Step {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { parseInstanceId } from "../../base/id.ts";
 import type { InstanceSection, NetworkSection, VolumeSection } from "../model.ts";
+import { membersThatChange } from "../change.ts";
 import { isHealthy, isUp, staysEnded } from "./slot.ts";
 import type { Desired, Observed, ObservedInstance, Plan, Step } from "./step.ts";
 
@@ -18,11 +19,17 @@ export class World {
   >();
   readonly volumes = new Map<string, { id: Observed["volumes"][number]["id"]; section: VolumeSection }>();
   readonly instances = new Map<string, WorldInstance>();
+  /** `ID/NAME` of disks of machines. */
+  readonly disks = new Set<string>();
 
   observe(): Observed {
     return structuredClone({
       networks: [...this.networks.values()],
       volumes: [...this.volumes.values()],
+      disks: [...this.disks].map((disk) => {
+        const [instance = "", name = ""] = disk.split("/");
+        return { instance: instance as ObservedInstance["id"], name };
+      }),
       instances: [...this.instances.values()],
     });
   }
@@ -55,6 +62,13 @@ export class World {
         }
         assert(this.volumes.delete(action.volume), step.key);
         break;
+      case "remove-disk": {
+        const owner = this.instances.get(action.instance);
+        const isUsed = owner?.section?.disks?.some(({ name }) => name === action.disk) === true;
+        assert(!isUsed, `${step.key} while ${action.instance} uses it`);
+        assert(this.disks.delete(`${action.instance}/${action.disk}`), step.key);
+        break;
+      }
       default:
         this.#applyToInstance(step, action.instance, desired);
     }
@@ -84,6 +98,7 @@ export class World {
         intact: true,
         attached: true,
       });
+      this.#makeDisks(id, wanted.section);
       return;
     }
     assert(there !== undefined, `${step.key}: it is not there`);
@@ -98,6 +113,7 @@ export class World {
         }
         there.status = "running";
         delete there.restartAsked;
+        Object.assign(there, abilities(wanted.section));
         there.health = wanted.section.health === undefined ? "none" : "starting";
         break;
       case "await-healthy":
@@ -106,7 +122,10 @@ export class World {
         break;
       case "update-instance":
         assert(wanted !== undefined, step.key);
+        this.#checkAlteration(there, wanted.section, step);
+        if (!isUp(there) && wanted.section.kind !== "container") there.attached = true;
         there.section = wanted.section;
+        this.#makeDisks(id, wanted.section);
         if (wanted.section.health === undefined) there.health = "none";
         else if (there.health === "none" && there.status === "running") there.health = "starting";
         break;
@@ -115,8 +134,19 @@ export class World {
         this.#checkGround(wanted.section, desired, step);
         there.attached = true;
         break;
-      case "stop-instance":
+      case "suspend-instance":
         assert(isUp(there), step.key);
+        there.status = "suspended";
+        there.health = "none";
+        break;
+      case "revert-instance":
+        assert(there.revertAsked !== undefined, step.key);
+        delete there.revertAsked;
+        there.status = "created";
+        there.health = "none";
+        break;
+      case "stop-instance":
+        assert(isUp(there) || there.status === "suspended", step.key);
         there.status = "created";
         there.health = "none";
         break;
@@ -124,6 +154,28 @@ export class World {
         assert(!isUp(there), `${step.key} while it runs`);
         this.instances.delete(id);
     }
+  }
+
+  #makeDisks(id: string, { disks = [] }: InstanceSection): void {
+    for (const { name, from } of disks) if (from.kind !== "iso") this.disks.add(`${id}/${name}`);
+  }
+
+  /** What changes on something that is up must be able to. */
+  #checkAlteration(there: WorldInstance, section: InstanceSection, step: Step): void {
+    if (!isUp(there)) return;
+    for (const member of ["cpus", "memoryBytes", "pids"] as const) {
+      const wanted = section[member];
+      if (there.elastic === undefined || there.section?.[member] === wanted) continue;
+      const bounds = there.elastic[member];
+      assert(wanted !== undefined && bounds !== undefined, `${step.key}: ${member} while it runs`);
+      assert(wanted >= bounds.min && wanted <= bounds.max, `${step.key}: ${member} beyond its bounds`);
+    }
+    for (const member of membersThatChange(section.kind, "restart")) {
+      assert.deepEqual(there.section?.[member], section[member], `${step.key}: ${member} while it runs`);
+    }
+    if (there.plugs === true || section.kind !== "vm") return;
+    assert.deepEqual(there.section?.networks, section.networks, `${step.key}: networks while it runs`);
+    assert.deepEqual(there.section?.disks, section.disks, `${step.key}: disks while it runs`);
   }
 
   #makeNetwork(id: string, desired: Desired, step: Step): void {
@@ -136,6 +188,8 @@ export class World {
       const kept = new Set<string>(desired.instances.map((instance) => instance.id));
       for (const instance of this.instances.values()) {
         assert(kept.has(instance.id) || !this.#isOn(instance, id), `${step.key} while ${instance.id} is on it`);
+        const isMachine = instance.section?.kind === "vm";
+        assert(!isMachine || !isUp(instance) || !this.#isOn(instance, id), `${step.key} while ${instance.id} is up`);
       }
     }
     this.networks.set(id, { id: network.id, section: { ...network.section, subnet }, intact: true });
@@ -167,6 +221,18 @@ export class World {
       assert(settled || isHealthy(there, needed), `${step.key} before ${needed.id} is healthy`);
     }
   }
+}
+
+/** A guest that has just started can get less than it was started with; a machine, other disks too. */
+function abilities({ kind, pids = 1, cpus = 1, memoryBytes = 1 }: InstanceSection): Partial<ObservedInstance> {
+  if (kind === "container") return {};
+  const elastic = {
+    cpus: { min: 0.01, max: cpus },
+    memoryBytes: { min: 1, max: memoryBytes },
+    pids: { min: 1, max: pids },
+  };
+  // Some can be plugged and some cannot: the larger ones can, here.
+  return { elastic, ...(kind === "vm" && memoryBytes > 2 ** 26 ? { plugs: true } : {}) };
 }
 
 function sameSlot(left: ObservedInstance, right: ObservedInstance): boolean {

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file croft/v1/instance.proto.
  */
 export const file_croft_v1_instance: GenFile = /*@__PURE__*/
-  fileDesc("Chdjcm9mdC92MS9pbnN0YW5jZS5wcm90bxIIY3JvZnQudjEijQYKCEluc3RhbmNlEgoKAmlkGAEgASgJEg0KBXN0YWNrGAIgASgJEgwKBG5hbWUYAyABKAkSDwoHb3JkaW5hbBgEIAEoBRIMCgRraW5kGAUgASgJEg0KBWltYWdlGAYgASgJEhQKDGltYWdlX2RpZ2VzdBgHIAEoCRIOCgZzdGF0dXMYCCABKAkSDgoGaGVhbHRoGAkgASgJEgsKA3BpZBgKIAEoBRIrCgdjcmVhdGVkGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgdzdGFydGVkGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghmaW5pc2hlZBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFgoJZXhpdF9jb2RlGA4gASgFSACIAQESEgoKb29tX2tpbGxlZBgPIAEoCBIQCghyZXN0YXJ0cxgQIAEoBRIkCglhZGRyZXNzZXMYESADKAsyES5jcm9mdC52MS5BZGRyZXNzEiYKBXBvcnRzGBIgAygLMhcuY3JvZnQudjEuUHVibGlzaGVkUG9ydBIPCgdjb21tYW5kGBMgAygJEi4KBmxhYmVscxgUIAMoCzIeLmNyb2Z0LnYxLkluc3RhbmNlLkxhYmVsc0VudHJ5Eg8KB21lc3NhZ2UYFSABKAkSIAoGbGltaXRzGBYgASgLMhAuY3JvZnQudjEuTGltaXRzEiQKBm1vdW50cxgXIAMoCzIULmNyb2Z0LnYxLk1vdW50UG9pbnQSKAoDZW52GBggAygLMhsuY3JvZnQudjEuSW5zdGFuY2UuRW52RW50cnkSFgoOcmVzdGFydF9wb2xpY3kYGSABKAkSDgoGZW5naW5lGBogASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIMCgpfZXhpdF9jb2RlIisKB0FkZHJlc3MSDwoHbmV0d29yaxgBIAEoCRIPCgdhZGRyZXNzGAIgASgJIlgKDVB1Ymxpc2hlZFBvcnQSFAoMaG9zdF9hZGRyZXNzGAEgASgJEhEKCWhvc3RfcG9ydBgCIAEoBRIMCgRwb3J0GAMgASgFEhAKCHByb3RvY29sGAQgASgJImwKBkxpbWl0cxIRCgRjcHVzGAEgASgBSACIAQESGQoMbWVtb3J5X2J5dGVzGAIgASgBSAGIAQESEQoEcGlkcxgDIAEoBUgCiAEBQgcKBV9jcHVzQg8KDV9tZW1vcnlfYnl0ZXNCBwoFX3BpZHMiUgoKTW91bnRQb2ludBIMCgRraW5kGAEgASgJEg4KBnNvdXJjZRgCIAEoCRITCgtkZXN0aW5hdGlvbhgDIAEoCRIRCglyZWFkX29ubHkYBCABKAgiMgoUTGlzdEluc3RhbmNlc1JlcXVlc3QSDQoFc3RhY2sYASABKAkSCwoDYWxsGAIgASgIIj4KFUxpc3RJbnN0YW5jZXNSZXNwb25zZRIlCglpbnN0YW5jZXMYASADKAsyEi5jcm9mdC52MS5JbnN0YW5jZSImChJHZXRJbnN0YW5jZVJlcXVlc3QSEAoIaW5zdGFuY2UYASABKAkiZgoSUnVuSW5zdGFuY2VSZXF1ZXN0EiMKBXN0YXJ0GAEgASgLMhIuY3JvZnQudjEuUnVuU3RhcnRIABIgCgVpbnB1dBgCIAEoCzIPLmNyb2Z0LnYxLklucHV0SABCCQoHbWVzc2FnZSKGBQoIUnVuU3RhcnQSDQoFaW1hZ2UYASABKAkSDwoHY29tbWFuZBgCIAMoCRIMCgRuYW1lGAMgASgJEg4KBnJlbW92ZRgEIAEoCBIOCgZkZXRhY2gYBSABKAgSEwoLaW50ZXJhY3RpdmUYBiABKAgSJAoIdGVybWluYWwYByABKAsyEi5jcm9mdC52MS5UZXJtaW5hbBIoCgNlbnYYCCADKAsyGy5jcm9mdC52MS5SdW5TdGFydC5FbnZFbnRyeRIPCgdwdWJsaXNoGAkgAygJEg8KB3ZvbHVtZXMYCiADKAkSDQoFdG1wZnMYCyADKAkSEAoIbmV0d29ya3MYDCADKAkSDAoEdXNlchgNIAEoCRIPCgd3b3JrZGlyGA4gASgJEhAKCGhvc3RuYW1lGA8gASgJEhIKCmVudHJ5cG9pbnQYECADKAkSDgoGbWVtb3J5GBEgASgJEgwKBGNwdXMYEiABKAkSDAoEcGlkcxgTIAEoBRIPCgdyZXN0YXJ0GBQgASgJEhEKCXJlYWRfb25seRgVIAEoCBIPCgdjYXBfYWRkGBYgAygJEhAKCGNhcF9kcm9wGBcgAygJEi4KBmxhYmVscxgYIAMoCzIeLmNyb2Z0LnYxLlJ1blN0YXJ0LkxhYmVsc0VudHJ5EgwKBHB1bGwYGSABKAkSEwoLc3RvcF9zaWduYWwYGiABKAkSEgoKc3RvcF9ncmFjZRgbIAEoCRIKCgJhcxgcIAEoCRoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiKQoIVGVybWluYWwSDwoHY29sdW1ucxgBIAEoBRIMCgRyb3dzGAIgASgFImYKBUlucHV0Eg4KBGRhdGEYASABKAxIABINCgNlbmQYAiABKAhIABIkCgZyZXNpemUYAyABKAsyEi5jcm9mdC52MS5UZXJtaW5hbEgAEhAKBnNpZ25hbBgEIAEoCUgAQgYKBGtpbmQiNgoGT3V0cHV0EhAKBnN0ZG91dBgBIAEoDEgAEhAKBnN0ZGVychgCIAEoDEgAQggKBnN0cmVhbSKjAQoTUnVuSW5zdGFuY2VSZXNwb25zZRImCghwcm9ncmVzcxgBIAEoCzISLmNyb2Z0LnYxLlByb2dyZXNzSAASJQoHc3RhcnRlZBgCIAEoCzISLmNyb2Z0LnYxLkluc3RhbmNlSAASIgoGb3V0cHV0GAMgASgLMhAuY3JvZnQudjEuT3V0cHV0SAASDgoEZXhpdBgEIAEoBUgAQgkKB21lc3NhZ2UiaAoTRXhlY0luc3RhbmNlUmVxdWVzdBIkCgVzdGFydBgBIAEoCzITLmNyb2Z0LnYxLkV4ZWNTdGFydEgAEiAKBWlucHV0GAIgASgLMg8uY3JvZnQudjEuSW5wdXRIAEIJCgdtZXNzYWdlIu8BCglFeGVjU3RhcnQSEAoIaW5zdGFuY2UYASABKAkSDwoHY29tbWFuZBgCIAMoCRIpCgNlbnYYAyADKAsyHC5jcm9mdC52MS5FeGVjU3RhcnQuRW52RW50cnkSDAoEdXNlchgEIAEoCRIPCgd3b3JrZGlyGAUgASgJEiQKCHRlcm1pbmFsGAYgASgLMhIuY3JvZnQudjEuVGVybWluYWwSEwoLaW50ZXJhY3RpdmUYByABKAgSDgoGZGV0YWNoGAggASgIGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiVQoURXhlY0luc3RhbmNlUmVzcG9uc2USIgoGb3V0cHV0GAEgASgLMhAuY3JvZnQudjEuT3V0cHV0SAASDgoEZXhpdBgCIAEoBUgAQgkKB21lc3NhZ2UibAoVQXR0YWNoSW5zdGFuY2VSZXF1ZXN0EiYKBXN0YXJ0GAEgASgLMhUuY3JvZnQudjEuQXR0YWNoU3RhcnRIABIgCgVpbnB1dBgCIAEoCzIPLmNyb2Z0LnYxLklucHV0SABCCQoHbWVzc2FnZSJXCgtBdHRhY2hTdGFydBIQCghpbnN0YW5jZRgBIAEoCRIkCgh0ZXJtaW5hbBgCIAEoCzISLmNyb2Z0LnYxLlRlcm1pbmFsEhAKCG5vX3N0ZGluGAMgASgIIlcKFkF0dGFjaEluc3RhbmNlUmVzcG9uc2USIgoGb3V0cHV0GAEgASgLMhAuY3JvZnQudjEuT3V0cHV0SAASDgoEZXhpdBgCIAEoBUgAQgkKB21lc3NhZ2UiKAoUU3RhcnRJbnN0YW5jZVJlcXVlc3QSEAoIaW5zdGFuY2UYASABKAkiNgoTU3RvcEluc3RhbmNlUmVxdWVzdBIQCghpbnN0YW5jZRgBIAEoCRINCgVncmFjZRgCIAEoCSI5ChZSZXN0YXJ0SW5zdGFuY2VSZXF1ZXN0EhAKCGluc3RhbmNlGAEgASgJEg0KBWdyYWNlGAIgASgJIjcKE0tpbGxJbnN0YW5jZVJlcXVlc3QSEAoIaW5zdGFuY2UYASABKAkSDgoGc2lnbmFsGAIgASgJIigKFFBhdXNlSW5zdGFuY2VSZXF1ZXN0EhAKCGluc3RhbmNlGAEgASgJIioKFlVucGF1c2VJbnN0YW5jZVJlcXVlc3QSEAoIaW5zdGFuY2UYASABKAkiOAoVUmVtb3ZlSW5zdGFuY2VSZXF1ZXN0EhAKCGluc3RhbmNlGAEgASgJEg0KBWZvcmNlGAIgASgIIhgKFlJlbW92ZUluc3RhbmNlUmVzcG9uc2UifAoRU3RyZWFtTG9nc1JlcXVlc3QSEAoIaW5zdGFuY2UYASABKAkSDgoGZm9sbG93GAIgASgIEikKBXNpbmNlGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCgR0YWlsGAQgASgFSACIAQFCBwoFX3RhaWwidQoITG9nRW50cnkSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIaW5zdGFuY2UYAiABKAkSDgoGc3RyZWFtGAMgASgJEgwKBGxpbmUYBCABKAwSDwoHcGFydGlhbBgFIAEoCCIoChRMaXN0UHJvY2Vzc2VzUmVxdWVzdBIQCghpbnN0YW5jZRgBIAEoCSI9ChVMaXN0UHJvY2Vzc2VzUmVzcG9uc2USJAoJcHJvY2Vzc2VzGAEgAygLMhEuY3JvZnQudjEuUHJvY2VzcyKcAQoHUHJvY2VzcxILCgNwaWQYASABKAUSEgoKcGFyZW50X3BpZBgCIAEoBRIMCgR1c2VyGAMgASgJEg4KBmNwdV9tcxgEIAEoARIUCgxtZW1vcnlfYnl0ZXMYBSABKAESKwoHc3RhcnRlZBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHY29tbWFuZBgHIAEoCSJKChJTdHJlYW1TdGF0c1JlcXVlc3QSEQoJaW5zdGFuY2VzGAEgAygJEhMKC2ludGVydmFsX21zGAIgASgFEgwKBG9uY2UYAyABKAgiZAoMU3RhdHNSZWFkaW5nEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEioKCWluc3RhbmNlcxgCIAMoCzIXLmNyb2Z0LnYxLkluc3RhbmNlU3RhdHMikwIKDUluc3RhbmNlU3RhdHMSCgoCaWQYASABKAkSDQoFc3RhY2sYAiABKAkSDAoEbmFtZRgDIAEoCRITCgtjcHVfcGVyY2VudBgEIAEoARIUCgxtZW1vcnlfYnl0ZXMYBSABKAESHwoSbWVtb3J5X2xpbWl0X2J5dGVzGAYgASgBSACIAQESDAoEcGlkcxgHIAEoBRISCgpyZWFkX2J5dGVzGAggASgBEhUKDXdyaXR0ZW5fYnl0ZXMYCSABKAESFgoOcmVjZWl2ZWRfYnl0ZXMYCiABKAESEgoKc2VudF9ieXRlcxgLIAEoARIRCglvb21fa2lsbHMYDCABKAVCFQoTX21lbW9yeV9saW1pdF9ieXRlczKoDQoPSW5zdGFuY2VTZXJ2aWNlEmcKDUxpc3RJbnN0YW5jZXMSHi5jcm9mdC52MS5MaXN0SW5zdGFuY2VzUmVxdWVzdBofLmNyb2Z0LnYxLkxpc3RJbnN0YW5jZXNSZXNwb25zZSIVgtPkkwIPEg0vdjEvaW5zdGFuY2VzEmEKC0dldEluc3RhbmNlEhwuY3JvZnQudjEuR2V0SW5zdGFuY2VSZXF1ZXN0GhIuY3JvZnQudjEuSW5zdGFuY2UiIILT5JMCGhIYL3YxL2luc3RhbmNlcy97aW5zdGFuY2V9EmwKC1J1bkluc3RhbmNlEhwuY3JvZnQudjEuUnVuSW5zdGFuY2VSZXF1ZXN0Gh0uY3JvZnQudjEuUnVuSW5zdGFuY2VSZXNwb25zZSIcgtPkkwIWOgEqIhEvdjEvaW5zdGFuY2VzOnJ1bigBMAEScAoMRXhlY0luc3RhbmNlEh0uY3JvZnQudjEuRXhlY0luc3RhbmNlUmVxdWVzdBoeLmNyb2Z0LnYxLkV4ZWNJbnN0YW5jZVJlc3BvbnNlIh2C0+STAhc6ASoiEi92MS9pbnN0YW5jZXM6ZXhlYygBMAESeAoOQXR0YWNoSW5zdGFuY2USHy5jcm9mdC52MS5BdHRhY2hJbnN0YW5jZVJlcXVlc3QaIC5jcm9mdC52MS5BdHRhY2hJbnN0YW5jZVJlc3BvbnNlIh+C0+STAhk6ASoiFC92MS9pbnN0YW5jZXM6YXR0YWNoKAEwARJuCg1TdGFydEluc3RhbmNlEh4uY3JvZnQudjEuU3RhcnRJbnN0YW5jZVJlcXVlc3QaEi5jcm9mdC52MS5JbnN0YW5jZSIpgtPkkwIjOgEqIh4vdjEvaW5zdGFuY2VzL3tpbnN0YW5jZX06c3RhcnQSawoMU3RvcEluc3RhbmNlEh0uY3JvZnQudjEuU3RvcEluc3RhbmNlUmVxdWVzdBoSLmNyb2Z0LnYxLkluc3RhbmNlIiiC0+STAiI6ASoiHS92MS9pbnN0YW5jZXMve2luc3RhbmNlfTpzdG9wEnQKD1Jlc3RhcnRJbnN0YW5jZRIgLmNyb2Z0LnYxLlJlc3RhcnRJbnN0YW5jZVJlcXVlc3QaEi5jcm9mdC52MS5JbnN0YW5jZSIrgtPkkwIlOgEqIiAvdjEvaW5zdGFuY2VzL3tpbnN0YW5jZX06cmVzdGFydBJrCgxLaWxsSW5zdGFuY2USHS5jcm9mdC52MS5LaWxsSW5zdGFuY2VSZXF1ZXN0GhIuY3JvZnQudjEuSW5zdGFuY2UiKILT5JMCIjoBKiIdL3YxL2luc3RhbmNlcy97aW5zdGFuY2V9OmtpbGwSbgoNUGF1c2VJbnN0YW5jZRIeLmNyb2Z0LnYxLlBhdXNlSW5zdGFuY2VSZXF1ZXN0GhIuY3JvZnQudjEuSW5zdGFuY2UiKYLT5JMCIzoBKiIeL3YxL2luc3RhbmNlcy97aW5zdGFuY2V9OnBhdXNlEnQKD1VucGF1c2VJbnN0YW5jZRIgLmNyb2Z0LnYxLlVucGF1c2VJbnN0YW5jZVJlcXVlc3QaEi5jcm9mdC52MS5JbnN0YW5jZSIrgtPkkwIlOgEqIiAvdjEvaW5zdGFuY2VzL3tpbnN0YW5jZX06dW5wYXVzZRJ/Cg5SZW1vdmVJbnN0YW5jZRIfLmNyb2Z0LnYxLlJlbW92ZUluc3RhbmNlUmVxdWVzdBogLmNyb2Z0LnYxLlJlbW92ZUluc3RhbmNlUmVzcG9uc2UiKoLT5JMCJDoBKiIfL3YxL2luc3RhbmNlcy97aW5zdGFuY2V9OnJlbW92ZRJmCgpTdHJlYW1Mb2dzEhsuY3JvZnQudjEuU3RyZWFtTG9nc1JlcXVlc3QaEi5jcm9mdC52MS5Mb2dFbnRyeSIlgtPkkwIfEh0vdjEvaW5zdGFuY2VzL3tpbnN0YW5jZX0vbG9nczABEnwKDUxpc3RQcm9jZXNzZXMSHi5jcm9mdC52MS5MaXN0UHJvY2Vzc2VzUmVxdWVzdBofLmNyb2Z0LnYxLkxpc3RQcm9jZXNzZXNSZXNwb25zZSIqgtPkkwIkEiIvdjEvaW5zdGFuY2VzL3tpbnN0YW5jZX0vcHJvY2Vzc2VzEmIKC1N0cmVhbVN0YXRzEhwuY3JvZnQudjEuU3RyZWFtU3RhdHNSZXF1ZXN0GhYuY3JvZnQudjEuU3RhdHNSZWFkaW5nIhuC0+STAhUSEy92MS9pbnN0YW5jZXM6c3RhdHMwAWIGcHJvdG8z", [file_croft_v1_operation, file_google_api_annotations, file_google_protobuf_timestamp]);
+  fileDesc("Chdjcm9mdC92MS9pbnN0YW5jZS5wcm90bxIIY3JvZnQudjEirAYKCEluc3RhbmNlEgoKAmlkGAEgASgJEg0KBXN0YWNrGAIgASgJEgwKBG5hbWUYAyABKAkSDwoHb3JkaW5hbBgEIAEoBRIMCgRraW5kGAUgASgJEg0KBWltYWdlGAYgASgJEhQKDGltYWdlX2RpZ2VzdBgHIAEoCRIOCgZzdGF0dXMYCCABKAkSDgoGaGVhbHRoGAkgASgJEgsKA3BpZBgKIAEoBRIrCgdjcmVhdGVkGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgdzdGFydGVkGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghmaW5pc2hlZBgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFgoJZXhpdF9jb2RlGA4gASgFSACIAQESEgoKb29tX2tpbGxlZBgPIAEoCBIQCghyZXN0YXJ0cxgQIAEoBRIkCglhZGRyZXNzZXMYESADKAsyES5jcm9mdC52MS5BZGRyZXNzEiYKBXBvcnRzGBIgAygLMhcuY3JvZnQudjEuUHVibGlzaGVkUG9ydBIPCgdjb21tYW5kGBMgAygJEi4KBmxhYmVscxgUIAMoCzIeLmNyb2Z0LnYxLkluc3RhbmNlLkxhYmVsc0VudHJ5Eg8KB21lc3NhZ2UYFSABKAkSIAoGbGltaXRzGBYgASgLMhAuY3JvZnQudjEuTGltaXRzEiQKBm1vdW50cxgXIAMoCzIULmNyb2Z0LnYxLk1vdW50UG9pbnQSKAoDZW52GBggAygLMhsuY3JvZnQudjEuSW5zdGFuY2UuRW52RW50cnkSFgoOcmVzdGFydF9wb2xpY3kYGSABKAkSDgoGZW5naW5lGBogASgJEh0KBWRpc2tzGBsgAygLMg4uY3JvZnQudjEuRGlzaxotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDAoKX2V4aXRfY29kZSJZCgREaXNrEgwKBG5hbWUYASABKAkSDAoEa2luZBgCIAEoCRINCgVpbWFnZRgDIAEoCRIXCgpzaXplX2J5dGVzGAQgASgBSACIAQFCDQoLX3NpemVfYnl0ZXMiKwoHQWRkcmVzcxIPCgduZXR3b3JrGAEgASgJEg8KB2FkZHJlc3MYAiABKAkiWAoNUHVibGlzaGVkUG9ydBIUCgxob3N0X2FkZHJlc3MYASABKAkSEQoJaG9zdF9wb3J0GAIgASgFEgwKBHBvcnQYAyABKAUSEAoIcHJvdG9jb2wYBCABKAkibAoGTGltaXRzEhEKBGNwdXMYASABKAFIAIgBARIZCgxtZW1vcnlfYnl0ZXMYAiABKAFIAYgBARIRCgRwaWRzGAMgASgFSAKIAQFCBwoFX2NwdXNCDwoNX21lbW9yeV9ieXRlc0IHCgVfcGlkcyJSCgpNb3VudFBvaW50EgwKBGtpbmQYASABKAkSDgoGc291cmNlGAIgASgJEhMKC2Rlc3RpbmF0aW9uGAMgASgJEhEKCXJlYWRfb25seRgEIAEoCCIyChRMaXN0SW5zdGFuY2VzUmVxdWVzdBINCgVzdGFjaxgBIAEoCRILCgNhbGwYAiABKAgiPgoVTGlzdEluc3RhbmNlc1Jlc3BvbnNlEiUKCWluc3RhbmNlcxgBIAMoCzISLmNyb2Z0LnYxLkluc3RhbmNlIiYKEkdldEluc3RhbmNlUmVxdWVzdBIQCghpbnN0YW5jZRgBIAEoCSJmChJSdW5JbnN0YW5jZVJlcXVlc3QSIwoFc3RhcnQYASABKAsyEi5jcm9mdC52MS5SdW5TdGFydEgAEiAKBWlucHV0GAIgASgLMg8uY3JvZnQudjEuSW5wdXRIAEIJCgdtZXNzYWdlIr0FCghSdW5TdGFydBINCgVpbWFnZRgBIAEoCRIPCgdjb21tYW5kGAIgAygJEgwKBG5hbWUYAyABKAkSDgoGcmVtb3ZlGAQgASgIEg4KBmRldGFjaBgFIAEoCBITCgtpbnRlcmFjdGl2ZRgGIAEoCBIkCgh0ZXJtaW5hbBgHIAEoCzISLmNyb2Z0LnYxLlRlcm1pbmFsEigKA2VudhgIIAMoCzIbLmNyb2Z0LnYxLlJ1blN0YXJ0LkVudkVudHJ5Eg8KB3B1Ymxpc2gYCSADKAkSDwoHdm9sdW1lcxgKIAMoCRINCgV0bXBmcxgLIAMoCRIQCghuZXR3b3JrcxgMIAMoCRIMCgR1c2VyGA0gASgJEg8KB3dvcmtkaXIYDiABKAkSEAoIaG9zdG5hbWUYDyABKAkSEgoKZW50cnlwb2ludBgQIAMoCRIOCgZtZW1vcnkYESABKAkSDAoEY3B1cxgSIAEoCRIMCgRwaWRzGBMgASgFEg8KB3Jlc3RhcnQYFCABKAkSEQoJcmVhZF9vbmx5GBUgASgIEg8KB2NhcF9hZGQYFiADKAkSEAoIY2FwX2Ryb3AYFyADKAkSLgoGbGFiZWxzGBggAygLMh4uY3JvZnQudjEuUnVuU3RhcnQuTGFiZWxzRW50cnkSDAoEcHVsbBgZIAEoCRITCgtzdG9wX3NpZ25hbBgaIAEoCRISCgpzdG9wX2dyYWNlGBsgASgJEgoKAmFzGBwgASgJEhEKCWRpc2tfc2l6ZRgdIAEoCRIQCghmaXJtd2FyZRgeIAEoCRIQCghzc2hfa2V5cxgfIAMoCRoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiKQoIVGVybWluYWwSDwoHY29sdW1ucxgBIAEoBRIMCgRyb3dzGAIgASgFImYKBUlucHV0Eg4KBGRhdGEYASABKAxIABINCgNlbmQYAiABKAhIABIkCgZyZXNpemUYAyABKAsyEi5jcm9mdC52MS5UZXJtaW5hbEgAEhAKBnNpZ25hbBgEIAEoCUgAQgYKBGtpbmQiNgoGT3V0cHV0EhAKBnN0ZG91dBgBIAEoDEgAEhAKBnN0ZGVychgCIAEoDEgAQggKBnN0cmVhbSKjAQoTUnVuSW5zdGFuY2VSZXNwb25zZRImCghwcm9ncmVzcxgBIAEoCzISLmNyb2Z0LnYxLlByb2dyZXNzSAASJQoHc3RhcnRlZBgCIAEoCzISLmNyb2Z0LnYxLkluc3RhbmNlSAASIgoGb3V0cHV0GAMgASgLMhAuY3JvZnQudjEuT3V0cHV0SAASDgoEZXhpdBgEIAEoBUgAQgkKB21lc3NhZ2UiaAoTRXhlY0luc3RhbmNlUmVxdWVzdBIkCgVzdGFydBgBIAEoCzITLmNyb2Z0LnYxLkV4ZWNTdGFydEgAEiAKBWlucHV0GAIgASgLMg8uY3JvZnQudjEuSW5wdXRIAEIJCgdtZXNzYWdlIu8BCglFeGVjU3RhcnQSEAoIaW5zdGFuY2UYASABKAkSDwoHY29tbWFuZBgCIAMoCRIpCgNlbnYYAyADKAsyHC5jcm9mdC52MS5FeGVjU3RhcnQuRW52RW50cnkSDAoEdXNlchgEIAEoCRIPCgd3b3JrZGlyGAUgASgJEiQKCHRlcm1pbmFsGAYgASgLMhIuY3JvZnQudjEuVGVybWluYWwSEwoLaW50ZXJhY3RpdmUYByABKAgSDgoGZGV0YWNoGAggASgIGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiVQoURXhlY0luc3RhbmNlUmVzcG9uc2USIgoGb3V0cHV0GAEgASgLMhAuY3JvZnQudjEuT3V0cHV0SAASDgoEZXhpdBgCIAEoBUgAQgkKB21lc3NhZ2UibAoVQXR0YWNoSW5zdGFuY2VSZXF1ZXN0EiYKBXN0YXJ0GAEgASgLMhUuY3JvZnQudjEuQXR0YWNoU3RhcnRIABIgCgVpbnB1dBgCIAEoCzIPLmNyb2Z0LnYxLklucHV0SABCCQoHbWVzc2FnZSJXCgtBdHRhY2hTdGFydBIQCghpbnN0YW5jZRgBIAEoCRIkCgh0ZXJtaW5hbBgCIAEoCzISLmNyb2Z0LnYxLlRlcm1pbmFsEhAKCG5vX3N0ZGluGAMgASgIIlcKFkF0dGFjaEluc3RhbmNlUmVzcG9uc2USIgoGb3V0cHV0GAEgASgLMhAuY3JvZnQudjEuT3V0cHV0SAASDgoEZXhpdBgCIAEoBUgAQgkKB21lc3NhZ2UiKAoUU3RhcnRJbnN0YW5jZVJlcXVlc3QSEAoIaW5zdGFuY2UYASABKAkiNgoTU3RvcEluc3RhbmNlUmVxdWVzdBIQCghpbnN0YW5jZRgBIAEoCRINCgVncmFjZRgCIAEoCSI5ChZSZXN0YXJ0SW5zdGFuY2VSZXF1ZXN0EhAKCGluc3RhbmNlGAEgASgJEg0KBWdyYWNlGAIgASgJIjcKE0tpbGxJbnN0YW5jZVJlcXVlc3QSEAoIaW5zdGFuY2UYASABKAkSDgoGc2lnbmFsGAIgASgJIigKFFBhdXNlSW5zdGFuY2VSZXF1ZXN0EhAKCGluc3RhbmNlGAEgASgJIioKFlVucGF1c2VJbnN0YW5jZVJlcXVlc3QSEAoIaW5zdGFuY2UYASABKAkiKgoWU3VzcGVuZEluc3RhbmNlUmVxdWVzdBIQCghpbnN0YW5jZRgBIAEoCSI4ChVSZW1vdmVJbnN0YW5jZVJlcXVlc3QSEAoIaW5zdGFuY2UYASABKAkSDQoFZm9yY2UYAiABKAgiGAoWUmVtb3ZlSW5zdGFuY2VSZXNwb25zZSJ8ChFTdHJlYW1Mb2dzUmVxdWVzdBIQCghpbnN0YW5jZRgBIAEoCRIOCgZmb2xsb3cYAiABKAgSKQoFc2luY2UYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKBHRhaWwYBCABKAVIAIgBAUIHCgVfdGFpbCJ1CghMb2dFbnRyeRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghpbnN0YW5jZRgCIAEoCRIOCgZzdHJlYW0YAyABKAkSDAoEbGluZRgEIAEoDBIPCgdwYXJ0aWFsGAUgASgIIigKFExpc3RQcm9jZXNzZXNSZXF1ZXN0EhAKCGluc3RhbmNlGAEgASgJIj0KFUxpc3RQcm9jZXNzZXNSZXNwb25zZRIkCglwcm9jZXNzZXMYASADKAsyES5jcm9mdC52MS5Qcm9jZXNzIpwBCgdQcm9jZXNzEgsKA3BpZBgBIAEoBRISCgpwYXJlbnRfcGlkGAIgASgFEgwKBHVzZXIYAyABKAkSDgoGY3B1X21zGAQgASgBEhQKDG1lbW9yeV9ieXRlcxgFIAEoARIrCgdzdGFydGVkGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIPCgdjb21tYW5kGAcgASgJIkoKElN0cmVhbVN0YXRzUmVxdWVzdBIRCglpbnN0YW5jZXMYASADKAkSEwoLaW50ZXJ2YWxfbXMYAiABKAUSDAoEb25jZRgDIAEoCCJkCgxTdGF0c1JlYWRpbmcSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKgoJaW5zdGFuY2VzGAIgAygLMhcuY3JvZnQudjEuSW5zdGFuY2VTdGF0cyKTAgoNSW5zdGFuY2VTdGF0cxIKCgJpZBgBIAEoCRINCgVzdGFjaxgCIAEoCRIMCgRuYW1lGAMgASgJEhMKC2NwdV9wZXJjZW50GAQgASgBEhQKDG1lbW9yeV9ieXRlcxgFIAEoARIfChJtZW1vcnlfbGltaXRfYnl0ZXMYBiABKAFIAIgBARIMCgRwaWRzGAcgASgFEhIKCnJlYWRfYnl0ZXMYCCABKAESFQoNd3JpdHRlbl9ieXRlcxgJIAEoARIWCg5yZWNlaXZlZF9ieXRlcxgKIAEoARISCgpzZW50X2J5dGVzGAsgASgBEhEKCW9vbV9raWxscxgMIAEoBUIVChNfbWVtb3J5X2xpbWl0X2J5dGVzMp4OCg9JbnN0YW5jZVNlcnZpY2USZwoNTGlzdEluc3RhbmNlcxIeLmNyb2Z0LnYxLkxpc3RJbnN0YW5jZXNSZXF1ZXN0Gh8uY3JvZnQudjEuTGlzdEluc3RhbmNlc1Jlc3BvbnNlIhWC0+STAg8SDS92MS9pbnN0YW5jZXMSYQoLR2V0SW5zdGFuY2USHC5jcm9mdC52MS5HZXRJbnN0YW5jZVJlcXVlc3QaEi5jcm9mdC52MS5JbnN0YW5jZSIggtPkkwIaEhgvdjEvaW5zdGFuY2VzL3tpbnN0YW5jZX0SbAoLUnVuSW5zdGFuY2USHC5jcm9mdC52MS5SdW5JbnN0YW5jZVJlcXVlc3QaHS5jcm9mdC52MS5SdW5JbnN0YW5jZVJlc3BvbnNlIhyC0+STAhY6ASoiES92MS9pbnN0YW5jZXM6cnVuKAEwARJwCgxFeGVjSW5zdGFuY2USHS5jcm9mdC52MS5FeGVjSW5zdGFuY2VSZXF1ZXN0Gh4uY3JvZnQudjEuRXhlY0luc3RhbmNlUmVzcG9uc2UiHYLT5JMCFzoBKiISL3YxL2luc3RhbmNlczpleGVjKAEwARJ4Cg5BdHRhY2hJbnN0YW5jZRIfLmNyb2Z0LnYxLkF0dGFjaEluc3RhbmNlUmVxdWVzdBogLmNyb2Z0LnYxLkF0dGFjaEluc3RhbmNlUmVzcG9uc2UiH4LT5JMCGToBKiIUL3YxL2luc3RhbmNlczphdHRhY2goATABEm4KDVN0YXJ0SW5zdGFuY2USHi5jcm9mdC52MS5TdGFydEluc3RhbmNlUmVxdWVzdBoSLmNyb2Z0LnYxLkluc3RhbmNlIimC0+STAiM6ASoiHi92MS9pbnN0YW5jZXMve2luc3RhbmNlfTpzdGFydBJrCgxTdG9wSW5zdGFuY2USHS5jcm9mdC52MS5TdG9wSW5zdGFuY2VSZXF1ZXN0GhIuY3JvZnQudjEuSW5zdGFuY2UiKILT5JMCIjoBKiIdL3YxL2luc3RhbmNlcy97aW5zdGFuY2V9OnN0b3ASdAoPUmVzdGFydEluc3RhbmNlEiAuY3JvZnQudjEuUmVzdGFydEluc3RhbmNlUmVxdWVzdBoSLmNyb2Z0LnYxLkluc3RhbmNlIiuC0+STAiU6ASoiIC92MS9pbnN0YW5jZXMve2luc3RhbmNlfTpyZXN0YXJ0EmsKDEtpbGxJbnN0YW5jZRIdLmNyb2Z0LnYxLktpbGxJbnN0YW5jZVJlcXVlc3QaEi5jcm9mdC52MS5JbnN0YW5jZSIogtPkkwIiOgEqIh0vdjEvaW5zdGFuY2VzL3tpbnN0YW5jZX06a2lsbBJuCg1QYXVzZUluc3RhbmNlEh4uY3JvZnQudjEuUGF1c2VJbnN0YW5jZVJlcXVlc3QaEi5jcm9mdC52MS5JbnN0YW5jZSIpgtPkkwIjOgEqIh4vdjEvaW5zdGFuY2VzL3tpbnN0YW5jZX06cGF1c2USdAoPVW5wYXVzZUluc3RhbmNlEiAuY3JvZnQudjEuVW5wYXVzZUluc3RhbmNlUmVxdWVzdBoSLmNyb2Z0LnYxLkluc3RhbmNlIiuC0+STAiU6ASoiIC92MS9pbnN0YW5jZXMve2luc3RhbmNlfTp1bnBhdXNlEnQKD1N1c3BlbmRJbnN0YW5jZRIgLmNyb2Z0LnYxLlN1c3BlbmRJbnN0YW5jZVJlcXVlc3QaEi5jcm9mdC52MS5JbnN0YW5jZSIrgtPkkwIlOgEqIiAvdjEvaW5zdGFuY2VzL3tpbnN0YW5jZX06c3VzcGVuZBJ/Cg5SZW1vdmVJbnN0YW5jZRIfLmNyb2Z0LnYxLlJlbW92ZUluc3RhbmNlUmVxdWVzdBogLmNyb2Z0LnYxLlJlbW92ZUluc3RhbmNlUmVzcG9uc2UiKoLT5JMCJDoBKiIfL3YxL2luc3RhbmNlcy97aW5zdGFuY2V9OnJlbW92ZRJmCgpTdHJlYW1Mb2dzEhsuY3JvZnQudjEuU3RyZWFtTG9nc1JlcXVlc3QaEi5jcm9mdC52MS5Mb2dFbnRyeSIlgtPkkwIfEh0vdjEvaW5zdGFuY2VzL3tpbnN0YW5jZX0vbG9nczABEnwKDUxpc3RQcm9jZXNzZXMSHi5jcm9mdC52MS5MaXN0UHJvY2Vzc2VzUmVxdWVzdBofLmNyb2Z0LnYxLkxpc3RQcm9jZXNzZXNSZXNwb25zZSIqgtPkkwIkEiIvdjEvaW5zdGFuY2VzL3tpbnN0YW5jZX0vcHJvY2Vzc2VzEmIKC1N0cmVhbVN0YXRzEhwuY3JvZnQudjEuU3RyZWFtU3RhdHNSZXF1ZXN0GhYuY3JvZnQudjEuU3RhdHNSZWFkaW5nIhuC0+STAhUSEy92MS9pbnN0YW5jZXM6c3RhdHMwAWIGcHJvdG8z", [file_croft_v1_operation, file_google_api_annotations, file_google_protobuf_timestamp]);
 
 /**
  * @generated from message croft.v1.Instance
@@ -44,13 +44,15 @@ export type Instance = Message<"croft.v1.Instance"> & {
   ordinal: number;
 
   /**
-   * "container".
+   * "container", "microvm" or "vm".
    *
    * @generated from field: string kind = 5;
    */
   kind: string;
 
   /**
+   * Of a vm: the disk image or ISO it began with, or "blank".
+   *
    * @generated from field: string image = 6;
    */
   image: string;
@@ -61,7 +63,7 @@ export type Instance = Message<"croft.v1.Instance"> & {
   imageDigest: string;
 
   /**
-   * "pending", "created", "running", "paused", "exited", "restarting", "stopping".
+   * "pending", "created", "running", "paused", "suspended", "exited", "restarting", "stopping".
    *
    * @generated from field: string status = 8;
    */
@@ -162,6 +164,13 @@ export type Instance = Message<"croft.v1.Instance"> & {
    * @generated from field: string engine = 26;
    */
   engine: string;
+
+  /**
+   * Of a vm.
+   *
+   * @generated from field: repeated croft.v1.Disk disks = 27;
+   */
+  disks: Disk[];
 };
 
 /**
@@ -170,6 +179,42 @@ export type Instance = Message<"croft.v1.Instance"> & {
  */
 export const InstanceSchema: GenMessage<Instance> = /*@__PURE__*/
   messageDesc(file_croft_v1_instance, 0);
+
+/**
+ * @generated from message croft.v1.Disk
+ */
+export type Disk = Message<"croft.v1.Disk"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * "image", "iso" or "blank".
+   *
+   * @generated from field: string kind = 2;
+   */
+  kind: string;
+
+  /**
+   * @generated from field: string image = 3;
+   */
+  image: string;
+
+  /**
+   * Absent: as large as the image.
+   *
+   * @generated from field: optional double size_bytes = 4;
+   */
+  sizeBytes?: number | undefined;
+};
+
+/**
+ * Describes the message croft.v1.Disk.
+ * Use `create(DiskSchema)` to create a new message.
+ */
+export const DiskSchema: GenMessage<Disk> = /*@__PURE__*/
+  messageDesc(file_croft_v1_instance, 1);
 
 /**
  * @generated from message croft.v1.Address
@@ -191,7 +236,7 @@ export type Address = Message<"croft.v1.Address"> & {
  * Use `create(AddressSchema)` to create a new message.
  */
 export const AddressSchema: GenMessage<Address> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 1);
+  messageDesc(file_croft_v1_instance, 2);
 
 /**
  * @generated from message croft.v1.PublishedPort
@@ -223,7 +268,7 @@ export type PublishedPort = Message<"croft.v1.PublishedPort"> & {
  * Use `create(PublishedPortSchema)` to create a new message.
  */
 export const PublishedPortSchema: GenMessage<PublishedPort> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 2);
+  messageDesc(file_croft_v1_instance, 3);
 
 /**
  * @generated from message croft.v1.Limits
@@ -250,7 +295,7 @@ export type Limits = Message<"croft.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 3);
+  messageDesc(file_croft_v1_instance, 4);
 
 /**
  * @generated from message croft.v1.MountPoint
@@ -284,7 +329,7 @@ export type MountPoint = Message<"croft.v1.MountPoint"> & {
  * Use `create(MountPointSchema)` to create a new message.
  */
 export const MountPointSchema: GenMessage<MountPoint> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 4);
+  messageDesc(file_croft_v1_instance, 5);
 
 /**
  * @generated from message croft.v1.ListInstancesRequest
@@ -310,7 +355,7 @@ export type ListInstancesRequest = Message<"croft.v1.ListInstancesRequest"> & {
  * Use `create(ListInstancesRequestSchema)` to create a new message.
  */
 export const ListInstancesRequestSchema: GenMessage<ListInstancesRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 5);
+  messageDesc(file_croft_v1_instance, 6);
 
 /**
  * @generated from message croft.v1.ListInstancesResponse
@@ -327,7 +372,7 @@ export type ListInstancesResponse = Message<"croft.v1.ListInstancesResponse"> & 
  * Use `create(ListInstancesResponseSchema)` to create a new message.
  */
 export const ListInstancesResponseSchema: GenMessage<ListInstancesResponse> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 6);
+  messageDesc(file_croft_v1_instance, 7);
 
 /**
  * @generated from message croft.v1.GetInstanceRequest
@@ -344,7 +389,7 @@ export type GetInstanceRequest = Message<"croft.v1.GetInstanceRequest"> & {
  * Use `create(GetInstanceRequestSchema)` to create a new message.
  */
 export const GetInstanceRequestSchema: GenMessage<GetInstanceRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 7);
+  messageDesc(file_croft_v1_instance, 8);
 
 /**
  * @generated from message croft.v1.RunInstanceRequest
@@ -373,7 +418,7 @@ export type RunInstanceRequest = Message<"croft.v1.RunInstanceRequest"> & {
  * Use `create(RunInstanceRequestSchema)` to create a new message.
  */
 export const RunInstanceRequestSchema: GenMessage<RunInstanceRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 8);
+  messageDesc(file_croft_v1_instance, 9);
 
 /**
  * @generated from message croft.v1.RunStart
@@ -527,11 +572,32 @@ export type RunStart = Message<"croft.v1.RunStart"> & {
   stopGrace: string;
 
   /**
-   * "container" (default).
+   * "container" (default), "microvm" or "vm": then the image is one of the library of disk images.
    *
    * @generated from field: string as = 28;
    */
   as: string;
+
+  /**
+   * The rest is for a vm. As in a stack file: "20GiB".
+   *
+   * @generated from field: string disk_size = 29;
+   */
+  diskSize: string;
+
+  /**
+   * "bios", "uefi" or "uefi-secure".
+   *
+   * @generated from field: string firmware = 30;
+   */
+  firmware: string;
+
+  /**
+   * Public keys of those who may log in as the image's default user.
+   *
+   * @generated from field: repeated string ssh_keys = 31;
+   */
+  sshKeys: string[];
 };
 
 /**
@@ -539,7 +605,7 @@ export type RunStart = Message<"croft.v1.RunStart"> & {
  * Use `create(RunStartSchema)` to create a new message.
  */
 export const RunStartSchema: GenMessage<RunStart> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 9);
+  messageDesc(file_croft_v1_instance, 10);
 
 /**
  * @generated from message croft.v1.Terminal
@@ -561,7 +627,7 @@ export type Terminal = Message<"croft.v1.Terminal"> & {
  * Use `create(TerminalSchema)` to create a new message.
  */
 export const TerminalSchema: GenMessage<Terminal> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 10);
+  messageDesc(file_croft_v1_instance, 11);
 
 /**
  * What a client sends while a process runs.
@@ -608,7 +674,7 @@ export type Input = Message<"croft.v1.Input"> & {
  * Use `create(InputSchema)` to create a new message.
  */
 export const InputSchema: GenMessage<Input> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 11);
+  messageDesc(file_croft_v1_instance, 12);
 
 /**
  * @generated from message croft.v1.Output
@@ -637,7 +703,7 @@ export type Output = Message<"croft.v1.Output"> & {
  * Use `create(OutputSchema)` to create a new message.
  */
 export const OutputSchema: GenMessage<Output> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 12);
+  messageDesc(file_croft_v1_instance, 13);
 
 /**
  * @generated from message croft.v1.RunInstanceResponse
@@ -678,7 +744,7 @@ export type RunInstanceResponse = Message<"croft.v1.RunInstanceResponse"> & {
  * Use `create(RunInstanceResponseSchema)` to create a new message.
  */
 export const RunInstanceResponseSchema: GenMessage<RunInstanceResponse> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 13);
+  messageDesc(file_croft_v1_instance, 14);
 
 /**
  * @generated from message croft.v1.ExecInstanceRequest
@@ -707,7 +773,7 @@ export type ExecInstanceRequest = Message<"croft.v1.ExecInstanceRequest"> & {
  * Use `create(ExecInstanceRequestSchema)` to create a new message.
  */
 export const ExecInstanceRequestSchema: GenMessage<ExecInstanceRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 14);
+  messageDesc(file_croft_v1_instance, 15);
 
 /**
  * @generated from message croft.v1.ExecStart
@@ -761,7 +827,7 @@ export type ExecStart = Message<"croft.v1.ExecStart"> & {
  * Use `create(ExecStartSchema)` to create a new message.
  */
 export const ExecStartSchema: GenMessage<ExecStart> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 15);
+  messageDesc(file_croft_v1_instance, 16);
 
 /**
  * @generated from message croft.v1.ExecInstanceResponse
@@ -790,7 +856,7 @@ export type ExecInstanceResponse = Message<"croft.v1.ExecInstanceResponse"> & {
  * Use `create(ExecInstanceResponseSchema)` to create a new message.
  */
 export const ExecInstanceResponseSchema: GenMessage<ExecInstanceResponse> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 16);
+  messageDesc(file_croft_v1_instance, 17);
 
 /**
  * @generated from message croft.v1.AttachInstanceRequest
@@ -819,7 +885,7 @@ export type AttachInstanceRequest = Message<"croft.v1.AttachInstanceRequest"> & 
  * Use `create(AttachInstanceRequestSchema)` to create a new message.
  */
 export const AttachInstanceRequestSchema: GenMessage<AttachInstanceRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 17);
+  messageDesc(file_croft_v1_instance, 18);
 
 /**
  * @generated from message croft.v1.AttachStart
@@ -846,7 +912,7 @@ export type AttachStart = Message<"croft.v1.AttachStart"> & {
  * Use `create(AttachStartSchema)` to create a new message.
  */
 export const AttachStartSchema: GenMessage<AttachStart> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 18);
+  messageDesc(file_croft_v1_instance, 19);
 
 /**
  * @generated from message croft.v1.AttachInstanceResponse
@@ -875,7 +941,7 @@ export type AttachInstanceResponse = Message<"croft.v1.AttachInstanceResponse"> 
  * Use `create(AttachInstanceResponseSchema)` to create a new message.
  */
 export const AttachInstanceResponseSchema: GenMessage<AttachInstanceResponse> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 19);
+  messageDesc(file_croft_v1_instance, 20);
 
 /**
  * @generated from message croft.v1.StartInstanceRequest
@@ -892,7 +958,7 @@ export type StartInstanceRequest = Message<"croft.v1.StartInstanceRequest"> & {
  * Use `create(StartInstanceRequestSchema)` to create a new message.
  */
 export const StartInstanceRequestSchema: GenMessage<StartInstanceRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 20);
+  messageDesc(file_croft_v1_instance, 21);
 
 /**
  * @generated from message croft.v1.StopInstanceRequest
@@ -916,7 +982,7 @@ export type StopInstanceRequest = Message<"croft.v1.StopInstanceRequest"> & {
  * Use `create(StopInstanceRequestSchema)` to create a new message.
  */
 export const StopInstanceRequestSchema: GenMessage<StopInstanceRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 21);
+  messageDesc(file_croft_v1_instance, 22);
 
 /**
  * @generated from message croft.v1.RestartInstanceRequest
@@ -938,7 +1004,7 @@ export type RestartInstanceRequest = Message<"croft.v1.RestartInstanceRequest"> 
  * Use `create(RestartInstanceRequestSchema)` to create a new message.
  */
 export const RestartInstanceRequestSchema: GenMessage<RestartInstanceRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 22);
+  messageDesc(file_croft_v1_instance, 23);
 
 /**
  * @generated from message croft.v1.KillInstanceRequest
@@ -962,7 +1028,7 @@ export type KillInstanceRequest = Message<"croft.v1.KillInstanceRequest"> & {
  * Use `create(KillInstanceRequestSchema)` to create a new message.
  */
 export const KillInstanceRequestSchema: GenMessage<KillInstanceRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 23);
+  messageDesc(file_croft_v1_instance, 24);
 
 /**
  * @generated from message croft.v1.PauseInstanceRequest
@@ -979,7 +1045,7 @@ export type PauseInstanceRequest = Message<"croft.v1.PauseInstanceRequest"> & {
  * Use `create(PauseInstanceRequestSchema)` to create a new message.
  */
 export const PauseInstanceRequestSchema: GenMessage<PauseInstanceRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 24);
+  messageDesc(file_croft_v1_instance, 25);
 
 /**
  * @generated from message croft.v1.UnpauseInstanceRequest
@@ -996,7 +1062,24 @@ export type UnpauseInstanceRequest = Message<"croft.v1.UnpauseInstanceRequest"> 
  * Use `create(UnpauseInstanceRequestSchema)` to create a new message.
  */
 export const UnpauseInstanceRequestSchema: GenMessage<UnpauseInstanceRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 25);
+  messageDesc(file_croft_v1_instance, 26);
+
+/**
+ * @generated from message croft.v1.SuspendInstanceRequest
+ */
+export type SuspendInstanceRequest = Message<"croft.v1.SuspendInstanceRequest"> & {
+  /**
+   * @generated from field: string instance = 1;
+   */
+  instance: string;
+};
+
+/**
+ * Describes the message croft.v1.SuspendInstanceRequest.
+ * Use `create(SuspendInstanceRequestSchema)` to create a new message.
+ */
+export const SuspendInstanceRequestSchema: GenMessage<SuspendInstanceRequest> = /*@__PURE__*/
+  messageDesc(file_croft_v1_instance, 27);
 
 /**
  * @generated from message croft.v1.RemoveInstanceRequest
@@ -1020,7 +1103,7 @@ export type RemoveInstanceRequest = Message<"croft.v1.RemoveInstanceRequest"> & 
  * Use `create(RemoveInstanceRequestSchema)` to create a new message.
  */
 export const RemoveInstanceRequestSchema: GenMessage<RemoveInstanceRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 26);
+  messageDesc(file_croft_v1_instance, 28);
 
 /**
  * @generated from message croft.v1.RemoveInstanceResponse
@@ -1033,7 +1116,7 @@ export type RemoveInstanceResponse = Message<"croft.v1.RemoveInstanceResponse"> 
  * Use `create(RemoveInstanceResponseSchema)` to create a new message.
  */
 export const RemoveInstanceResponseSchema: GenMessage<RemoveInstanceResponse> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 27);
+  messageDesc(file_croft_v1_instance, 29);
 
 /**
  * @generated from message croft.v1.StreamLogsRequest
@@ -1069,7 +1152,7 @@ export type StreamLogsRequest = Message<"croft.v1.StreamLogsRequest"> & {
  * Use `create(StreamLogsRequestSchema)` to create a new message.
  */
 export const StreamLogsRequestSchema: GenMessage<StreamLogsRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 28);
+  messageDesc(file_croft_v1_instance, 30);
 
 /**
  * @generated from message croft.v1.LogEntry
@@ -1110,7 +1193,7 @@ export type LogEntry = Message<"croft.v1.LogEntry"> & {
  * Use `create(LogEntrySchema)` to create a new message.
  */
 export const LogEntrySchema: GenMessage<LogEntry> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 29);
+  messageDesc(file_croft_v1_instance, 31);
 
 /**
  * @generated from message croft.v1.ListProcessesRequest
@@ -1127,7 +1210,7 @@ export type ListProcessesRequest = Message<"croft.v1.ListProcessesRequest"> & {
  * Use `create(ListProcessesRequestSchema)` to create a new message.
  */
 export const ListProcessesRequestSchema: GenMessage<ListProcessesRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 30);
+  messageDesc(file_croft_v1_instance, 32);
 
 /**
  * @generated from message croft.v1.ListProcessesResponse
@@ -1144,7 +1227,7 @@ export type ListProcessesResponse = Message<"croft.v1.ListProcessesResponse"> & 
  * Use `create(ListProcessesResponseSchema)` to create a new message.
  */
 export const ListProcessesResponseSchema: GenMessage<ListProcessesResponse> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 31);
+  messageDesc(file_croft_v1_instance, 33);
 
 /**
  * @generated from message croft.v1.Process
@@ -1191,7 +1274,7 @@ export type Process = Message<"croft.v1.Process"> & {
  * Use `create(ProcessSchema)` to create a new message.
  */
 export const ProcessSchema: GenMessage<Process> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 32);
+  messageDesc(file_croft_v1_instance, 34);
 
 /**
  * @generated from message croft.v1.StreamStatsRequest
@@ -1224,7 +1307,7 @@ export type StreamStatsRequest = Message<"croft.v1.StreamStatsRequest"> & {
  * Use `create(StreamStatsRequestSchema)` to create a new message.
  */
 export const StreamStatsRequestSchema: GenMessage<StreamStatsRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 33);
+  messageDesc(file_croft_v1_instance, 35);
 
 /**
  * @generated from message croft.v1.StatsReading
@@ -1246,7 +1329,7 @@ export type StatsReading = Message<"croft.v1.StatsReading"> & {
  * Use `create(StatsReadingSchema)` to create a new message.
  */
 export const StatsReadingSchema: GenMessage<StatsReading> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 34);
+  messageDesc(file_croft_v1_instance, 36);
 
 /**
  * @generated from message croft.v1.InstanceStats
@@ -1322,7 +1405,7 @@ export type InstanceStats = Message<"croft.v1.InstanceStats"> & {
  * Use `create(InstanceStatsSchema)` to create a new message.
  */
 export const InstanceStatsSchema: GenMessage<InstanceStats> = /*@__PURE__*/
-  messageDesc(file_croft_v1_instance, 35);
+  messageDesc(file_croft_v1_instance, 37);
 
 /**
  * Instances: running (or stopped) replicas of what stacks declare, and one-off runs.
@@ -1431,6 +1514,16 @@ export const InstanceService: GenService<{
   unpauseInstance: {
     methodKind: "unary";
     input: typeof UnpauseInstanceRequestSchema;
+    output: typeof InstanceSchema;
+  },
+  /**
+   * Writes its memory to disk and ends what runs; StartInstance goes on from there. Only of what has a kernel of its own.
+   *
+   * @generated from rpc croft.v1.InstanceService.SuspendInstance
+   */
+  suspendInstance: {
+    methodKind: "unary";
+    input: typeof SuspendInstanceRequestSchema;
     output: typeof InstanceSchema;
   },
   /**

@@ -315,8 +315,10 @@ export class MicrovmEngine implements Engine {
         const paths = this.#layout.of(id);
         const seen = this.#observe(paths);
         const facts = factsOf(id, seen, paths, cgroups);
+        const elastic = elasticOf(paths);
         // Whoever waits for a volume that nobody serves waits for ever.
-        return isUp(seen) && !seen.volumesServed ? { ...facts, intact: false } : facts;
+        const intact = facts.intact && (!isUp(seen) || seen.volumesServed);
+        return { ...facts, intact, ...(elastic === undefined ? {} : { elastic }) };
       });
   }
 
@@ -520,6 +522,18 @@ const settleMs = 10_000;
 
 function isUp(seen: MachineObservation): boolean {
   return seen.main !== undefined;
+}
+
+/** Within the guest as it was made. */
+function elasticOf(paths: InstancePaths): InstanceFacts["elastic"] {
+  const made = readRecord(machinePaths(paths).madeFile) as MadeAs | undefined;
+  if (made === undefined) return undefined;
+  const { size } = made;
+  return {
+    cpus: { min: 0.01, max: size.processors },
+    memoryBytes: { min: 1, max: highestLimitBytes(size) },
+    pids: { min: 1, max: 2 ** 22 },
+  };
 }
 
 function isRunning(seen: MachineObservation): boolean {

@@ -1,0 +1,70 @@
+import { type FileHandle, open } from "node:fs/promises";
+import { hostFault } from "../../host/errno.ts";
+
+const blockBytes = 64 << 10;
+const zeros = Buffer.alloc(blockBytes);
+
+/** Writes a file from its beginning, or from where it ends, and leaves holes where zeros would be. */
+export class SparseWriter implements AsyncDisposable {
+  readonly #file: FileHandle;
+  readonly #path: string;
+  /** How much was written, holes included. */
+  sizeBytes: number;
+
+  private constructor(file: FileHandle, path: string, sizeBytes: number) {
+    this.#file = file;
+    this.#path = path;
+    this.sizeBytes = sizeBytes;
+  }
+
+  /** `append`: goes on where a file that is there ends; otherwise the file must not be there. */
+  static async open(path: string, mode: "new" | "append"): Promise<SparseWriter> {
+    try {
+      const file = await open(path, mode === "new" ? "wx" : "r+", 0o600);
+      return new SparseWriter(file, path, mode === "new" ? 0 : (await file.stat()).size);
+    } catch (error) {
+      throw hostFault(error, `write ${path}`);
+    }
+  }
+
+  async write(chunk: Uint8Array): Promise<void> {
+    try {
+      for (let at = 0; at < chunk.length;) {
+        const begin = at;
+        while (at < chunk.length && !isZero(chunk, at)) at += blockBytes;
+        const end = Math.min(at, chunk.length);
+        if (end > begin) await this.#writeAll(chunk.subarray(begin, end), this.sizeBytes + begin);
+        while (at < chunk.length && isZero(chunk, at)) at += blockBytes;
+      }
+    } catch (error) {
+      throw hostFault(error, `write ${this.#path}`);
+    }
+    this.sizeBytes += chunk.length;
+  }
+
+  /** Puts all of it on the disk, holes at the end included. */
+  async finish(): Promise<void> {
+    try {
+      await this.#file.truncate(this.sizeBytes);
+      await this.#file.sync();
+    } catch (error) {
+      throw hostFault(error, `write ${this.#path}`);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file.close();
+  }
+
+  async #writeAll(bytes: Uint8Array, position: number): Promise<void> {
+    for (let done = 0; done < bytes.length;) {
+      const { bytesWritten } = await this.#file.write(bytes, done, bytes.length - done, position + done);
+      done += bytesWritten;
+    }
+  }
+}
+
+function isZero(chunk: Uint8Array, at: number): boolean {
+  const length = Math.min(blockBytes, chunk.length - at);
+  return zeros.compare(chunk, at, at + length, 0, length) === 0;
+}

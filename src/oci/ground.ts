@@ -1,0 +1,38 @@
+import { writeSync } from "node:fs";
+import { Fault } from "../base/fault.ts";
+import type { Handover } from "../host/handover.ts";
+import { type CommandLine, valueOf } from "./command-line.ts";
+import type { HostConfig } from "./host-rules.ts";
+import type { Log } from "./log.ts";
+import type { Place } from "./place.ts";
+import { decide, type Decision, type Target, targets } from "./route.ts";
+
+/** The version of the specification that is spoken. */
+export const specVersion = "1.2.0";
+
+/** What every command is handed. */
+export interface Ground {
+  readonly line: CommandLine;
+  readonly place: Place;
+  readonly host: HostConfig;
+  readonly log: Log;
+  readonly handover: Handover;
+}
+
+/** Which engine serves a container, and why: what was said on the command line, else by the host's rules. */
+export function decisionFor({ line, host }: Ground, id: string | undefined, config: object): Decision {
+  const said = valueOf(line.globals, "engine");
+  if (said === undefined) return decide(host.rules, id, { ...config });
+  if (!(targets as readonly string[]).includes(said)) {
+    throw new Fault("invalid", `--engine ${said}: there is ${targets.join(", ")}`);
+  }
+  return { target: said as Target, why: "--engine" };
+}
+
+export function print(text: string): number {
+  const bytes = Buffer.from(text);
+  let written = 0;
+  // A pipe that is full takes a part at a time.
+  while (written < bytes.length) written += writeSync(1, bytes, written);
+  return 0;
+}

@@ -1,0 +1,64 @@
+import { spawnSync } from "node:child_process";
+import { writeSync } from "node:fs";
+import { resolve } from "node:path";
+import { Fault } from "../../base/fault.ts";
+import { valueOf } from "../command-line.ts";
+import { type Bundle, refused } from "../config/bundle.ts";
+import { withVersion } from "../config/version.ts";
+import type { Ground } from "../ground.ts";
+import type { Target } from "../route.ts";
+import { argumentsFor } from "./argument.ts";
+import { chooseRuntime } from "./probe.ts";
+import { requireProgram, type RuntimeName } from "./program.ts";
+import { unsupportedFields } from "./support.ts";
+
+/** Versions that every crun takes; it refuses those that are younger than itself, though it does what they ask for. */
+const oldVersion = /^1\.0\./;
+const versionForAll = "1.0.2";
+
+export interface Prepared {
+  readonly name: RuntimeName;
+  readonly argv: readonly string[];
+}
+
+/** The runtime's command line that makes this container. Nothing has been created so far. */
+export function prepareContainer(ground: Ground, bundle: Bundle, target: Target): Prepared {
+  const { line, place, handover } = ground;
+  const { name, program } = line.command === "restore" ? runtimeWithCriu(ground, target) : chosen(ground, target);
+  const unsupported = unsupportedFields(name, program, bundle.config);
+  if (unsupported.length > 0) throw new Fault("unsupported", refused(bundle.configFile, unsupported).message);
+  const flags = new Map(line.flags);
+  flags.set("bundle", [resolve(valueOf(line.flags, "bundle") ?? ".")]);
+  if (name === "crun" && line.command !== "restore" && !oldVersion.test(String(bundle.config["ociVersion"]))) {
+    const { fd, path } = handover.memoryFile("config.json");
+    const bytes = Buffer.from(withVersion(bundle.text, versionForAll));
+    for (let written = 0; written < bytes.length;) written += writeSync(fd, bytes, written);
+    flags.set("config", [path]);
+  }
+  return { name, argv: argumentsFor(name, program, place, line, flags) };
+}
+
+function chosen({ host, place }: Ground, target: Target): { name: RuntimeName; program: string } {
+  if (target === "crun" || target === "runc") return { name: target, program: requireProgram(target, host) };
+  return chooseRuntime(host, place);
+}
+
+/** A snapshot can only be brought back by a runtime that can talk to CRIU. */
+function runtimeWithCriu({ host }: Ground, target: Target): { name: RuntimeName; program: string } {
+  const names = target === "crun" || target === "runc" ? [target] : (["crun", "runc"] as const);
+  for (const name of names) {
+    const program = requireProgram(name, host);
+    if (canCheckpoint(name, program)) return { name, program };
+  }
+  throw new Fault("unsupported", "restore: neither crun nor runc can use CRIU here", {
+    hint: "apt-get install criu runc",
+  });
+}
+
+export function canCheckpoint(name: RuntimeName, program: string): boolean {
+  const { status, stdout } = spawnSync(name === "crun" ? program : "criu", ["--version"], {
+    encoding: "utf8",
+    timeout: 10_000,
+  });
+  return status === 0 && (name === "runc" || /\+CRIU\b/.test(stdout));
+}

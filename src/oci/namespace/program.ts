@@ -1,0 +1,29 @@
+import { accessSync, constants, realpathSync } from "node:fs";
+import { join } from "node:path";
+import { Fault } from "../../base/fault.ts";
+import type { HostConfig } from "../host-rules.ts";
+
+/** The runtimes for namespace containers. */
+export type RuntimeName = "crun" | "runc";
+
+const places = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/bin", "/sbin"];
+
+/** Where the program is; undefined when it is not installed. Never ourselves, under whatever name we were installed. */
+export function findProgram(name: RuntimeName, { programs }: HostConfig): string | undefined {
+  const said = programs[name];
+  const candidates = said === undefined ? places.map((place) => join(place, name)) : [said];
+  return candidates.find((path) => {
+    try {
+      accessSync(path, constants.X_OK);
+      return realpathSync(path) !== realpathSync(process.execPath);
+    } catch {
+      return false;
+    }
+  });
+}
+
+export function requireProgram(name: RuntimeName, config: HostConfig): string {
+  const program = findProgram(name, config);
+  if (program !== undefined) return program;
+  throw new Fault("unsupported", `${name} is not installed`, { hint: `apt-get install ${name}` });
+}

@@ -1,0 +1,221 @@
+import type { Call } from "../base/call.ts";
+import { Fault } from "../base/fault.ts";
+import { namePattern, shortHash, type InstanceId } from "../base/id.ts";
+import type { Engine, Session, SnapshotFacts, SnapshotsFacet, SnapshotSpec } from "../instance/contract.ts";
+import { defaultNetwork, type InstanceSection, type StackSpec } from "../stack/model.ts";
+import { expand } from "../stack/plan/expand.ts";
+import type { DiskFacet } from "../storage/contract.ts";
+import { subjectOf } from "./actor.ts";
+import type { Instances, InstanceView, Machines } from "./contract.ts";
+import { cannot, runStack } from "./instances.ts";
+import { machineDocument, sectionOf } from "./machine-document.ts";
+import { machineOf } from "./machine-launch.ts";
+import { marked } from "./mark.ts";
+import type { Reconciler } from "./reconciler.ts";
+import { resolveDiskImages } from "./resolve.ts";
+import type { StackLoop } from "./stack-loop.ts";
+
+const runNetworks = [`${runStack}/${defaultNetwork}`];
+
+/** What people ask of full machines beyond what all instances can do. */
+export class MachineFace implements Machines {
+  readonly #reconciler: Reconciler;
+  readonly #instances: Instances;
+
+  constructor(reconciler: Reconciler, instances: Instances) {
+    this.#reconciler = reconciler;
+    this.#instances = instances;
+  }
+
+  async snapshot(id: InstanceId, spec: SnapshotSpec, call: Call): Promise<SnapshotFacts> {
+    if (!namePattern.test(spec.name)) {
+      throw new Fault("invalid", `"${spec.name}" cannot be the name of a snapshot`, {
+        hint: "use lower-case letters, digits and -, at most 40",
+      });
+    }
+    const snapshots = this.#snapshotsOf(id);
+    await snapshots.createSnapshot(id, spec, call);
+    return await this.#snapshot(id, spec.name, call);
+  }
+
+  async snapshots(id: InstanceId, call: Call): Promise<readonly SnapshotFacts[]> {
+    return await this.#snapshotsOf(id).listSnapshots(id, call);
+  }
+
+  async removeSnapshot(id: InstanceId, snapshot: string, call: Call): Promise<void> {
+    await this.#snapshot(id, snapshot, call);
+    await this.#snapshotsOf(id).removeSnapshot(id, snapshot, call);
+  }
+
+  async revert(id: InstanceId, snapshot: string, call: Call): Promise<InstanceView> {
+    const { memory } = await this.#snapshot(id, snapshot, call);
+    const loop = this.#loopOf(id);
+    const known = loop.state.instance(id);
+    if (known === undefined) throw new Fault("precondition", `${subjectOf(id)} was not made yet`);
+    const mark = shortHash(`${call.clock.nowMs()} ${process.hrtime.bigint()} ${snapshot}`, 16);
+    await loop.state.putInstance(id, (record) => ({ ...(record ?? known), revert: { snapshot, mark } }), call);
+    // With memory it runs as it did; whoever stopped or suspended it has asked for something else since.
+    if (memory) await loop.state.change((record) => marked(record, id, "run"), call);
+    loop.forgive(id);
+    loop.wake();
+    return await loop.until(() => {
+      const view = this.#viewOf(id);
+      if (loop.state.instance(id)?.revert?.mark === mark) return this.#failing(loop, view);
+      const isUp = view.status === "running" || view.status === "paused";
+      const mayRest = loop.state.desiredInstance(id)?.running !== true;
+      return isUp || mayRest ? view : this.#failing(loop, view);
+    }, call);
+  }
+
+  async console(id: InstanceId, call: Call): Promise<Session> {
+    const engine = this.#engineOf(id);
+    const console = engine.console ?? cannot(engine, "connect to a console");
+    return await console.console(id, call);
+  }
+
+  async screenshot(id: InstanceId, call: Call): Promise<Uint8Array> {
+    const engine = this.#engineOf(id);
+    const screenshot = engine.screenshot ?? cannot(engine, "show a screen");
+    return await screenshot.screenshot(id, call);
+  }
+
+  async *export(id: InstanceId, call: Call): AsyncGenerator<Uint8Array> {
+    const engine = this.#engineOf(id);
+    const exporter = engine.export ?? cannot(engine, "export a machine");
+    const { section, name } = this.#viewOf(id);
+    const description = { name, vm: machineDocument(section) };
+    const fill = (directory: string, call: Call) => exporter.exportDisks(id, directory, call);
+    yield* this.#reconciler.parts.machineFiles.pack(description, fill, call);
+  }
+
+  async import(
+    bytes: AsyncIterable<Uint8Array>,
+    options: { readonly name: string | undefined; readonly author: string },
+    call: Call,
+  ): Promise<InstanceView> {
+    const { diskImages, machineFiles } = this.#reconciler.parts;
+    if (options.name !== undefined) this.#refuseTaken(options.name);
+    const images = new Map<string, string>();
+    const description = await machineFiles.unpack(
+      bytes,
+      async ({ name: disk, digest, sizeBytes, bytes: content }, head) => {
+        // Before the first byte of a disk: a name that cannot be has to be known now.
+        const machine = nameIn(options.name, head);
+        if (images.size === 0) this.#refuseTaken(machine);
+        const name = `${machine}-${disk}-${digest.slice(7, 15)}.qcow2`;
+        const source = { kind: "bytes", bytes: content, filename: `${disk}.qcow2`, sizeBytes } as const;
+        const checksum = { kind: "digest", digest } as const;
+        await diskImages.import({ name, source, checksum, allowUnverified: false, replace: false }, call);
+        images.set(disk, name);
+      },
+      call,
+    );
+    const name = nameIn(options.name, description);
+    const words = typeof description === "object" && description !== null && "vm" in description ? description.vm : {};
+    const section = sectionOf(name, words, images, runNetworks);
+    return await this.#begin(name, section, options.author, call);
+  }
+
+  async clone(
+    id: InstanceId,
+    { name, author }: { readonly name: string; readonly author: string },
+    call: Call,
+  ): Promise<InstanceView> {
+    const { section, status } = this.#viewOf(id);
+    const { disks } = machineOf(section);
+    this.#refuseTaken(name);
+    if (status === "running" || status === "paused" || status === "stopping") {
+      throw new Fault("precondition", `clone ${subjectOf(id)}: it is ${status}`, {
+        hint: `stop or suspend it first: croft suspend ${this.#viewOf(id).name}`,
+      });
+    }
+    const { hostname: _, ...own } = section;
+    const clone: InstanceSection = { ...own, networks: runNetworks, publish: [], needs: [], replicas: 1 };
+    const target = await this.#idOf(name, clone, call);
+    const drives = this.#drives();
+    for (const { name: disk, from } of disks) {
+      if (from.kind === "iso") continue;
+      // What an earlier attempt left is not what is to be cloned now.
+      await drives.removeDisk(target, disk, call);
+      await drives.cloneDisk({ id, name: disk }, { id: target, name: disk }, call);
+    }
+    return await this.#begin(name, clone, author, call);
+  }
+
+  async #begin(name: string, section: InstanceSection, author: string, call: Call): Promise<InstanceView> {
+    const request = { name, section, pull: "missing", remove: false, attach: false, author } as const;
+    return (await this.#instances.run(request, call)).instance;
+  }
+
+  /** The id that a machine of its own will have. */
+  async #idOf(name: string, section: InstanceSection, call: Call): Promise<InstanceId> {
+    const spec: StackSpec = {
+      stack: name,
+      networks: {},
+      volumes: {},
+      secrets: {},
+      images: {},
+      instances: { [name]: section },
+    };
+    const pinned = await resolveDiskImages(spec, this.#reconciler.parts, call);
+    const [instance] = expand({ spec, images: {}, ...pinned, secrets: {}, files: {} }, new Set()).instances;
+    if (instance === undefined) throw new Fault("bug", `machine ${name} has no instance`);
+    return instance.id;
+  }
+
+  async #snapshot(id: InstanceId, name: string, call: Call): Promise<SnapshotFacts> {
+    const all = await this.#snapshotsOf(id).listSnapshots(id, call);
+    const found = all.find((known) => known.name === name);
+    if (found !== undefined) return found;
+    throw new Fault("not-found", `${subjectOf(id)} has no snapshot ${name}`, {
+      hint:
+        all.length === 0 ? "make one: croft snapshot create" : `there is: ${all.map((known) => known.name).join(", ")}`,
+    });
+  }
+
+  #snapshotsOf(id: InstanceId): SnapshotsFacet {
+    const engine = this.#engineOf(id);
+    return engine.snapshots ?? cannot(engine, "take snapshots");
+  }
+
+  #drives(): DiskFacet {
+    const { pool } = this.#reconciler.parts;
+    if (pool.disks !== undefined) return pool.disks;
+    throw new Fault("unsupported", `pool ${pool.name} has no disks for machines`);
+  }
+
+  #engineOf(id: InstanceId): Engine {
+    return this.#reconciler.shared.engineOf(id);
+  }
+
+  #loopOf(id: InstanceId): StackLoop {
+    return this.#reconciler.loop(id.slice(0, id.indexOf(".")));
+  }
+
+  #viewOf(id: InstanceId): InstanceView {
+    return this.#instances.find(id);
+  }
+
+  /** Undefined while it may still come right; the failure of a step about it is thrown. */
+  #failing(loop: StackLoop, view: InstanceView): undefined {
+    const failed = loop.failure();
+    if (failed !== undefined && view.message === failed.message) throw failed;
+  }
+
+  #refuseTaken(name: string): void {
+    if (!namePattern.test(name) || name === runStack) {
+      throw new Fault("invalid", `"${name}" cannot be the name of a machine`, {
+        hint: "use lower-case letters, digits and -, at most 40",
+      });
+    }
+    if (this.#reconciler.find(name) === undefined) return;
+    throw new Fault("already-exists", `the name ${name} is taken`, { hint: "choose another one" });
+  }
+}
+
+function nameIn(asked: string | undefined, description: unknown): string {
+  if (asked !== undefined) return asked;
+  const isNamed = typeof description === "object" && description !== null && "name" in description;
+  if (isNamed && typeof description.name === "string") return description.name;
+  throw new Fault("corrupt", "the file does not say what its machine is called", { hint: "say it: --name NAME" });
+}

@@ -1,0 +1,63 @@
+import type { Sections } from "./document.ts";
+import type { MachineInput } from "./guest-shape.ts";
+import type { Written } from "./instance.ts";
+import type { Report } from "./problem.ts";
+import { suggest } from "./suggest.ts";
+import { checkSecretName, type Usage } from "./usage.ts";
+
+/** Checks what only a full machine has: its disks, what cloud-init is told, its processors. */
+export function checkMachine(
+  report: Report,
+  sections: Sections,
+  { path, input }: Written<MachineInput>,
+  used: Usage,
+): void {
+  checkBoot(report, path, input);
+  checkTopology(report, path, input);
+  const cloudInit = input["cloud-init"];
+  if (cloudInit === undefined) return;
+  if (cloudInit === false) {
+    if ((input["ssh-keys"] ?? []).length === 0) return;
+    report.warn(
+      [...path, "ssh-keys"],
+      "without cloud-init nobody puts these keys into the machine",
+      "take cloud-init = false out",
+    );
+    return;
+  }
+  for (const [file, text] of Object.entries(cloudInit)) {
+    if (text === undefined || !("secret" in text)) continue;
+    checkSecretName(report, sections, [...path, "cloud-init", file, "secret"], text.secret, used);
+  }
+}
+
+/** The names of all its disks, in the order of the file. */
+export function diskNames({ disk, disks = {} }: MachineInput): readonly string[] {
+  return [
+    ...(disk?.image === undefined && disk?.blank !== true ? [] : ["root"]),
+    ...(disk?.iso === undefined ? [] : ["iso"]),
+    ...Object.keys(disks),
+  ];
+}
+
+function checkBoot(report: Report, path: Written["path"], input: MachineInput): void {
+  const { boot = [] } = input;
+  const names = diskNames(input);
+  for (const [index, name] of boot.entries()) {
+    const at = [...path, "boot", index];
+    if (!names.includes(name)) report.error(at, `there is no disk "${name}"`, suggest(name, names, "add it to disks"));
+    else if (boot.indexOf(name) !== index) report.error(at, `"${name}" is named twice`, "remove one of the two");
+  }
+}
+
+function checkTopology(report: Report, path: Written["path"], { cpus = 1, topology }: MachineInput): void {
+  if (topology === undefined) return;
+  const { sockets = 1, cores = 1, threads = 1 } = topology;
+  const count = sockets * cores * threads;
+  if (count === Math.ceil(cpus)) return;
+  report.error(
+    [...path, "topology"],
+    `this makes ${count} processors, but cpus is ${cpus}`,
+    `write cpus = ${count}, or another topology`,
+  );
+}
