@@ -11,6 +11,7 @@ import { defaultHome, homeBeneath, type Home } from "../base/home.ts";
 import { keepDescriptorsPrivate } from "../host/kernel.ts";
 import { mountTmpfs } from "../host/mount.ts";
 import { TarMachineFiles } from "../image/machine/machine-files.ts";
+import { DiskLibrary } from "../image/disk/library.ts";
 import { ImageStore } from "../image/images.ts";
 import { SubmittedFiles } from "../image/submitted-files.ts";
 import { StoredOperations } from "../operation/stored-operations.ts";
@@ -19,9 +20,9 @@ import { MachineFace } from "../reconcile/machines.ts";
 import { Reconciler } from "../reconcile/reconciler.ts";
 import { StackFace } from "../reconcile/stacks.ts";
 import { renderDiff, renderPlan } from "../stack/plan/render.ts";
+import type { Pool } from "../storage/contract.ts";
 import { SealedSecrets } from "../secret/sealed-secrets.ts";
 import { readConfig } from "./config.ts";
-import { openDiskImages } from "./library.ts";
 import { listForeignSubnets, openDrivers, type Drivers } from "./drivers.ts";
 import { LocalHost } from "./host-facts.ts";
 import { tearDown } from "./teardown.ts";
@@ -88,7 +89,7 @@ async function serve(home: Home, drivers: Drivers, version: string, call: Call):
   const onUnexpected = (attempted: string, thrown: unknown): void => log.error({ err: thrown }, attempted);
   const [images, diskImages, machineFiles, files, secrets, operations] = await Promise.all([
     ImageStore.open(home, clock),
-    openDiskImages(),
+    DiskLibrary.open({ libDir: home.libDir, holdersOf: (path) => holdersOf(path, pool, call) }),
     TarMachineFiles.open(home),
     SubmittedFiles.open(home),
     SealedSecrets.open(store, join(home.etcDir, "secret.key"), call),
@@ -139,6 +140,12 @@ async function serve(home: Home, drivers: Drivers, version: string, call: Call):
   await api.close(graceMs);
   reconciler.stop();
   await images.close();
+}
+
+/** Disks of machines that read from a file of the library, for people. */
+async function holdersOf(path: string, { disks }: Pool, call: Call): Promise<readonly string[]> {
+  const all = (await disks?.listDisks(call)) ?? [];
+  return all.flatMap(({ id, name, backing }) => (backing.includes(path) ? [`${name} of ${id}`] : []));
 }
 
 /** From the kernel's linux/magic.h. */

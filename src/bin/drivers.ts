@@ -6,6 +6,8 @@ import { SqliteEventBus } from "../event/sqlite/event-bus.ts";
 import { RouteSocket } from "../host/link.ts";
 import { ContainerEngine } from "../instance/crun/engine.ts";
 import { chooseRuntime } from "../instance/crun/probe.ts";
+import { MicrovmEngine } from "../instance/qemu/microvm/engine.ts";
+import { MachineEngine } from "../instance/qemu/vm/engine.ts";
 import { BridgeNetwork } from "../network/bridge/driver.ts";
 import type { NetworkDriver } from "../network/contract.ts";
 import type { EnginesByKind } from "../reconcile/engines.ts";
@@ -47,8 +49,11 @@ export async function openDrivers(home: Home, clock: Clock, call: Call): Promise
 
 /** One line for each kind. What cannot work on this host is opened all the same: its probe says why when it is asked for. */
 async function openEngines(home: Home, call: Call): Promise<EnginesByKind> {
+  const runtime = await chooseRuntime(home, call);
   return {
-    container: new ContainerEngine({ home, runtime: await chooseRuntime(home, call) }),
+    container: new ContainerEngine({ home, runtime }),
+    microvm: new MicrovmEngine({ home, runtime }),
+    vm: new MachineEngine({ home, runtime }),
   };
 }
 

@@ -3,11 +3,14 @@ import { join, resolve } from "node:path";
 import { Fault } from "../base/fault.ts";
 import { openHandover } from "../host/handover.ts";
 import { type CommandLine, commands, parseCommandLine, valueOf } from "./command-line.ts";
-import { readBundle } from "./config/bundle.ts";
+import { parsed, readBundle, readText } from "./config/bundle.ts";
+import { own } from "./config/shape.ts";
 import { readHostConfig } from "./host-rules.ts";
 import { decisionFor, type Ground, print, specVersion } from "./ground.ts";
 import { logOf } from "./log.ts";
 import { runNamespaceCommand } from "./namespace/command.ts";
+import { prepareContainer } from "./namespace/make.ts";
+import { isSuspect, rootOfRunning, runSuspect } from "./namespace/suspect.ts";
 import { checkId, claim, defaultRoot, type Place, requireOwner } from "./place.ts";
 import { targets } from "./route.ts";
 
@@ -60,9 +63,11 @@ async function make(ground: Ground): Promise<number> {
     const { makeMicrovm } = await import("./microvm/command.ts");
     return makeMicrovm(ground, id, bundle);
   }
-  const { prepareContainer } = await import("./namespace/make.ts");
-  const argv = prepareContainer(ground, bundle, decision.target);
+  const { name, argv } = prepareContainer(ground, bundle, decision.target);
   claim(place, id, ground.handover);
+  if (name === "crun" && line.command !== "restore" && isSuspect(bundle.root, bundle.config["process"])) {
+    return await runSuspect(ground, argv, programOf(bundle.config["process"]), keptFds(line));
+  }
   return ground.handover.become(argv, process.env, keptFds(line));
 }
 
@@ -86,7 +91,25 @@ async function act(ground: Ground): Promise<number> {
   }
   const outcome = await runNamespaceCommand(ground, owner, id);
   if (typeof outcome === "number") return outcome;
-  return handover.become(outcome, process.env, keptFds(line));
+  const process = line.command === "exec" && owner === "crun" ? processOfExec(line) : undefined;
+  const root = process === undefined ? undefined : rootOfRunning(place, id);
+  if (root !== undefined && isSuspect(root, process)) {
+    return await runSuspect(ground, outcome, programOf(process), keptFds(line));
+  }
+  return handover.become(outcome, globalThis.process.env, keptFds(line));
+}
+
+function programOf(process: unknown): string {
+  const args = own(process, "args");
+  return Array.isArray(args) ? String(args[0]) : "";
+}
+
+/** What `exec` would run, as a configuration has it. */
+function processOfExec({ flags, words }: CommandLine): unknown {
+  const file = valueOf(flags, "process");
+  if (file !== undefined) return parsed(readText(file), file);
+  const path = flags.get("env")?.findLast((pair) => typeof pair === "string" && pair.startsWith("PATH="));
+  return { args: words.slice(1), cwd: valueOf(flags, "cwd") ?? "/", env: path === undefined ? [] : [path] };
 }
 
 function keptFds({ flags }: CommandLine): number {

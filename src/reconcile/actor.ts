@@ -215,7 +215,10 @@ export class Actor {
       const disk = await drives.attachDisk({ id, name, ...base, ...size, ...owner }, call);
       this.#sight.sawDisk(id, name);
       attached.push({
-        ...{ name, disk, readOnly: false, cdrom: false },
+        name,
+        disk,
+        readOnly: false,
+        cdrom: false,
         ...(sizeBytes === undefined ? {} : { sizeBytes }),
       });
     }

@@ -16,7 +16,14 @@ export function machineOf(section: InstanceSection): MachineMembers {
     throw new Fault("bug", `a ${section.kind} that begins as ${section.image} is no whole machine`);
   }
   return {
-    ...{ disks, firmware, tpm, cloudInit, sshKeys, hugepages, balloon, passthrough },
+    disks,
+    firmware,
+    tpm,
+    cloudInit,
+    sshKeys,
+    hugepages,
+    balloon,
+    passthrough,
     ...(cpuModel === undefined ? {} : { cpuModel }),
     ...(topology === undefined ? {} : { topology }),
   };

@@ -1,23 +1,17 @@
 import { instanceFields, type InstanceField } from "./field.ts";
 
-/** Fields of `[microvm.x]`: all of a container's, since it runs the same image, and what only a guest has. */
-export const microvmFields = {
-  ...instanceFields,
+/** What only a microVM has, or has otherwise than a container. */
+export const guestFields = {
   cpus: {
     ...instanceFields.cpus,
     default: "1",
-    doc: "How many processors the guest has, and how much of the host's time they may use: 1.5 are two that get the time of one and a half.",
+    doc: "How much processor time it may use, in cores: the guest has as many processors, rounded up.",
     change: "live",
   },
   memory: {
     ...instanceFields.memory,
-    default: "256 MiB",
-    doc: "How much memory the guest has, its kernel's included, at least 64 MiB.",
-    change: "live",
-  },
-  pids: {
-    ...instanceFields.pids,
-    doc: "How many processes and threads may be in the guest.",
+    default: "what a guest of 512 MiB has",
+    doc: "How much memory the program may use, as for a container. The guest is made larger by what its kernel needs, and takes of the host what it touches.",
     change: "live",
   },
   kernel: {
@@ -37,6 +31,9 @@ export const microvmFields = {
     change: "recreate",
   },
 } as const satisfies Record<string, InstanceField>;
+
+/** Fields of `[microvm.x]`: all of a container's, since it runs the same image. */
+export const microvmFields = { ...instanceFields, ...guestFields } as const;
 
 const { hostname, networks, publish, restart, health, needs, replicas, labels, protect, log, update } = instanceFields;
 
@@ -83,7 +80,7 @@ export const machineFields = {
     change: "restart",
   },
   "cloud-init": {
-    type: "false, or table with `user-data`, `meta-data`, `network-config`: a path beside the stack file or { secret }",
+    type: "`false`, or table with `user-data`, `meta-data`, `network-config`: a path beside the stack file or { secret }",
     default: "made from the instance's name, address and ssh-keys",
     example: 'cloud-init = { user-data = "./user-data.yaml" }',
     doc: "What cloud-init in the guest is told at its first boot, as a NoCloud drive. What is not given is made: name, addresses, name servers, keys.",

@@ -1,5 +1,6 @@
 import { imageFields, instanceFields, networkFields, secretFields, topFields, volumeFields } from "./field.ts";
 import type { Field, InstanceField } from "./field.ts";
+import { guestFields, machineFields } from "./guest-field.ts";
 
 /** The language's reference as Markdown, from the same table that the checker, the schema and the plan use. */
 export function languageReference(): string {
@@ -39,13 +40,32 @@ export function languageReference(): string {
       "`[container.x]`",
       [
         "A container. The last column says what a change costs a running one: **hot** changes it in place, **recreate** replaces it by a new one,",
-        "as `update` says. A restart is what a failed health check or an ended program costs.",
+        "as `update` says. A restart is what a failed health check or an ended program costs. Sections of all kinds share one space of names: they",
+        "need each other, find each other and are stopped and followed alike.",
       ].join("\n"),
       instanceFields,
     ),
+    ...section(
+      "`[microvm.x]`",
+      [
+        "The same image with a kernel of its own: change the word `container` to `microvm`, and nothing else. Every field of a container is one",
+        "of a microVM; these differ. **live** changes it in place where the guest can, as for less memory than it was started with, and restarts it",
+        "otherwise: the plan says which. The kind itself is part of what an instance is, so changing the word recreates it.",
+      ].join("\n"),
+      guestFields,
+    ),
+    ...section(
+      "`[vm.x]`",
+      [
+        "A full machine, which runs what is on its disks. **live** changes it in place where the guest and its firmware can, **restart** needs it to be off for",
+        "a moment: the plan says which. It is made anew only when its first disk begins with another image. Disks outlive the machine as volumes do:",
+        "`croft down` keeps them, and so does a section that is taken out of the file; `--volumes` and `--prune-volumes` delete them.",
+      ].join("\n"),
+      machineFields,
+    ),
     "## Later",
     "",
-    "`[microvm.x]`, `[vm.x]` and `[system.x]` arrive in later releases; until then they are refused by name.",
+    "`[system.x]` arrives in a later release; until then it is refused by name.",
     "",
   ].join("\n");
 }

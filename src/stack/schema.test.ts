@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { imageFields, instanceFields, networkFields, secretFields, topFields, volumeFields } from "./field.ts";
+import { guestFields, machineFields, microvmFields } from "./guest-field.ts";
 import { languageReference } from "./reference.ts";
 import { stackSchema } from "./schema.ts";
 
@@ -21,6 +22,8 @@ test("the schema describes every field, requires what is required, and knows not
     secret: secretFields,
     image: imageFields,
     container: instanceFields,
+    microvm: microvmFields,
+    vm: machineFields,
   };
   assert.deepEqual(Object.keys(schema.properties ?? {}), [...Object.keys(topFields), ...Object.keys(sections)]);
   for (const [noun, fields] of Object.entries(sections)) {
@@ -42,7 +45,8 @@ test("the schema describes every field, requires what is required, and knows not
 
 test("the reference has every field with its type, default and example", () => {
   const text = languageReference();
-  for (const fields of [topFields, networkFields, volumeFields, secretFields, imageFields, instanceFields]) {
+  const all = [topFields, networkFields, volumeFields, secretFields, imageFields, instanceFields, machineFields];
+  for (const fields of [...all, guestFields]) {
     for (const [name, field] of Object.entries(fields)) {
       assert(text.includes(`| \`${name}\` | ${field.type.replaceAll("|", "\\|")} |`), name);
       assert(text.includes(field.example) && text.includes(field.doc), name);

@@ -2,6 +2,8 @@ import { z } from "zod";
 import { imageShapes, instanceShapes, networkShapes, secretShapes, topShapes, volumeShapes } from "./check/shape.ts";
 import { imageFields, instanceFields, networkFields, secretFields, topFields, volumeFields } from "./field.ts";
 import type { Field } from "./field.ts";
+import { machineShapes, microvmShapes } from "./check/guest-shape.ts";
+import { machineFields, microvmFields } from "./guest-field.ts";
 
 /** The JSON Schema (draft 2020-12) of a stack file, for editors: every section and field with what it means. */
 export function stackSchema(): Record<string, unknown> {
@@ -12,12 +14,14 @@ export function stackSchema(): Record<string, unknown> {
     secret: named(secretShapes, secretFields, "Secrets of this stack, by name."),
     image: named(imageShapes, imageFields, "Images built here, by name."),
     container: named(instanceShapes, instanceFields, "Containers to run, by name."),
+    microvm: named(microvmShapes, microvmFields, "Images to run with a kernel of their own, by name."),
+    vm: named(machineShapes, machineFields, "Full machines to run, by name."),
   });
   const sections = { ...z.toJSONSchema(document.partial(), { io: "input", target: "draft-2020-12" }) };
   return {
     ...sections,
     title: "Croft stack file",
-    description: "What should run: networks, volumes, secrets, images and containers.",
+    description: "What should run: networks, volumes, secrets, images, containers, microVMs and full machines.",
   };
 }
 

@@ -112,7 +112,13 @@ function toMessage(
 ): MessageInitShape<typeof DiskImageSchema> {
   const { digest, kind, format, virtualSizeBytes, sizeBytes, verified, origin } = image;
   return {
-    ...{ digest, kind, format, virtualSizeBytes, sizeBytes, verified, origin },
+    digest,
+    kind,
+    format,
+    virtualSizeBytes,
+    sizeBytes,
+    verified,
+    origin,
     names: [...names],
     imported: timestampFromMs(importedMs),
     usedBy: [...(inUse.get(digest) ?? [])],

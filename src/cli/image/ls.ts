@@ -1,13 +1,17 @@
 import { formatDuration, formatSize } from "../../base/unit.ts";
-import type { Image } from "../../client/message.ts";
+import type { DiskImage, Image } from "../../client/message.ts";
 import { command as define, flag } from "../command.ts";
-import { printJson, say } from "../context.ts";
+import { printJson, say, type Context } from "../context.ts";
 import { renderTable, type Column } from "../table.ts";
 
 export const command = define({
-  flags: { quiet: flag.toggle("Print digests only", { short: "q" }) },
+  flags: {
+    quiet: flag.toggle("Print digests only", { short: "q" }),
+    disks: flag.toggle("List disk images and ISOs, which machines begin with"),
+  },
   async run({ flags }, context) {
     const { client, out, clock } = context;
+    if (flags.disks) return await listDisks(flags.quiet, context);
     const list = await client.images.list();
     if (context.json) return await printJson(context, list);
     const { images } = list;
@@ -16,6 +20,29 @@ export const command = define({
     await out.write(renderTable(columns(clock.nowMs()), images, out));
   },
 });
+
+async function listDisks(quiet: boolean, context: Context): Promise<void> {
+  const { client, out, clock } = context;
+  const list = await client.library.list();
+  if (context.json) return await printJson(context, list);
+  const { images } = list;
+  if (quiet) return await out.write(images.map(({ digest }) => `${digest}\n`).join(""));
+  if (images.length === 0) return await say(context, "no disk images: croft image import brings one in");
+  await out.write(renderTable(diskColumns(clock.nowMs()), images, out));
+}
+
+function diskColumns(nowMs: number): readonly Column<DiskImage>[] {
+  return [
+    { title: "DISK IMAGE", cell: ({ names }) => (names.length === 0 ? "–" : names.join(" ")), yields: 2 },
+    { title: "KIND", cell: ({ kind, format }) => (kind === "iso" ? "iso" : format) },
+    { title: "DIGEST", cell: ({ digest }) => ({ text: digest.replace("sha256:", "").slice(0, 12), tint: "dim" }) },
+    { title: "SIZE", cell: ({ sizeBytes }) => formatSize(sizeBytes), align: "right" },
+    { title: "A GUEST SEES", cell: ({ virtualSizeBytes }) => formatSize(virtualSizeBytes), align: "right", yields: 4 },
+    { title: "VERIFIED BY", cell: ({ verified }) => (verified === "no" ? "nothing" : verified) },
+    { title: "AGE", cell: ({ imported }) => ageOf(imported, nowMs), align: "right" },
+    { title: "USED BY", cell: ({ usedBy }) => ({ text: usedBy.join(" "), tint: "dim" }), yields: 3, optional: true },
+  ];
+}
 
 function columns(nowMs: number): readonly Column<Image>[] {
   return [

@@ -16,6 +16,8 @@ export const command = define({
   examples: [
     ["croft run --rm -it debian:12 bash", "a shell that leaves nothing behind"],
     ["croft run -d --name web -p 8080:80 nginx:1.27", "a server in the background"],
+    ["croft run --rm --as microvm alpine uname -r", "the same image with a kernel of its own"],
+    ["croft run -d --as vm --ssh-key ~/.ssh/id_ed25519.pub debian-12.qcow2", "a full machine"],
     ["croft run --rm -v data:/data -m 256MiB alpine du -sh /data", "with a volume and a limit"],
   ],
   flags: {
@@ -24,7 +26,16 @@ export const command = define({
     tty: flag.toggle("Give it a terminal", { short: "t" }),
     rm: flag.toggle("Remove it when it exits"),
     name: flag.text("NAME", "What to call it; one is made up otherwise"),
-    as: flag.text("KIND", "What to run it as", { offers: ["container", "microvm", "vm", "system"] }),
+    as: flag.text(
+      "KIND",
+      "What to run it as: a container, or the same image with a kernel of its own, or a disk image as a full machine",
+      {
+        offers: ["container", "microvm", "vm"],
+      },
+    ),
+    diskSize: flag.parsed("SIZE", "Of a vm: how large its disk is; as the image otherwise", readSize),
+    firmware: flag.text("FIRMWARE", "Of a vm: what starts it", { offers: ["bios", "uefi", "uefi-secure"] }),
+    sshKey: flag.list("KEY|FILE", "Of a vm: a public key that may log in over ssh", { offers: "file" }),
     env: flag.list("NAME=VALUE", "An environment variable; NAME alone takes the one from here", { short: "e" }),
     envFile: flag.list("FILE", "Environment variables from a file, a line each", { offers: "file" }),
     publish: flag.list("PORTS", "Publish a port: 8080:80, 127.0.0.1:53:53/udp", { short: "p" }),
@@ -56,9 +67,12 @@ export const command = define({
   },
   exitCodeOf: processExitCode,
   async run({ flags, args }, context) {
-    const { tty, detach } = flags;
+    const { detach } = flags;
+    const isMachine = flags.as === "vm";
+    // A console is a terminal.
+    const tty = flags.tty || (isMachine && !detach && context.keyboard.isTTY === true && context.out.isTerminal);
     const interactive = flags.interactive && !detach;
-    const terminal = tty ? sessionTerminal(context, interactive) : undefined;
+    const terminal = tty && !isMachine ? sessionTerminal(context, interactive) : undefined;
     const env = { ...(await readEnvFiles(flags.envFile, context)), ...readPairs(flags.env, context.env) };
     const duplex = context.client.instances.run();
     await duplex.send({
@@ -91,13 +105,16 @@ export const command = define({
         stopSignal: flags.stopSignal,
         stopGrace: flags.stopTimeout,
         as: flags.as,
+        diskSize: flags.diskSize,
+        firmware: flags.firmware,
+        sshKeys: await readKeys(flags.sshKey, context),
       }),
     });
     const view = progressView(context.err, context.clock, context.quiet || context.json);
     let started: Instance | undefined;
     const options = {
       tty: tty && !detach,
-      input: interactive,
+      input: interactive || (isMachine && !detach),
       detachable: true,
       awaitStarted: true,
       onAnswer: (answer: { readonly progress?: Parameters<typeof view.update>[0]; readonly started?: Instance }) => {
@@ -134,6 +151,16 @@ function present(start: { readonly [Key in keyof RunStart]: RunStart[Key] | unde
 async function readEnvFiles(paths: readonly string[], { directory, env }: Context): Promise<Record<string, string>> {
   const texts = await Promise.all(paths.map((path) => readFile(resolve(directory, path), "utf8")));
   return Object.assign({}, ...texts.map((text) => readPairs(parseEnvFile(text), env))) as Record<string, string>;
+}
+
+/** Keys as they are, or lines of a file here. */
+async function readKeys(keys: readonly string[], { directory }: Context): Promise<readonly string[]> {
+  const read = keys.map(async (key) => {
+    if (/^(ssh|ecdsa|sk)-\S+ /.test(key)) return [key];
+    const text = await readFile(resolve(directory, key), "utf8");
+    return text.split("\n").filter((line) => line.trim() !== "" && !line.startsWith("#"));
+  });
+  return (await Promise.all(read)).flat();
 }
 
 /** `./data:/data` names a folder here: the daemon must be told where that is. */

@@ -45,7 +45,8 @@ export class TarMachineFiles implements MachineFiles {
     await mkdir(directory, { recursive: true, mode: 0o711 });
     try {
       const disks = await measure(await fill(directory, call), call);
-      const head = { croftMachine: 1, description, disks: disks.map(({ path: _, ...disk }) => disk) } satisfies Head;
+      const told = disks.map(({ name, sizeBytes, digest }) => ({ name, sizeBytes, digest }));
+      const head = { croftMachine: 1, description, disks: told } satisfies Head;
       const packer = pack();
       const written = writeAll(packer, head, disks).catch((error: unknown) => packer.destroy(error as Error));
       try {

@@ -34,7 +34,7 @@ import { load, type MonitorRecord } from "../monitor/conmon.ts";
 import { factsOf, type Observation, observe } from "../monitor/observe.ts";
 import { hostFacts, prepare, userNames, writeFiles } from "./prepare.ts";
 import { probeRuntime } from "./probe.ts";
-import { describeProcesses, parseNetDev } from "./process-list.ts";
+import { describeProcesses, parseNetDev } from "../monitor/process-list.ts";
 import { launchRecord, type LaunchRecord, namesIn, readText, writeRecord } from "../monitor/record.ts";
 import { type Runtime, type RuntimeName, runtimes } from "../monitor/runtime.ts";
 import { SeccompCache } from "./seccomp-cache.ts";

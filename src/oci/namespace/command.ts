@@ -5,7 +5,7 @@ import { type Said, valueOf } from "../command-line.ts";
 import { decoded, parsed, readAll, readText, refused } from "../config/bundle.ts";
 import { processShape, resourcesShape } from "../config/schema.ts";
 import { rlimitFindings } from "../config/sense.ts";
-import { findingsOf } from "../config/shape.ts";
+import { findingsOf, isJson, type Json } from "../config/shape.ts";
 import type { Ground } from "../ground.ts";
 import { engineRoot } from "../place.ts";
 import { argumentsFor } from "./argument.ts";
@@ -40,7 +40,7 @@ export async function runNamespaceCommand(
       checkProcessFile(valueOf(line.flags, "process"));
       return argumentsFor(name, program, place, line, line.flags);
     case "update":
-      return argumentsFor(name, program, place, line, checkedResources(ground));
+      return argumentsFor(name, program, place, line, checkedResources(ground, name));
     case "events":
       if (name === "runc") break;
       return (await import("./events.ts")).events(ground, program, id);
@@ -58,6 +58,19 @@ export async function runNamespaceCommand(
   return argumentsFor(name, program, place, line, line.flags);
 }
 
+/** For runc, and so for its callers, a 0 or an empty text changes nothing; crun would set it. */
+function withoutUnset(value: Json): Json {
+  return Object.fromEntries(
+    Object.entries(value).flatMap(([name, entry]) =>
+      entry === 0 || entry === "" || entry === null ? [] : [[name, isJson(entry) ? withoutUnset(entry) : entry]],
+    ),
+  );
+}
+
+function hasUnset(value: Json): boolean {
+  return Object.values(value).some((entry) => entry === 0 || entry === "" || (isJson(entry) && hasUnset(entry)));
+}
+
 function checkProcessFile(file: string | undefined): void {
   if (file === undefined) return;
   const process = parsed(readText(file), file);
@@ -67,13 +80,15 @@ function checkProcessFile(file: string | undefined): void {
 }
 
 /** The resources, read and found right, in a file of memory: what stands at the end of a pipe is there only once. */
-function checkedResources({ line, handover }: Ground): Said {
+function checkedResources({ line, handover }: Ground, name: RuntimeName): Said {
   const file = valueOf(line.flags, "resources");
   if (file === undefined) return line.flags;
   const isStdin = file === "-" || (file === "/dev/stdin" && !fstatSync(0).isFile());
-  const text = isStdin ? decoded(readAll(0), "standard input") : readText(file);
-  const findings = findingsOf(resourcesShape, parsed(text, file));
+  const said = isStdin ? decoded(readAll(0), "standard input") : readText(file);
+  const resources = parsed(said, file);
+  const findings = findingsOf(resourcesShape, resources);
   if (findings.length > 0) throw refused(file, findings);
+  const text = name === "crun" && hasUnset(resources) ? JSON.stringify(withoutUnset(resources)) : said;
   const { fd, path } = handover.memoryFile("resources.json");
   const bytes = Buffer.from(text);
   for (let written = 0; written < bytes.length;) written += writeSync(fd, bytes, written);

@@ -67,10 +67,15 @@ function pidsAt(directory: string): readonly number[] {
   });
 }
 
-/** Whether it runs the runtime's program, or the copy in memory that the runtime makes of it. A zombie has none. */
+/**
+ * Whether it is still the runtime's own. By its name: the link to its program leads to a mount that nobody else sees. A
+ * zombie is nobody's.
+ */
 function isRuntime(pid: number, name: RuntimeName): boolean {
   try {
-    return readlinkSync(`/proc/${pid}/exe`).includes(name);
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    const end = stat.lastIndexOf(")");
+    return stat.slice(stat.indexOf("(") + 1, end).startsWith(name) && stat[end + 2] !== "Z";
   } catch {
     return false;
   }

@@ -43,8 +43,8 @@ const golden: readonly (readonly [string, readonly string[]])[] = [
   [
     "[microvm.a]\n[vm.b]\n[system.c]",
     [
-      "1:10 microvm.a: [microvm.x] arrives in a later release | use [container.a] today",
-      "2:5 vm.b: [vm.x] arrives in a later release | use [container.b] today",
+      '1:10 microvm.a: a has no image | add image = "nginx:1.27"',
+      '2:5 vm.b: b has no disk | add disk = { image = "debian-12-cloud.qcow2", size = "20GiB" }',
       "3:9 system.c: [system.x] arrives in a later release | use [container.c] today",
     ],
   ],
@@ -258,7 +258,7 @@ const golden: readonly (readonly [string, readonly string[]])[] = [
   ],
   [
     container("needs = ['wbe']"),
-    ['3:10 container.web.needs[1]: there is no container "wbe" | declare it as [container.wbe], or take it out'],
+    ['3:10 container.web.needs[1]: there is no instance "wbe" | declare it as [container.wbe], or take it out'],
   ],
   [
     container("needs = ['web']"),

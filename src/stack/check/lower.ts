@@ -1,9 +1,8 @@
 import { posix } from "node:path";
-import { healthDefaults, instanceDefaults } from "../default.ts";
+import { instanceDefaults } from "../default.ts";
 import { defaultNetwork } from "../model.ts";
 import type {
   EnvValue,
-  HealthSection,
   ImageSection,
   InstanceSection,
   MountSection,
@@ -13,6 +12,7 @@ import type {
   VolumeSection,
 } from "../model.ts";
 import type { Sections } from "./document.ts";
+import { lowerHealth } from "./lower-health.ts";
 import { lowerMachine, lowerMicrovm } from "./lower-guest.ts";
 import { isBind } from "./mount.ts";
 import type { ImageInput, InstanceInput, NetworkInput, SecretInput, VolumeInput } from "./shape.ts";
@@ -114,21 +114,6 @@ function lowerInstance(input: InstanceInput, folder: string, fileEnv: ReadonlyMa
     ...(pids === undefined ? {} : { pids }),
     ...(input.health === undefined ? {} : { health: lowerHealth(input.health) }),
     ...(stopSignal === undefined ? {} : { stopSignal }),
-  };
-}
-
-export function lowerHealth(health: NonNullable<InstanceInput["health"]>): HealthSection {
-  return {
-    check:
-      health.http === undefined
-        ? health.tcp === undefined
-          ? { kind: "exec", argv: health.exec ?? [] }
-          : { kind: "tcp", port: health.tcp }
-        : { kind: "http", ...health.http },
-    intervalMs: health.interval ?? healthDefaults.intervalMs,
-    timeoutMs: health.timeout ?? healthDefaults.timeoutMs,
-    retries: health.retries ?? healthDefaults.retries,
-    startPeriodMs: health["start-period"] ?? healthDefaults.startPeriodMs,
   };
 }
 

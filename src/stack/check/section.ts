@@ -134,7 +134,8 @@ function likelyBranch(branches: readonly (readonly Issue[])[]): readonly Issue[]
   const close = branches.filter(
     (issues) =>
       !issues.some(
-        (issue) => issue.path.length === 0 && (issue.code === "invalid_type" || issue.code === "invalid_union"),
+        (issue) =>
+          issue.path.length === 0 && ["invalid_type", "invalid_union", "invalid_value"].includes(issue.code ?? ""),
       ),
   );
   return close.length === 1 ? close[0] : undefined;

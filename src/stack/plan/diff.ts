@@ -86,11 +86,11 @@ const plainMembers: Readonly<Record<InstanceKind, readonly NamedMember[]>> = {
 };
 
 function plainMembersOf(kind: InstanceKind): readonly NamedMember[] {
-  const special: readonly (keyof InstanceSection)[] = ["image", "disks", "env", "mounts", "publish", "labels"];
+  const special = new Set<keyof InstanceSection>(["image", "disks", "env", "mounts", "publish", "labels"]);
   const named = new Map<keyof InstanceSection, string>();
   for (const [field, { member }] of Object.entries(fieldsByKind[kind])) {
     // Where several fields end in one member, it is told by its own name.
-    if (!special.includes(member)) named.set(member, named.has(member) ? fieldName(member) : field);
+    if (!special.has(member)) named.set(member, named.has(member) ? fieldName(member) : field);
   }
   named.set("terminal", "terminal").set("stdin", "stdin");
   return [...named].map(([member, field]) => ({ field, member }));
@@ -173,9 +173,12 @@ function diffDisks(before: readonly DiskSection[] = [], after: readonly DiskSect
     byKey(after, ({ name }) => name),
     describeDisk,
   );
-  const order = (disks: readonly DiskSection[]): string => disks.map(({ name }) => name).join(", ");
-  if (changes.length > 0 || order(before) === order(after)) return changes;
-  return [{ field: "boot", from: order(before), to: order(after) }];
+  const [from, to] = [orderOf(before), orderOf(after)];
+  return changes.length > 0 || from === to ? changes : [{ field: "boot", from, to }];
+}
+
+function orderOf(disks: readonly DiskSection[]): string {
+  return disks.map(({ name }) => name).join(", ");
 }
 
 function describeDisk({ from, sizeBytes }: DiskSection): string {

@@ -143,10 +143,10 @@ export class ServicePlanner {
     if (current.revertAsked !== undefined) return this.#revert(current, desired);
     if (!desired.running) return this.#rest(current, desired, alteration);
     const isRestart = alteration?.cost === "restart";
-    if (isUp(current) && moved !== undefined) return this.#renew(desired, gate, moved, []);
+    if (isUp(current) && moved !== undefined) return this.#renew(current, desired, gate, moved, []);
     // What is frozen was frozen by somebody: it stays as it is until it is thawed.
     if (current.status === "frozen" && isRestart) return undefined;
-    if (current.status === "running" && isRestart) return this.#renew(desired, gate, alteration, gate);
+    if (current.status === "running" && isRestart) return this.#renew(current, desired, gate, alteration, gate);
     const updated = this.#update(desired, alteration);
     if (current.status === "frozen" || staysEnded(current, desired)) return undefined;
     const before = updated === undefined ? [] : [updated];
@@ -166,7 +166,7 @@ export class ServicePlanner {
         ? this.#draft.add({ kind: "suspend-instance", instance }, "none", "suspended by request")
         : this.#draft.add({ kind: "stop-instance", instance }, "none", "stopped by request");
     if (end !== undefined) {
-      this.#holdNetworks(desired, end);
+      this.#holdNetworks(current, desired, end);
       const stops = this.#requestedStops.get(name);
       if (stops === undefined) this.#requestedStops.set(name, [end]);
       else stops.push(end);
@@ -178,9 +178,7 @@ export class ServicePlanner {
 
   /** A machine stays what it is when its network gets other addresses: it is taken off for that moment. */
   #moved(current: ObservedInstance, desired: DesiredInstance): Alteration | undefined {
-    const { section } = desired;
-    const { readdressed } = this.#ground;
-    const names = section.kind === "vm" ? section.networks.filter((name) => readdressed.has(name)) : [];
+    const names = this.#networksThatMove(current, desired);
     if (names.length === 0) return undefined;
     const fields = new Set(alterationOf(current, desired)?.fields).add("networks");
     const why = `network ${names.join(", ")} changes its addresses`;
@@ -191,20 +189,27 @@ export class ServicePlanner {
     const cost = isUp(current) ? "restart" : "none";
     const why = `going back to snapshot ${current.revertAsked}`;
     const revert = this.#draft.add({ kind: "revert-instance", instance: desired.id }, cost, why);
-    this.#holdNetworks(desired, revert);
+    this.#holdNetworks(current, desired, revert);
     return revert;
   }
 
   /** Addresses of a network change when the machine on it is off. What is replaced has its removal for that. */
-  #holdNetworks({ section }: DesiredInstance, off: string): void {
-    if (section.kind !== "vm") return;
-    for (const name of section.networks) {
-      if (this.#ground.readdressed.has(name)) this.#draft.delay(this.#ground.networkSteps.get(name) ?? "", [off]);
+  #holdNetworks(current: ObservedInstance, desired: DesiredInstance, off: string): void {
+    for (const name of this.#networksThatMove(current, desired)) {
+      this.#draft.delay(this.#ground.networkSteps.get(name) ?? "", [off]);
     }
+  }
+
+  /** Networks that a machine is on, or is to be on, whose addresses change. */
+  #networksThatMove({ section: was }: ObservedInstance, { section }: DesiredInstance): readonly string[] {
+    if (section.kind !== "vm") return [];
+    const names = new Set([...(was?.networks ?? [...this.#ground.readdressed]), ...section.networks]);
+    return [...names].filter((name) => this.#ground.readdressed.has(name));
   }
 
   /** It runs, and something of it changes only while it does not. */
   #renew(
+    current: ObservedInstance,
     desired: DesiredInstance,
     gate: readonly string[],
     { why, fields }: Alteration,
@@ -212,7 +217,7 @@ export class ServicePlanner {
   ): string {
     const { id: instance } = desired;
     const stop = this.#draft.add({ kind: "stop-instance", instance }, "restart", why, { after: beforeStop });
-    this.#holdNetworks(desired, stop);
+    this.#holdNetworks(current, desired, stop);
     const update = this.#draft.add({ kind: "update-instance", instance, fields }, "restart", why, {
       after: this.#onGround(desired.section, [stop, ...gate]),
     });

@@ -29,7 +29,7 @@ const laterModules = ["virtio_rng", "virtiofs"];
 /** By these names the scripts call busybox. */
 const applets = "sh mount insmod mkdir mkfifo ip stty dd wc cat rm date usleep chroot reboot chmod setsid".split(" ");
 
-const scripts = ["guest.sh", "enter.sh", "inside.sh"];
+const scripts = ["guest.sh", "enter.sh", "inside.sh", "shell.sh"];
 
 /**
  * Makes the initramfs for a kernel, unless there is one of the very same parts already. Reads a few megabytes from the
@@ -118,7 +118,15 @@ async function entriesFor(version: string, call: Call): Promise<CpioEntry[]> {
 
 /** What programs find in /dev: the guest's own disks and ports are not among it. */
 function devices(): CpioEntry[] {
-  const places = ["stage", "stage/sys", "stage/dev", "stage/dev/pts", "stage/dev/shm", "stage/dev/mqueue"];
+  const places = [
+    "stage",
+    "stage/sys",
+    "stage/dev",
+    "stage/dev/pts",
+    "stage/dev/shm",
+    "stage/dev/mqueue",
+    "stage/dev/.croft",
+  ];
   return [
     ...places.map((path): CpioEntry => ({ kind: "directory", path, mode: 0o755 })),
     // The kernel opens it for the first process.
@@ -136,7 +144,7 @@ function devices(): CpioEntry[] {
     link("stderr", "/proc/self/fd/2"),
     link("core", "/proc/kcore"),
     // Busybox is mounted on it.
-    { kind: "file", path: "stage/dev/.busybox", mode: 0o755, content: new Uint8Array() },
+    { kind: "file", path: "stage/dev/.croft/busybox", mode: 0o755, content: new Uint8Array() },
   ];
 }
 

@@ -1,9 +1,9 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { availableParallelism } from "node:os";
-import type { Call } from "../../../base/call.ts";
+import { backgroundCall, type Call } from "../../../base/call.ts";
 import type { Probe } from "../../../base/driver.ts";
-import { Fault } from "../../../base/fault.ts";
+import { Fault, isFault } from "../../../base/fault.ts";
 import type { Home } from "../../../base/home.ts";
 import { type InstanceId, parseInstanceId } from "../../../base/id.ts";
 import { type Cgroups, emptyCgroup, findHierarchies, openCgroups, settleFreeze } from "../../../host/cgroup.ts";
@@ -11,25 +11,34 @@ import { expectConnection } from "../../../host/seqpacket.ts";
 import type {
   AttachFacet,
   Engine,
+  ExecFacet,
+  ExecSpec,
   FreezeFacet,
   InstanceEvent,
   InstanceFacts,
   Launch,
   LaunchMount,
+  Limits,
   LogLine,
   LogRange,
+  ProcessesFacet,
+  ProcessFacts,
   ProgramLaunch,
+  ResizeFacet,
   Session,
+  Stats,
+  StatsFacet,
   StopPolicy,
 } from "../../contract.ts";
 import { attachTo } from "../../monitor/attach.ts";
-import { clearRun } from "../../monitor/clear.ts";
+import { clearRun, removeCgroup } from "../../monitor/clear.ts";
 import type { MonitorRecord } from "../../monitor/conmon.ts";
 import { ExitWatch } from "../../monitor/exit-watch.ts";
 import { type InstancePaths, type Layout, layoutOf } from "../../monitor/layout.ts";
 import { keepLog, readLog, rotateLog } from "../../monitor/log-file.ts";
 import { factsOf } from "../../monitor/observe.ts";
-import { launchRecord, namesIn, writeRecord } from "../../monitor/record.ts";
+import { describeProcesses } from "../../monitor/process-list.ts";
+import { launchRecord, type LaunchRecord, namesIn, readRecord, writeRecord } from "../../monitor/record.ts";
 import { type Runtime, type RuntimeName, runtimes } from "../../monitor/runtime.ts";
 import { signalNumber } from "../../monitor/signal.ts";
 import { Gate, Turns } from "../../monitor/turn.ts";
@@ -37,11 +46,17 @@ import { watchInstances } from "../../monitor/watch.ts";
 import { findAccelerator } from "../accelerator.ts";
 import { makeHostKey } from "../guest/host-key.ts";
 import { Kits } from "../guest/kit.ts";
-import { launchMessage } from "../guest/launch.ts";
+import { launchMessage, limitLine } from "../guest/launch.ts";
+import { type GuestSize, highestLimitBytes } from "../guest/size.ts";
 import { ask } from "./control.ts";
+import { execInGuest } from "./exec.ts";
+import { measure, tapCounters } from "./measure.ts";
 import { type MachineObservation, observeMachine } from "./observe.ts";
-import { machinePaths, type Started } from "./place.ts";
-import { handOver, loadMachine, type Parts } from "./start.ts";
+import { type KeyRecord, type MachinePaths, machinePaths, type Started } from "./place.ts";
+import { Shells } from "./shell.ts";
+import { copiedFile, volumesCgroup } from "./volume.ts";
+import { handOver, hostLimits, loadMachine, type MadeAs, type Parts, resume } from "./start.ts";
+import { WarmStarts } from "./warm.ts";
 
 /**
  * Programs of OCI images with a kernel of their own: QEMU in a sandbox, conmon beside it, and in the guest a first process
@@ -51,16 +66,24 @@ import { handOver, loadMachine, type Parts } from "./start.ts";
 export class MicrovmEngine implements Engine {
   readonly name = "microvm";
   readonly takes = { launch: "program", root: "block", nic: "tap" } as const;
+  readonly exec: ExecFacet = { exec: (id, spec, call) => this.#exec(id, spec, call) };
   readonly attach: AttachFacet = { attach: (id, call) => this.#attach(id, call) };
   readonly freeze: FreezeFacet = {
     freeze: (id, call) => this.#setFrozen(id, true, call),
     thaw: (id, call) => this.#setFrozen(id, false, call),
   };
+  readonly resize: ResizeFacet = { resize: (id, limits, call) => this.#resize(id, limits, call) };
+  readonly stats: StatsFacet = { stats: (id, call) => this.#stats(id, call) };
+  readonly processes: ProcessesFacet = { processes: (id) => this.#processes(id) };
   readonly #home: Home;
   readonly #layout: Layout;
   readonly #runtime: Runtime;
   readonly #kits: Kits;
   readonly #turns = new Turns();
+  readonly #shells = new Shells();
+  readonly #warm: WarmStarts;
+  /** Those that are on their way to run, and how to stop that. */
+  readonly #starting = new Map<InstanceId, AbortController>();
   readonly #gate = new Gate(2 * availableParallelism());
   readonly #exits: ExitWatch;
   readonly #listeners = new Set<(event: InstanceEvent) => void>();
@@ -72,6 +95,7 @@ export class MicrovmEngine implements Engine {
     this.#runtime = runtimes[options.runtime];
     this.#layout = layoutOf(options.home, "microvm");
     this.#kits = new Kits(options.home);
+    this.#warm = new WarmStarts(options.home);
     this.#exits = new ExitWatch(this.#layout.exitDir);
   }
 
@@ -126,25 +150,78 @@ export class MicrovmEngine implements Engine {
       }
       const { launch } = seen.record;
       const parts = await this.#parts(launch, call);
+      const abort = new AbortController();
+      const starting = { ...call, signal: AbortSignal.any([call.signal, abort.signal]) };
+      this.#starting.set(id, abort);
       try {
-        if (!isUp(seen) || seen.monitor === undefined) await this.#load(launch, parts, seen, call);
-        if (this.#observe(paths).awaitsMachine) await this.#runtime.release(id, this.#layout, paths, call);
-        this.#releasing.add(id);
-        const machine = machinePaths(paths);
-        const message = async (): Promise<Buffer> => this.#message(launch, paths, call);
-        const isAlive = (): boolean => isUp(this.#observe(paths));
-        await handOver(`start ${id}`, machine, message, parts.accelerator, isAlive, call);
-        const startedMs = call.clock.nowMs();
-        writeRecord(machine.startedFile, { startedMs } satisfies Started);
-        this.#emit({ kind: "started", id, pid: this.#observe(paths).main?.pid ?? 0, startedMs });
-      } catch (error) {
-        await this.#clear(paths, call);
-        throw error;
+        await this.#run(launch, parts, starting);
       } finally {
+        this.#starting.delete(id);
         this.#releasing.delete(id);
       }
       this.#exits.notify(id);
     });
+  }
+
+  /** From whatever is there to where the program runs. Nothing is left when it fails. */
+  async #run(launch: ProgramLaunch, parts: Parts, call: Call): Promise<void> {
+    const { id } = launch;
+    const paths = this.#layout.of(id);
+    const machine = machinePaths(paths);
+    try {
+      const seen = this.#observe(paths);
+      if (!isUp(seen) || seen.monitor === undefined) await this.#load(launch, parts, seen, call);
+      const isFresh = this.#observe(paths).awaitsMachine;
+      if (isFresh) await this.#runtime.release(id, this.#layout, paths, call);
+      this.#releasing.add(id);
+      const { warm } = readRecord(machine.madeFile) as MadeAs;
+      const message = async (): Promise<Buffer> => this.#message(launch, paths, call);
+      const isAlive = (): boolean => isUp(this.#observe(paths));
+      const fresh = !isFresh ? "unknown" : warm === undefined ? "booting" : "resumed";
+      try {
+        if (isFresh && warm !== undefined) await resume(`start ${id}`, machine, warm.state, isAlive, call);
+        await handOver(`start ${id}`, machine, message, parts.accelerator, isAlive, fresh, call);
+      } catch (error) {
+        if (warm === undefined || call.signal.aborted || isFault(error, "invalid") || isFault(error, "not-found")) {
+          throw error;
+        }
+        // Made by another version of something, or damaged: it boots as if there were none.
+        await this.#warm.forget(warm.key);
+        await this.#clear(paths, call);
+        return await this.#run({ ...launch, warmStart: false }, parts, call);
+      }
+      const startedMs = call.clock.nowMs();
+      writeRecord(machine.startedFile, { startedMs } satisfies Started);
+      this.#emit({ kind: "started", id, pid: this.#observe(paths).main?.pid ?? 0, startedMs });
+      const key = this.#warm.keyOf(launch, parts);
+      if (warm === undefined && key !== undefined) {
+        this.#warm.learn(key, launch, parts, backgroundCall(call.clock));
+      }
+    } catch (error) {
+      const lastWords = await this.#lastWords(paths);
+      await this.#clear(paths, backgroundCall(call.clock));
+      throw lastWords === "" ? error : withLastWords(error, lastWords);
+    }
+  }
+
+  /** What QEMU or the guest's kernel said when a start failed. */
+  async #lastWords(paths: InstancePaths): Promise<string> {
+    const range = { follow: false, tail: 5 };
+    const words: string[] = [];
+    const lines = readLog(
+      paths.logDir,
+      range,
+      () => true,
+      () => () => {},
+      backgroundCall(),
+    );
+    try {
+      for await (const line of lines)
+        if (line.stream === "stderr") words.push(Buffer.from(line.bytes).toString("utf8"));
+    } catch {
+      // Without a log there are no words.
+    }
+    return words.join("\n").trim();
   }
 
   async signal(id: InstanceId, signal: string, call: Call): Promise<void> {
@@ -159,6 +236,7 @@ export class MicrovmEngine implements Engine {
   async stop(id: InstanceId, policy: StopPolicy, call: Call): Promise<void> {
     const number = signalNumber(policy.signal);
     const paths = this.#layout.of(id);
+    this.#cancelStart(id);
     await this.#turns.idle(id);
     const cgroups = this.#on();
     const seen = this.#observe(paths);
@@ -170,6 +248,7 @@ export class MicrovmEngine implements Engine {
       if (isUp(this.#observe(paths))) await this.#endProgram(id, paths, signalNumber("SIGKILL"), settleMs, call);
     }
     await emptyCgroup(cgroups, paths.cgroup, call);
+    await this.#endVolumes(paths, call);
     const isSettled = (): boolean => {
       const now = this.#observe(paths);
       return now.monitor === undefined || now.exit !== undefined || !now.hasRun;
@@ -179,6 +258,7 @@ export class MicrovmEngine implements Engine {
 
   async remove(id: InstanceId, call: Call): Promise<void> {
     const paths = this.#layout.of(id);
+    this.#cancelStart(id);
     await this.#turns.take(id, async () => {
       await this.#clear(paths, call);
       rmSync(paths.logDir, { recursive: true, force: true });
@@ -216,6 +296,16 @@ export class MicrovmEngine implements Engine {
     yield* readLog(paths.logDir, range, hasEnded, woken, call);
   }
 
+  /** A guest may take long to boot; who wants it gone does not wait for that. */
+  #cancelStart(id: InstanceId): void {
+    this.#starting.get(id)?.abort(new Fault("cancelled", `start ${id}: it was stopped meanwhile`));
+  }
+
+  /** Resolves when no memory is being saved: for whoever measures, or goes away. */
+  async settled(): Promise<void> {
+    await this.#warm.settled();
+  }
+
   #facts(): InstanceFacts[] {
     const cgroups = this.#on();
     const names = new Set([...namesIn(this.#layout.instancesDir), ...namesIn(this.#layout.logsDir)]);
@@ -223,7 +313,12 @@ export class MicrovmEngine implements Engine {
       .filter((name): name is InstanceId => parseInstanceId(name) !== undefined)
       .map((id) => {
         const paths = this.#layout.of(id);
-        return factsOf(id, this.#observe(paths), paths, cgroups);
+        const seen = this.#observe(paths);
+        const facts = factsOf(id, seen, paths, cgroups);
+        const elastic = elasticOf(paths);
+        // Whoever waits for a volume that nobody serves waits for ever.
+        const intact = facts.intact && (!isUp(seen) || seen.volumesServed);
+        return { ...facts, intact, ...(elastic === undefined ? {} : { elastic }) };
       });
   }
 
@@ -240,8 +335,17 @@ export class MicrovmEngine implements Engine {
     const paths = this.#layout.of(launch.id);
     if (seen.hasRun) await this.#clear(paths, call);
     rotateLog(paths.logDir, launch.log.maxBytes);
+    const key = this.#warm.keyOf(launch, parts);
+    // One that cannot be read is as good as none.
+    const saved = key === undefined ? undefined : await this.#warm.find(key, call).catch(() => undefined);
     try {
-      const loaded = await this.#gate.pass(() => loadMachine(launch, parts, this.#runtime, this.#layout, call));
+      const loading = {
+        runtime: this.#runtime,
+        layout: this.#layout,
+        cgroups: this.#on(),
+        onVolumeEnd: () => this.#onVolumeEnd(launch.id),
+      };
+      const loaded = await this.#gate.pass(() => loadMachine(launch, parts, saved, loading, call));
       this.#on().adopt(this.#layout.monitorCgroup, loaded.monitor.pid);
       keepLog(paths.logDir);
       void loaded.monitorEnded.then(() => this.#onMonitorEnd(launch.id, loaded.monitor));
@@ -253,10 +357,9 @@ export class MicrovmEngine implements Engine {
 
   async #message(launch: ProgramLaunch, paths: InstancePaths, call: Call): Promise<Buffer> {
     const key = makeHostKey();
-    writeRecord(machinePaths(paths).keyFile, { publicBlob: key.publicBlob.toString("base64") });
+    writeRecord(machinePaths(paths).keyFile, { publicBlob: key.publicBlob.toString("base64") } satisfies KeyRecord);
     const nowSeconds = call.clock.nowMs() / 1000;
-    const surroundings = { nowSeconds, hostKey: key.dropbear, volumeTags: new Map<number, string>() };
-    return launchMessage(withFiles(launch, paths), surroundings);
+    return launchMessage(withFiles(launch, paths), { nowSeconds, hostKey: key.dropbear });
   }
 
   /** Sends the signal and waits for the end of the guest. One that does not answer is left to who kills it. */
@@ -299,6 +402,73 @@ export class MicrovmEngine implements Engine {
     return { ...session, resize };
   }
 
+  async #exec(id: InstanceId, spec: ExecSpec, call: Call): Promise<Session> {
+    const { machine, record } = this.#runningOf(id, "run a program in");
+    const key = readRecord(machine.keyFile) as KeyRecord | undefined;
+    if (key === undefined) throw notRunning(id, "run a program in");
+    const place = {
+      what: `run a program in ${id}`,
+      socketPath: machine.shellSocket,
+      hostKey: Buffer.from(key.publicBlob, "base64"),
+    };
+    return await execInGuest(place, machine, record.launch, spec, this.#shells, call);
+  }
+
+  async #resize(id: InstanceId, limits: Limits, call: Call): Promise<void> {
+    await this.#turns.take(id, async () => {
+      const { paths, machine, record } = this.#runningOf(id, "resize");
+      // What it was made as: what it is may have been resized before.
+      const { size } = readRecord(machine.madeFile) as MadeAs;
+      refuseBeyond(id, limits, size);
+      const { memoryBytes } = await measure(machine, id, call);
+      if (limits.memoryBytes !== undefined && limits.memoryBytes < memoryBytes) {
+        throw new Fault(
+          "precondition",
+          `limit the memory of ${id} to ${limits.memoryBytes} bytes: it uses ${memoryBytes}`,
+          { hint: "choose a higher limit, or restart it with this one" },
+        );
+      }
+      const [answer] = await ask(machine.controlSocket, `resize ${id}`, limitLine(limits), call);
+      if (answer !== "ok") throw new Fault("failed", `resize ${id}: the guest's kernel refuses`);
+      this.#on().limit(paths.cgroup, hostLimits(limits, size));
+      writeRecord(paths.launchFile, { ...record, launch: { ...record.launch, limits } });
+    });
+  }
+
+  async #stats(id: InstanceId, call: Call): Promise<Stats> {
+    const { paths, machine, record } = this.#runningOf(id, "measure");
+    const host = this.#on().counters(paths.cgroup);
+    const { memoryLimitBytes: _, ...counters } = host;
+    // A guest that is frozen or busy does not answer: then what it takes of the host is all there is to know.
+    const isFrozen = this.#on().freezeState(paths.cgroup) !== "thawed";
+    const guest = isFrozen ? {} : await measure(machine, id, call).catch(() => ({}));
+    const { memoryBytes } = record.launch.limits;
+    return {
+      timeMs: call.clock.nowMs(),
+      ...counters,
+      ...(memoryBytes === undefined ? {} : { memoryLimitBytes: memoryBytes }),
+      ...guest,
+      ...tapCounters(record.launch),
+    };
+  }
+
+  /** QEMU's, and what serves it: the guest's own are its own affair, which `exec … ps` shows. */
+  async #processes(id: InstanceId): Promise<readonly ProcessFacts[]> {
+    const { paths } = this.#runningOf(id, "list the processes of");
+    return describeProcesses(this.#on().pids(paths.cgroup), String);
+  }
+
+  /** `precondition` when it is not running. */
+  #runningOf(
+    id: InstanceId,
+    verb: string,
+  ): { readonly paths: InstancePaths; readonly machine: MachinePaths; readonly record: LaunchRecord } {
+    const paths = this.#layout.of(id);
+    const seen = this.#observe(paths);
+    if (!isRunning(seen) || seen.record === undefined) throw notRunning(id, verb);
+    return { paths, machine: machinePaths(paths), record: seen.record };
+  }
+
   async #setFrozen(id: InstanceId, frozen: boolean, call: Call): Promise<void> {
     const paths = this.#layout.of(id);
     if (!isRunning(this.#observe(paths))) throw notRunning(id, frozen ? "freeze" : "thaw");
@@ -306,8 +476,24 @@ export class MicrovmEngine implements Engine {
   }
 
   async #clear(paths: InstancePaths, call: Call): Promise<void> {
-    await clearRun(paths, this.#on(), call);
+    const cgroups = this.#on();
+    await clearRun(paths, cgroups, call);
+    await this.#endVolumes(paths, call);
     rmSync(machinePaths(paths).dir, { recursive: true, force: true });
+  }
+
+  async #endVolumes(paths: InstancePaths, call: Call): Promise<void> {
+    const cgroups = this.#on();
+    const group = volumesCgroup(paths.cgroup);
+    if (!cgroups.exists(group)) return;
+    await emptyCgroup(cgroups, group, call);
+    await removeCgroup(group, cgroups, call);
+  }
+
+  #onVolumeEnd(id: InstanceId): void {
+    const seen = this.#observe(this.#layout.of(id));
+    // With the guest all of them end.
+    if (isRunning(seen) && !seen.volumesServed) this.#emit({ kind: "broken", id });
   }
 
   #onMonitorEnd(id: InstanceId, monitor: MonitorRecord): void {
@@ -338,6 +524,18 @@ function isUp(seen: MachineObservation): boolean {
   return seen.main !== undefined;
 }
 
+/** Within the guest as it was made. */
+function elasticOf(paths: InstancePaths): InstanceFacts["elastic"] {
+  const made = readRecord(machinePaths(paths).madeFile) as MadeAs | undefined;
+  if (made === undefined) return undefined;
+  const { size } = made;
+  return {
+    cpus: { min: 0.01, max: size.processors },
+    memoryBytes: { min: 1, max: highestLimitBytes(size) },
+    pids: { min: 1, max: 2 ** 22 },
+  };
+}
+
 function isRunning(seen: MachineObservation): boolean {
   return seen.main !== undefined && !seen.awaitsRelease;
 }
@@ -347,8 +545,33 @@ function sameLimits(before: ProgramLaunch, after: ProgramLaunch): boolean {
   return cpus === after.limits.cpus && memoryBytes === after.limits.memoryBytes && pids === after.limits.pids;
 }
 
+function withLastWords(error: unknown, words: string): Fault {
+  const fault = Fault.from(error, "start");
+  const { hint, detail } = fault;
+  return new Fault(fault.reason, `${fault.message}; its last words: ${words.slice(-2000)}`, {
+    cause: error,
+    detail,
+    ...(hint === undefined ? {} : { hint }),
+  });
+}
+
 function notRunning(id: InstanceId, verb: string): Fault {
   return new Fault("precondition", `${verb} ${id}: it is not running`, { hint: "start it first" });
+}
+
+function refuseBeyond(id: InstanceId, limits: Limits, size: GuestSize): void {
+  const most = highestLimitBytes(size);
+  const hint = "restart it with this limit: its machine is made anew then";
+  if ((limits.memoryBytes ?? 0) > most) {
+    throw new Fault("precondition", `give ${id} ${limits.memoryBytes} bytes of memory: its machine has ${most}`, {
+      hint,
+    });
+  }
+  if (Math.ceil(limits.cpus ?? 1) > size.processors) {
+    throw new Fault("precondition", `give ${id} ${limits.cpus} processors: its machine has ${size.processors}`, {
+      hint,
+    });
+  }
 }
 
 /** Contents of injected files lie beside the launch, on a file system that is memory. */
@@ -362,7 +585,8 @@ function writeFiles(launch: ProgramLaunch, paths: InstancePaths): void {
 
 function withFiles(launch: ProgramLaunch, paths: InstancePaths): ProgramLaunch {
   const mounts = launch.mounts.map((mount, index): LaunchMount => {
-    return mount.kind === "file" ? { ...mount, content: readFileSync(join(paths.filesDir, String(index))) } : mount;
+    if (mount.kind === "file") return { ...mount, content: readFileSync(join(paths.filesDir, String(index))) };
+    return copiedFile(mount);
   });
   return { ...launch, mounts };
 }

@@ -58,7 +58,8 @@ export class HostHarness implements Harness {
     const readOnly = change.readOnlyRoot === true;
     const root = await this.pool.attachRoot({ id, kind: "block", layers: [this.#layer], readOnly }, call);
     const tap = linkName(this.home, id);
-    createTap(tap, 0);
+    // One that a machine has open cannot be made again.
+    if (!this.#taps.has(tap)) createTap(tap, 0);
     this.#taps.add(tap);
     return {
       id,

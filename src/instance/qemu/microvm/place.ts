@@ -16,8 +16,12 @@ export interface MachinePaths {
   readonly exitFile: string;
   /** There as soon as the guest said that its program runs: `Started`. */
   readonly startedFile: string;
-  /** The keys of this run's guest and of who may come in. */
+  /** By what this run's dropbear is known: `KeyRecord`. */
   readonly keyFile: string;
+  /** Who serves its volumes: `ProcessIdentity`s. */
+  readonly volumesFile: string;
+  /** What the machine was made as: `MadeAs`. */
+  readonly madeFile: string;
 }
 
 /** Where QEMU finds `socketDir`. */
@@ -35,7 +39,14 @@ export function machinePaths(paths: InstancePaths): MachinePaths {
     exitFile: join(dir, "exit"),
     startedFile: join(dir, "started.json"),
     keyFile: join(dir, "key.json"),
+    volumesFile: join(dir, "volumes.json"),
+    madeFile: join(dir, "made.json"),
   };
+}
+
+export interface KeyRecord {
+  /** As it goes over the wire, in base64. */
+  readonly publicBlob: string;
 }
 
 export interface Started {

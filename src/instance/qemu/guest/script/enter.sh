@@ -1,6 +1,6 @@
 # Runs inside the root, as root: finds the user and the program there, and becomes the program.
 #
-# Arguments: the descriptor that is told `started <pid>` or `fault …`, user, working directory, bounding set, ambient
+# Arguments: the descriptor that is told `started <pid>` or `fault …` (3 is the control port), user, working directory, bounding set, ambient
 # capabilities, how many words of extra environment follow, those words, and the program. Variables that are exported are
 # the program's own, so the names here begin with `_c_`.
 
@@ -106,12 +106,12 @@ IFS=:
 eval "_c_program=\${$((_c_extra + 1))}"
 _c_find_program "$_c_program"
 IFS=' '
-[ "$_c_extra" -eq 0 ] || set -- /dev/.busybox env "$@"
+[ "$_c_extra" -eq 0 ] || set -- /dev/.croft/busybox env "$@"
 
 set -- --no-new-privs --reuid "$_c_uid" --regid "$_c_gid" --bounding-set="-all$_c_bounding" \
   --inh-caps="-all$_c_ambient" --ambient-caps="-all$_c_ambient" -- "$@"
 if [ -n "$_c_groups" ]; then set -- --groups "$_c_groups" "$@"; else set -- --clear-groups "$@"; fi
 unset PWD OLDPWD
-echo "started $$" >&"$_c_tell"
-[ "$_c_tell" = 1 ] || eval "exec $_c_tell>&-"
+# Of the first program the first process tells, when it really runs.
+if [ "$_c_tell" = 3 ]; then exec 3>&-; else echo "started $$" >&"$_c_tell"; fi
 exec "$_c_tools/lib/loader" --library-path "$_c_tools/lib" "$_c_tools/bin/setpriv" "$@"

@@ -43,21 +43,35 @@ limit() {
   echo "$2" >/cgroup/program/pids.max
 }
 
-# Puts the root together. Without a writable disk what is written goes to memory.
+# Puts the root together. What is written goes to a disk, to memory, or to a directory that the host shares.
 assemble() {
+  if [ "$1" = share ]; then
+    mount -t virtiofs root /image
+    mkdir -p /image/proc /image/sys /image/dev /image/etc
+    for name in hosts hostname resolv.conf; do
+      [ -e "/image/etc/$name" ] || : >"/image/etc/$name"
+      mount -o bind "/inject/etc/$name" "/image/etc/$name"
+    done
+    : >/run/fstab
+  else
+    assemble_layers "$1"
+  fi
+  {
+    echo "proc /image/proc proc nosuid,noexec,nodev 0 0"
+    echo "/stage/sys /image/sys none rbind 0 0"
+    echo "/stage/dev /image/dev none rbind 0 0"
+  } >>/run/fstab
+  mount -a -T /run/fstab
+}
+
+assemble_layers() {
   if [ "$1" = disk ]; then
     mount -t ext4 -o discard,noinit_itable "$writable" /writable
     # From an earlier run, with another address perhaps.
     rm -f /writable/upper/etc/hosts /writable/upper/etc/hostname /writable/upper/etc/resolv.conf
   fi
   mkdir -p /writable/upper /writable/work
-  {
-    echo "root /image overlay lowerdir=$lower,upperdir=/writable/upper,workdir=/writable/work 0 0"
-    echo "proc /image/proc proc nosuid,noexec,nodev 0 0"
-    echo "/stage/sys /image/sys none rbind 0 0"
-    echo "/stage/dev /image/dev none rbind 0 0"
-  } >/run/fstab
-  mount -a -T /run/fstab
+  echo "root /image overlay lowerdir=$lower,upperdir=/writable/upper,workdir=/writable/work 0 0" >/run/fstab
 }
 
 # Mounts what the launch named, with the image's root as root: its links lead nowhere else.
@@ -80,14 +94,15 @@ on_terminal() {
   exec setsid -c chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
 }
 
-# What comes by dropbear belongs to the program's group from here on.
+# What comes by dropbear belongs to the program's group and network from here on.
 join_program() {
   echo 0 >/cgroup/program/cgroup.procs
+  through="nsenter -t 1 -n"
 }
 
 # Becomes a program inside the root, by way of enter.sh, whose arguments these are.
 enter() {
-  exec chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
+  exec $through chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
 }
 
 # Runs `program`, which the launch defined, and ends the guest when it ends.
@@ -100,8 +115,20 @@ begin() {
   main=$!
   answer &
   serve_shell &
+  tell_when_running
   wait "$main"
   finish $?
+}
+
+# The program runs when it is no longer one of ours: a signal that came before would not find its handler. One that is
+# itself called so is told of a little later. A failure was told already.
+tell_when_running() {
+  tries=0
+  while read -r name <"/proc/$main/comm" && [ "$tries" -lt 500 ]; do
+    case $name in init | busybox | loader) usleep 1000 ;; *) break ;; esac
+    tries=$((tries + 1))
+  done
+  echo "started $main" >&3
 }
 
 finish() {
@@ -147,13 +174,9 @@ measure() {
   echo "$1 $memory $value $pids $(oom_kills)"
 }
 
-# Programs that are run in the instance come by dropbear, which is there as long as the host is.
+# Programs that are run in the instance come by dropbear, which begins when the host first comes for it.
 serve_shell() {
-  exec 3>&- 5>&- 6>&-
-  while :; do
-    exec 7<>"${port}6"
-    echo >&7
-    /croft/lib/loader --library-path /croft/lib /croft/bin/dropbear -i -B -j -k -r /run/host-key <&7 >&7 2>/dev/null
-    exec 7>&-
-  done
+  exec 3>&- 5>&- 6>&- 7<>"${port}6"
+  echo >&7
+  exec unshare -n /bin/busybox sh /croft/shell.sh "${port}6"
 }

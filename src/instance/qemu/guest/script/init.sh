@@ -18,7 +18,7 @@ mkdir -p /dev/pts
   echo "shm /stage/dev/shm tmpfs nosuid,noexec,nodev,mode=1777,size=64m 0 0"
   echo "mqueue /stage/dev/mqueue mqueue nosuid,noexec,nodev 0 0"
   echo "/stage/dev/pts /dev/pts none bind 0 0"
-  echo "/bin/busybox /stage/dev/.busybox none bind 0 0"
+  echo "/bin/busybox /stage/dev/.croft/busybox none bind 0 0"
 } >/run/fstab
 # The topmost layer is what every program expects to find and no image knows.
 lower=

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import type { ProcessFacts } from "../contract.ts";
-import { readText } from "../monitor/record.ts";
+import { readText } from "./record.ts";
 
 /** How many clock ticks the kernel counts in a second: fixed for all that /proc shows. */
 const ticksPerSecond = 100;

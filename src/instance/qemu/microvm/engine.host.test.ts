@@ -1,0 +1,4 @@
+import { engineContract } from "../../contract-suite.ts";
+import { HostHarness } from "./host-harness.ts";
+
+engineContract("microvm", () => HostHarness.open());

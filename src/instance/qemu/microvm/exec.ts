@@ -1,0 +1,99 @@
+import { constants } from "node:os";
+import { PassThrough } from "node:stream";
+import type { ClientChannel } from "ssh2";
+import type { Call } from "../../../base/call.ts";
+import { Fault } from "../../../base/fault.ts";
+import { hostFault } from "../../../host/errno.ts";
+import type { ExecSpec, ProgramLaunch, Session } from "../../contract.ts";
+import { merged } from "../../monitor/merged.ts";
+import { signalNumber } from "../../monitor/signal.ts";
+import { execCommand } from "../guest/launch.ts";
+import { ask, guestFault } from "./control.ts";
+import type { MachinePaths } from "./place.ts";
+import type { Shells, ShellPlace } from "./shell.ts";
+
+/** Runs a program in the guest, beside the main one. Its first line of output is ours: whether it began, and as which process. */
+export async function execInGuest(
+  place: ShellPlace,
+  machine: MachinePaths,
+  launch: ProgramLaunch,
+  spec: ExecSpec,
+  shells: Shells,
+  call: Call,
+): Promise<Session> {
+  const { terminal } = spec;
+  const pty = terminal === undefined ? {} : { pty: { rows: terminal.rows, cols: terminal.columns, term: "xterm" } };
+  const channel = await shells.exec(place, execCommand(launch, spec), pty, call);
+  const exited = exitOf(channel);
+  const stdout = new PassThrough();
+  const first = await firstLine(channel, stdout);
+  if (!first.startsWith("started ")) {
+    channel.close();
+    if (first.startsWith("fault ")) throw guestFault(place.what, first);
+    throw new Fault("unavailable", `${place.what}: the guest ended`);
+  }
+  const pid = Number(first.slice("started ".length));
+  const kill = async (number: number): Promise<void> => {
+    // One that has ended is not told so by an error.
+    await ask(machine.controlSocket, place.what, `kill ${number} ${pid}`, call);
+  };
+  const onAbort = (): void => void kill(constants.signals.SIGKILL).catch(() => {});
+  call.signal.addEventListener("abort", onAbort, { once: true });
+  void exited.finally(() => call.signal.removeEventListener("abort", onAbort));
+  if (!spec.stdin && terminal === undefined) channel.end();
+  return {
+    output: merged(stdout, channel.stderr),
+    write: (bytes) =>
+      new Promise((resolve, reject) => {
+        channel.write(bytes, (error) => (error ? reject(hostFault(error, "write to exec")) : resolve()));
+      }),
+    // A terminal has no end of input; its line discipline makes one of this character.
+    endInput: () => void (terminal === undefined ? channel.end() : channel.write(Uint8Array.of(0x04))),
+    async resize(columns, rows) {
+      if (terminal === undefined) throw new Fault("precondition", "resize exec: it has no terminal");
+      channel.setWindow(rows, columns, 0, 0);
+    },
+    signal: async (signal) => kill(signalNumber(signal)),
+    exited,
+    async close() {
+      await kill(constants.signals.SIGKILL).catch(() => {});
+      channel.close();
+    },
+  };
+}
+
+/** 128 + n when a signal ended it; as if killed when the guest went away under it. */
+function exitOf(channel: ClientChannel): Promise<number> {
+  return new Promise((resolve) => {
+    channel.on("exit", (code: number | null, signal?: string) => {
+      resolve(code ?? 128 + signalNumber(signal ?? "SIGKILL"));
+    });
+    channel.on("close", () => resolve(128 + constants.signals.SIGKILL));
+  });
+}
+
+const maxFirstLine = 4096;
+
+/** Reads up to the first newline; what follows goes to `rest`. Empty when it ended before. */
+function firstLine(channel: ClientChannel, rest: PassThrough): Promise<string> {
+  return new Promise((resolve) => {
+    let known = Buffer.alloc(0);
+    const onData = (bytes: Buffer): void => {
+      known = Buffer.concat([known, bytes]);
+      const end = known.indexOf(0x0a);
+      if (end === -1 && known.length < maxFirstLine) return;
+      channel.off("data", onData);
+      channel.off("end", onEnd);
+      channel.pause();
+      if (end + 1 < known.length) rest.write(known.subarray(end + 1));
+      channel.pipe(rest);
+      resolve(known.toString("utf8", 0, Math.max(end, 0)).trimEnd());
+    };
+    const onEnd = (): void => {
+      rest.end();
+      resolve("");
+    };
+    channel.on("data", onData as (...values: never[]) => void);
+    channel.on("end", onEnd);
+  });
+}
