@@ -73,7 +73,7 @@ export const examples: Readonly<Record<string, readonly Example[]>> = {
       ...typed,
     ),
     refused("invalid", { start: { image: "debian-12.qcow2", as: "vm", command: ["true"] } }),
-    refused("invalid", { start: { image: "nginx:1.27", as: "microvm", memory: "8MiB" } }),
+    refused("invalid", { start: { image: "debian-12.qcow2", as: "vm", memory: "8MiB" } }),
     refused("invalid", { start: { image: "nginx:1.27", firmware: "uefi" } }),
     refused("unsupported", { start: { image: "nginx:1.27", as: "system" } }),
   ],

@@ -30,13 +30,6 @@ export const healthDefaults: Omit<HealthSection, "check"> = {
   startPeriodMs: 0,
 };
 
-/** What a microVM has beyond a container: the size of its guest is always known. */
-export const guestDefaults = {
-  kind: "microvm",
-  cpus: 1,
-  memoryBytes: 256 * 2 ** 20,
-} as const satisfies Partial<InstanceSection>;
-
 const { pids: _, ...withoutPids } = instanceDefaults;
 
 /** What a full machine is when it says nothing but its disk. One that shuts itself down has ended well. */

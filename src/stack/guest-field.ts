@@ -5,18 +5,13 @@ export const guestFields = {
   cpus: {
     ...instanceFields.cpus,
     default: "1",
-    doc: "How many processors the guest has, and how much of the host's time they may use: 1.5 are two that get the time of one and a half.",
+    doc: "How much processor time it may use, in cores: the guest has as many processors, rounded up.",
     change: "live",
   },
   memory: {
     ...instanceFields.memory,
-    default: "256 MiB",
-    doc: "How much memory the guest has, its kernel's included, at least 64 MiB.",
-    change: "live",
-  },
-  pids: {
-    ...instanceFields.pids,
-    doc: "How many processes and threads may be in the guest.",
+    default: "what a guest of 512 MiB has",
+    doc: "How much memory the program may use, as for a container. The guest is made larger by what its kernel needs, and takes of the host what it touches.",
     change: "live",
   },
   kernel: {

@@ -39,6 +39,20 @@ export async function findAccelerator(home: Home, call: Call): Promise<Accelerat
     const { boot: _, ...accelerator } = known;
     return accelerator;
   }
+  // Engines that ask at once share one trial.
+  const asked = trials.get(home.runDir) ?? tryAndRemember(home, boot, call);
+  trials.set(home.runDir, asked);
+  try {
+    return await asked;
+  } finally {
+    if (trials.get(home.runDir) === asked) trials.delete(home.runDir);
+  }
+}
+
+/** Under way, by the home's run directory. */
+const trials = new Map<string, Promise<Accelerator>>();
+
+async function tryAndRemember(home: Home, boot: string, call: Call): Promise<Accelerator> {
   const found = await tryAccelerators(home, call);
   mkdirSync(home.runDir, { recursive: true, mode: 0o755 });
   writeRecord(recordPath(home), { ...found, boot } satisfies Remembered);

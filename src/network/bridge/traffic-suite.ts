@@ -54,20 +54,10 @@ export function trafficSuite(kind: PortSpec["kind"]): void {
 
   after(async () => {
     for (const server of servers) server.close();
-    for (const { unplug } of plugged.values()) await unplug();
+    for (const machine of plugged.values()) await machine.unplug();
     removeOtherMachine(at("outside"));
     await host.dispose();
   });
-
-  /** With and without the kernel passing bridged packets by the rules for IPv4, as it does beside Docker or Kubernetes. */
-  function inBothModes(name: string, body: () => Promise<void>): void {
-    for (const mode of ["0", "1"]) {
-      void test(`${name} (br_netfilter ${mode === "1" ? "on" : "off"})`, async () => {
-        command("host", "sysctl", "-qw", `net.bridge.bridge-nf-call-iptables=${mode}`);
-        await body();
-      });
-    }
-  }
 
   inBothModes("instances of one network reach each other, those of different networks do not", async () => {
     assert.equal(await ask(at("web-2"), "10.86.1.5", 80), "web-1 10.86.1.6");
@@ -88,7 +78,7 @@ export function trafficSuite(kind: PortSpec["kind"]): void {
     assert.equal(await ask(at("web-1"), "10.86.1.1", 9000), "host 10.86.1.5");
   });
 
-  test("an internal network has no way out, also not to the host, but the host can look into it", async () => {
+  void test("an internal network has no way out, also not to the host, but the host can look into it", async () => {
     // An instance that may change its own routes does not get any further.
     command(at("db"), "ip", "route", "add", "default", "via", "10.86.3.1");
     const ways = [
@@ -118,7 +108,7 @@ export function trafficSuite(kind: PortSpec["kind"]): void {
     },
   );
 
-  test("connections are spread over all targets in turn", async () => {
+  void test("connections are spread over all targets in turn", async () => {
     await publish(tcp(8080, "10.86.1.5", "10.86.1.6"));
     const answers = new Map<string, number>();
     for (let count = 0; count < 6; count += 1) {
@@ -128,7 +118,7 @@ export function trafficSuite(kind: PortSpec["kind"]): void {
     assert.deepEqual(Object.fromEntries(answers), { "web-1": 3, "web-2": 3 });
   });
 
-  test("a port published on loopback is reached by the host alone, whatever a neighbour on the wire sends", async () => {
+  void test("a port published on loopback is reached by the host alone, whatever a neighbour on the wire sends", async () => {
     await publish({ ...tcp(8081, "10.86.1.5"), hostAddress: "127.0.0.1" });
     assert.equal(await ask("host", "127.0.0.1", 8081), "web-1 10.86.1.1");
     assert.equal(await ask(at("outside"), "192.0.2.1", 8081), "nothing");
@@ -151,7 +141,7 @@ export function trafficSuite(kind: PortSpec["kind"]): void {
     command("host", "nft", "delete", "table", "inet", table);
   });
 
-  test("an instance cannot reach what listens on the host's loopback, nor speak with another's address", async () => {
+  void test("an instance cannot reach what listens on the host's loopback, nor speak with another's address", async () => {
     const web = at("web-1");
     await publish();
     command(web, "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1");
@@ -175,7 +165,7 @@ export function trafficSuite(kind: PortSpec["kind"]): void {
     assert.equal(await ask(web, "192.0.2.9", 7), "outside 192.0.2.1");
   });
 
-  test("a connection outlives changes of its port, its target's leaving it, and a restart of the daemon", async () => {
+  void test("a connection outlives changes of its port, its target's leaving it, and a restart of the daemon", async () => {
     await publish(tcp(8080, "10.86.1.5"));
     const socket = connect(8080, "127.0.0.1");
     const received: string[] = [];
@@ -203,7 +193,7 @@ export function trafficSuite(kind: PortSpec["kind"]): void {
     assert.match(received.join(""), /^web-1 /);
   });
 
-  test("UDP is published, and follows its target also for a client that never pauses", async () => {
+  void test("UDP is published, and follows its target also for a client that never pauses", async () => {
     const udpServers = [serveUdp(at("web-1"), 53, "web-1"), serveUdp(at("web-2"), 53, "web-2")];
     try {
       assert.equal(await askUdp(at("outside"), "192.0.2.1", 5353, 40_001), "nothing");
@@ -222,7 +212,7 @@ export function trafficSuite(kind: PortSpec["kind"]): void {
     }
   });
 
-  test("names are answered in their own network, in turn, from the moment they are published until they are not", async () => {
+  void test("names are answered in their own network, in turn, from the moment they are published until they are not", async () => {
     const names: Routing["names"] = [
       { network: front.id, name: "web", address: "10.86.1.5" },
       { network: front.id, name: "web-1", address: "10.86.1.5" },
@@ -248,7 +238,7 @@ export function trafficSuite(kind: PortSpec["kind"]): void {
     assert.equal(await lookUp("10.86.1.1", "web-1"), "ENOTFOUND");
   });
 
-  test("an instance in two networks finds the names of both by its one resolver, and others cannot ask elsewhere", async () => {
+  void test("an instance in two networks finds the names of both by its one resolver, and others cannot ask elsewhere", async () => {
     const names = [
       { network: front.id, name: "web", address: "10.86.1.5" },
       { network: back.id, name: "db", address: "10.86.3.5" },
@@ -278,6 +268,16 @@ function udp(address: string): PublishedPort {
 
 async function publish(...published: PublishedPort[]): Promise<void> {
   assert.deepEqual(await host.driver.publish({ names: [], published }, call), { refused: [] });
+}
+
+/** With and without the kernel passing bridged packets by the rules for IPv4, as it does beside Docker or Kubernetes. */
+function inBothModes(name: string, body: () => Promise<void>): void {
+  for (const mode of ["0", "1"]) {
+    void test(`${name} (br_netfilter ${mode === "1" ? "on" : "off"})`, async () => {
+      command("host", "sysctl", "-qw", `net.bridge.bridge-nf-call-iptables=${mode}`);
+      await body();
+    });
+  }
 }
 
 /** Attaches an instance and begins to live in it; the test's host knows it by its name from then on. */

@@ -16,15 +16,14 @@ import {
 
 /** The shapes of what runs with a kernel of its own: see `shape.ts`. */
 
-/** A kernel and its user space start in no less. */
-const guestMemory = size.refine(
+/** Firmware, a kernel and its user space start in no less. */
+const machineMemory = size.refine(
   (bytes) => bytes >= 64 * 2 ** 20,
-  "is too little for a kernel to start\nwrite at least 64MiB",
+  "is too little for a system to start\nwrite at least 64MiB",
 );
 
 export const microvmShapes = {
   ...instanceShapes,
-  memory: guestMemory,
   kernel: absolutePath,
   "warm-start": flag,
 } as const satisfies Shapes<typeof microvmFields>;
@@ -130,7 +129,7 @@ export const machineShapes = {
   "cloud-init": cloudInit,
   "ssh-keys": z.array(sshKey),
   cpus: instanceShapes.cpus,
-  memory: guestMemory,
+  memory: machineMemory,
   "cpu-model": text.regex(
     /^[A-Za-z0-9][A-Za-z0-9._-]*$/,
     "is not a processor model\nwrite host, max or one that qemu-system-x86_64 -cpu help names",

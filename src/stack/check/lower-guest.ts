@@ -1,4 +1,4 @@
-import { guestDefaults, machineDefaults } from "../default.ts";
+import { machineDefaults } from "../default.ts";
 import type { CloudInitSection, DiskSection, InstanceSection } from "../model.ts";
 import type { DiskInput, MachineInput, MicrovmInput } from "./guest-shape.ts";
 import { lowerHealth } from "./lower-health.ts";
@@ -9,9 +9,7 @@ export function lowerMicrovm(input: MicrovmInput, program: InstanceSection): Ins
   const warmStart = input["warm-start"];
   return {
     ...program,
-    ...guestDefaults,
-    cpus: program.cpus ?? guestDefaults.cpus,
-    memoryBytes: program.memoryBytes ?? guestDefaults.memoryBytes,
+    kind: "microvm",
     ...(kernel === undefined ? {} : { kernelPath: kernel }),
     ...(warmStart === undefined ? {} : { warmStart }),
   };

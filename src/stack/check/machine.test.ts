@@ -27,8 +27,8 @@ const golden: readonly (readonly [string, readonly string[]])[] = [
   [microvm(), []],
   [machine(), []],
   [
-    microvm("memory = '8MiB'"),
-    ["3:10 microvm.web.memory: memory is too little for a kernel to start | write at least 64MiB"],
+    machine("memory = '8MiB'"),
+    ["3:10 vm.files.memory: memory is too little for a system to start | write at least 64MiB"],
   ],
   [microvm("kernel = 'vmlinuz'"), ['3:10 microvm.web.kernel: "vmlinuz" is not an absolute path | begin it with /']],
   [
@@ -190,7 +190,7 @@ test("one word makes a microvm of a container: the same but for what a guest has
   const lines = "image = 'nginx'\nenv = { A = '1' }\ntmpfs = ['/t']\nstop-signal = 'SIGQUIT'\nmemory = '512MiB'";
   const container = check(`[container.web]\n${lines}`).spec?.instances["web"];
   const guest = check(`[microvm.web]\n${lines}\nwarm-start = false`).spec?.instances["web"];
-  assert.deepEqual(guest, { ...container, kind: "microvm", cpus: 1, warmStart: false });
+  assert.deepEqual(guest, { ...container, kind: "microvm", warmStart: false });
 });
 
 test("a machine's disks are lowered in boot order, and what is left out has its default", () => {

@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { sha256 } from "../../base/id.ts";
-import { guestDefaults, instanceDefaults, machineDefaults } from "../default.ts";
+import { instanceDefaults, machineDefaults } from "../default.ts";
 import type { Generation, InstanceKind, InstanceSection } from "../model.ts";
 import type { Desired } from "./step.ts";
 
@@ -101,7 +101,7 @@ function ofKind(recipe: {
   readonly image: string;
 }): Partial<InstanceSection> {
   if (recipe.kind === "container") return {};
-  if (recipe.kind === "microvm") return guestDefaults;
+  if (recipe.kind === "microvm") return { kind: "microvm" };
   const data = { name: "data", from: { kind: "blank" }, sizeBytes: 2 ** 20 } as const;
   return {
     ...machineDefaults,

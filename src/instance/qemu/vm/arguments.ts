@@ -149,9 +149,8 @@ function addFirmware(add: Add, { codePath, varsFdset }: Firmware, secure: boolea
 }
 
 function addDisk(add: Add, disk: ShapeDisk, chain: DiskChain | undefined, { queues }: Shape): void {
-  if (chain === undefined) return;
-  for (const node of diskNodes(disk, chain)) add("-blockdev", node);
-  add("-device", diskDevice(disk, queues));
+  if (chain !== undefined) for (const node of diskNodes(disk, chain)) add("-blockdev", node);
+  for (const device of diskDevices(disk, queues)) add("-device", device);
 }
 
 /** Block nodes of a disk, the farthest file first. A backing file is named here, never found in an image by QEMU. */
@@ -195,10 +194,22 @@ function hash(text: string): string {
   return value.toString(16).padStart(8, "0");
 }
 
-export function diskDevice(disk: ShapeDisk, queues: number): object {
+/** The devices of a disk, in the order in which they are plugged in; the first one takes the others out with it. */
+export function diskDevices(disk: ShapeDisk, queues: number): readonly object[] {
+  if (disk.bus !== "scsi") return [diskDevice(disk, queues)];
+  const drive = { driver: "scsi-cd", bus: `${diskId(disk.name)}.0`, drive: diskNode(disk.name) };
+  return [
+    { driver: "virtio-scsi-pci", bus: portOf(disk.slot), id: diskId(disk.name), num_queues: 1 },
+    { ...drive, id: `${diskId(disk.name)}-drive` },
+  ];
+}
+
+function diskDevice(disk: ShapeDisk, queues: number): object {
   const boot = disk.bootIndex === undefined ? {} : { bootindex: disk.bootIndex };
-  if (disk.cdrom)
-    return { driver: "ide-cd", bus: `ide.${disk.slot}`, drive: diskNode(disk.name), id: diskId(disk.name), ...boot };
+  if (disk.cdrom) {
+    const medium = disk.empty === true ? {} : { drive: diskNode(disk.name) };
+    return { driver: "ide-cd", bus: `ide.${disk.slot}`, id: diskId(disk.name), ...medium, ...boot };
+  }
   return {
     driver: "virtio-blk-pci",
     bus: portOf(disk.slot),

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { Call } from "../../../base/call.ts";
 import type { Engine, Session } from "../../contract.ts";
 import type { InstanceId } from "../../../base/id.ts";
+import { lines, textOf } from "../../contract-suite.ts";
 
 /** For the tiny guest: it does what is typed at its console. */
 export const obedient = `stty -echo; echo ready; while read -r line; do eval "$line"; done`;
@@ -36,7 +37,7 @@ export class Typist {
       .trim();
   }
 
-  async until(pattern: RegExp, limitMs = 60_000): Promise<string> {
+  async until(pattern: RegExp, limitMs = 120_000): Promise<string> {
     const deadlineMs = this.#call.clock.monotonicMs() + limitMs;
     while (!pattern.test(this.#text)) {
       if (this.#ended || this.#call.clock.monotonicMs() > deadlineMs)
@@ -64,4 +65,15 @@ export class Typist {
     this.#ended = true;
     this.#wake?.();
   }
+}
+
+/** Waits until the console said it; firmware of the larger kind takes its time where nothing is accelerated. */
+export async function untilSaid(engine: Engine, id: InstanceId, pattern: RegExp, call: Call): Promise<string> {
+  let text = "";
+  for (let tries = 0; tries < 360; tries += 1) {
+    text = (await lines(engine, id, { follow: false }, call)).map(textOf).join("\n");
+    if (pattern.test(text)) return text;
+    await call.clock.sleep(500);
+  }
+  assert.fail(`never said ${pattern}:\n${text}`);
 }

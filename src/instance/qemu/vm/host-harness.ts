@@ -13,7 +13,7 @@ import type { MachineDisk, MachineLaunch, ProgramLaunch } from "../../contract.t
 import type { Harness } from "../../contract-suite.ts";
 import type { RuntimeName } from "../../monitor/runtime.ts";
 import { MachineEngine } from "./engine.ts";
-import { makeTinyGuest, writeScriptDisk } from "./tiny-guest.fixture.ts";
+import { makeTinyEfiGuest, makeTinyGuest, writeScriptDisk } from "./tiny-guest.fixture.ts";
 
 /** A home of its own, disks, and taps that lead nowhere: what a test of this driver needs, and the way to be rid of it. */
 export class HostHarness implements Harness {
@@ -93,6 +93,12 @@ export class HostHarness implements Harness {
       code === 0 ? undefined : run(argv, {}, call),
     );
     return { path, format: "qcow2", backing: [base] };
+  }
+
+  /** A read-only disk that boots the tiny guest by UEFI. */
+  async efiDisk(): Promise<MachineDisk> {
+    const path = await makeTinyEfiGuest(join(tmpdir(), "croft-tiny-guest"));
+    return { name: "efi", disk: { path, format: "raw", backing: [] }, readOnly: true, cdrom: false };
   }
 
   /** An empty disk. */

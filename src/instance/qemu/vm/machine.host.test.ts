@@ -5,7 +5,7 @@ import { after, before, describe, it } from "node:test";
 import { backgroundCall } from "../../../base/call.ts";
 import { instanceId } from "../../../base/id.ts";
 import { run } from "../../../host/process.ts";
-import type { InstanceEvent, MachineLaunch } from "../../contract.ts";
+import type { InstanceEvent, MachineDisk, MachineLaunch } from "../../contract.ts";
 import { factsOf, refused, until, untilLogged } from "../../contract-suite.ts";
 import { obedient, Typist } from "./console.fixture.ts";
 import type { MachineEngine } from "./engine.ts";
@@ -90,13 +90,14 @@ describe("a machine", () => {
 
   it("takes disks, nics, processors and memory while it runs, and gives disks and nics back", async () => {
     const extra = { ...(await harness.blank(id, "extra", "32M")), sizeBytes: 48 * mebibyte };
+    const iso: MachineDisk = { ...(await harness.blank(id, "iso", "4M")), readOnly: true, cdrom: true };
     const tap = `${harness.home.prefix}-second`;
     harness.addTap(tap);
     assert.ok(launch.attachment.kind === "tap");
     const nic = { name: tap, mac: macOf(tap), address: "10.9.8.2", prefixLength: 24 };
     const larger: MachineLaunch = {
       ...launch,
-      disks: [...launch.disks, extra],
+      disks: [...launch.disks, extra, iso],
       attachment: { ...launch.attachment, taps: [...launch.attachment.taps, nic] },
     };
     await engine.hotplug.replug(larger, call);
@@ -104,6 +105,7 @@ describe("a machine", () => {
     await typist.ask(`until [ -n "${disk("extra")}" ] && [ -d /sys/class/net/eth1 ]; do sleep 0.1; done`);
     assert.equal(await typist.ask(`cat /sys/block/$(basename ${disk("extra")})/size`), String((48 * mebibyte) / 512));
     assert.equal(await typist.ask("cat /sys/class/net/eth1/address"), nic.mac);
+    await typist.ask("until [ -e /sys/block/sr1 ] || [ -e /sys/block/sr0 ]; do sleep 0.1; done");
     await engine.hotplug.replug(launch, call);
     assert.equal(await typist.ask(`echo "${disk("extra")}" $(ls /sys/class/net)`), "eth0 lo");
     await engine.resize.resize(id, { cpus: 2, memoryBytes: 320 * mebibyte }, call);

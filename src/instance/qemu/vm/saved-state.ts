@@ -148,7 +148,9 @@ export async function revertTo(
 /** A memory only fits a machine with the devices that it knows. */
 function requireDevices(launch: MachineLaunch, shape: Shape, attempted: string): void {
   const taps = launch.attachment.kind === "tap" ? launch.attachment.taps : [];
-  const disk = shape.disks.find(({ name }) => !launch.disks.some((known) => known.name === name));
+  const disk = shape.disks.find(
+    ({ name, empty }) => empty !== true && !launch.disks.some((known) => known.name === name),
+  );
   const nic = shape.nics.find(({ mac }) => !taps.some((known) => known.mac === mac));
   const missing = disk !== undefined ? `disk ${disk.name}` : nic !== undefined ? `nic ${nic.mac}` : undefined;
   if (missing === undefined) return;
