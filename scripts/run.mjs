@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { compileCli } from "./setup/cli.mjs";
 import { benchPackages, installPackages, runtimePackages, testPackages } from "./setup/debian.mjs";
+import { fetchGuestKernel } from "./setup/guest-kernel.mjs";
 import { prepareNode, root } from "./setup/node.mjs";
 import { requireRoot } from "./setup/root.mjs";
 
@@ -31,6 +32,7 @@ try {
   if (task.asRoot) requireRoot(name === "start" || name === "test" ? `npm ${name}` : `npm run ${name}`);
   const node = prepareNode();
   if (task.packages !== undefined) installPackages(task.packages);
+  if (task.asRoot) fetchGuestKernel();
   if (task.compiled) compileCli();
   const flags = ["--disable-warning=ExperimentalWarning", join(root, task.entry)];
   const { status } = spawnSync(node, [...flags, ...args], { stdio: "inherit" });

@@ -24,7 +24,7 @@ export const runtimePackages = {
   gpgv: "gpgv",
   "xz-utils": "xz",
   "dropbear-bin": "dropbear",
-  "linux-image-cloud-amd64": "/usr/share/doc/linux-image-cloud-amd64",
+  kmod: "depmod",
   "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
 };
 
@@ -43,6 +43,10 @@ export const testPackages = {
   syslinux: "syslinux",
   mtools: "mcopy",
   dosfstools: "mkfs.vfat",
+  binutils: "objcopy",
+  fdisk: "sfdisk",
+  "openssh-client": "ssh",
+  "systemd-boot-efi": "/usr/lib/systemd/boot/efi/linuxx64.efi.stub",
   gpg: "gpg",
   xorriso: "xorriso",
 };

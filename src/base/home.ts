@@ -21,16 +21,24 @@ export interface Home {
 }
 
 export function defaultHome(): Home {
-  return home("/var/lib/croft", "/run/croft", "/etc/croft", "croft");
+  return { ...placesOf("/var/lib/croft", "/run/croft", "/etc/croft"), prefix: "croft" };
 }
 
 /** The home beneath `rootDir`, an absolute path: `lib/`, `run/` and `etc/` in it. */
 export function homeBeneath(rootDir: string): Home {
-  return home(join(rootDir, "lib"), join(rootDir, "run"), join(rootDir, "etc"), `cr-${shortHash(rootDir, 4)}`);
+  let prefix: string | undefined;
+  return {
+    ...placesOf(join(rootDir, "lib"), join(rootDir, "run"), join(rootDir, "etc")),
+    // Who only looks for the socket does not need it.
+    get prefix() {
+      prefix ??= `cr-${shortHash(rootDir, 4)}`;
+      return prefix;
+    },
+  };
 }
 
-function home(libDir: string, runDir: string, etcDir: string, prefix: string): Home {
-  return { libDir, runDir, etcDir, prefix, socketPath: join(runDir, "croft.sock") };
+function placesOf(libDir: string, runDir: string, etcDir: string): Omit<Home, "prefix"> {
+  return { libDir, runDir, etcDir, socketPath: join(runDir, "croft.sock") };
 }
 
 /** A network link's name: prefix, dash, seven hex digits. The kernel allows 15 characters. */

@@ -1,5 +1,4 @@
-import { createHash } from "node:crypto";
-
+import type { createHash as createHashOf } from "node:crypto";
 declare const brand: unique symbol;
 type Branded<Name extends string> = string & { readonly [brand]: Name };
 
@@ -26,12 +25,20 @@ export function isDigest(text: string): text is Digest {
 }
 
 export function sha256(data: string | Uint8Array): Digest {
-  return `sha256:${createHash("sha256").update(data).digest("hex")}` as Digest;
+  return `sha256:${sha256Hex(data)}` as Digest;
 }
 
 /** The first `length` hex digits of the SHA-256 of `text`: for names on the host that must stay short and stable. */
 export function shortHash(text: string, length: number): string {
-  return createHash("sha256").update(text).digest("hex").slice(0, length);
+  return sha256Hex(text).slice(0, length);
+}
+
+/** Loaded when it is needed: the command line starts faster than this module does, and seldom needs it. */
+let createHash: typeof createHashOf | undefined;
+
+function sha256Hex(data: string | Uint8Array): string {
+  createHash ??= process.getBuiltinModule("node:crypto").createHash;
+  return createHash("sha256").update(data).digest("hex");
 }
 
 export function instanceId(stack: string, name: string, ordinal: number, specHash: string): InstanceId {

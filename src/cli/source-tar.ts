@@ -1,7 +1,6 @@
 import { createReadStream, type Stats } from "node:fs";
 import { lstat, readdir, readlink, stat } from "node:fs/promises";
 import { join, relative } from "node:path";
-import { pipeline } from "node:stream/promises";
 import { pack, type Header, type Pack } from "tar-stream";
 import { Fault } from "../base/fault.ts";
 
@@ -52,6 +51,7 @@ async function addFile(tar: Pack, name: string, path: string, facts: Stats): Pro
   if (facts.size === 0) return await addEmpty(tar, header);
   const entry = tar.entry(header);
   // A file that grows while it is read is cut at the size that was announced; one that shrinks fails below.
+  const { pipeline } = await import("node:stream/promises");
   await pipeline(createReadStream(path, { end: facts.size - 1, highWaterMark: 1 << 18 }), entry);
 }
 

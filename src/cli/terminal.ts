@@ -61,6 +61,7 @@ export type Keyboard = Readable & {
 export function rawMode(keyboard: Keyboard): Disposable {
   const restore = (): void => void keyboard.setRawMode?.(false);
   keyboard.setRawMode?.(true);
+  passOutput(keyboard);
   process.once("exit", restore);
   return {
     [Symbol.dispose]() {
@@ -68,4 +69,14 @@ export function rawMode(keyboard: Keyboard): Disposable {
       restore();
     },
   };
+}
+
+/**
+ * Raw as the runtime means it still turns each line feed of the output into two characters, which the terminal on the other
+ * side has done already where it should be done: a program that draws its screen would be off by columns.
+ */
+function passOutput(keyboard: Keyboard): void {
+  if (keyboard.isTTY !== true || keyboard.setRawMode === undefined) return;
+  const { spawnSync } = process.getBuiltinModule("node:child_process");
+  spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
 }

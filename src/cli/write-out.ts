@@ -1,7 +1,6 @@
 import { createWriteStream } from "node:fs";
 import { rename, rm } from "node:fs/promises";
 import { resolve } from "node:path";
-import { pipeline } from "node:stream/promises";
 import { Fault } from "../base/fault.ts";
 import { say, type Context } from "./context.ts";
 
@@ -22,6 +21,7 @@ export async function writeOut(
   const path = resolve(context.directory, output);
   const part = `${path}.part`;
   try {
+    const { pipeline } = await import("node:stream/promises");
     await pipeline(bytes, createWriteStream(part));
     await rename(part, path);
   } catch (error) {

@@ -12,6 +12,8 @@ import { errnoFault, errnoName } from "./errno.ts";
 export interface Handover {
   /** Becomes `argv[0]`, an absolute path, keeping descriptors 3 up to `3 + keptFds`. Returns only by a Fault. */
   become(argv: readonly string[], env: Readonly<Record<string, string | undefined>>, keptFds: number): never;
+  /** Undoes what our own runtime did to the limits of this process, for children that are started. */
+  restoreLimits(): void;
   /**
    * A lock on one byte of an open file, which belongs to this process: it outlives `become`, is not handed to children,
    * and ends with the process, however that dies. Returns false when another process has it.
@@ -50,7 +52,7 @@ export async function openHandover(): Promise<Handover> {
   };
   return {
     become(argv, env, keptFds) {
-      for (let fd = 3; fd < 3 + keptFds; fd += 1) keepOpen(fd);
+      for (let fd = 0; fd < 3 + keptFds; fd += 1) keepOpen(fd);
       restoreOpenFiles(door, number.prlimit64);
       door.setSignalDefault(sigpipe);
       door.setSignalDefault(sigxfsz);
@@ -69,6 +71,7 @@ export async function openHandover(): Promise<Handover> {
       if (words.kept.length + environment.kept.length === 0) throw new Fault("bug", "a program needs a name");
       throw errnoFault(errno, `run ${argv[0]}`);
     },
+    restoreLimits: () => restoreOpenFiles(door, number.prlimit64),
     lockByte(fd, offset) {
       // struct flock: short l_type, short l_whence, padding, then 64 bits each of start and length, then the pid.
       const flock = new DataView(new ArrayBuffer(32));

@@ -66,7 +66,7 @@ test("two namespaces on a bridge reach each other and the host", () => {
   }
   assert.equal(host.link("lt-2")?.master, bridge.index);
   for (const address of ["10.99.0.1", "10.99.0.2"]) {
-    inNamespace(join(directory, "ns3"), () => execFileSync("ping", ["-c1", "-W2", address]));
+    inNamespace(join(directory, "ns3"), () => execFileSync("busybox", ["ping", "-c1", "-W2", address]));
   }
 });
 

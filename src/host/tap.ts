@@ -1,7 +1,7 @@
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { dlopen, getInt32 } from "node:ffi";
 import { Fault } from "../base/fault.ts";
-import { errnoFault, errnoName, hostFault } from "./errno.ts";
+import { errnoFault, errnoName, errnoOf, hostFault } from "./errno.ts";
 
 /**
  * Tap devices: links whose other end is a file descriptor of a virtual machine's process. Netlink cannot make them. Here
@@ -26,10 +26,19 @@ const { functions: numeric } = dlopen(null, {
   ioctl: { arguments: ["i32", "u64", "u64"], return: "i32" },
 });
 
-/** Makes the tap `name`, which `ownerUid` may open; or, where it is there already, gives it to that owner. */
+/**
+ * Makes the tap `name`, which `ownerUid` may open; or, where it is there already, gives it to that owner. One whose other
+ * end a machine has is left as it is: there is one such end, and without it the owner cannot be changed.
+ */
 export function createTap(name: string, ownerUid: number): void {
   const attempted = `create tap ${name}`;
-  const fd = join(name, attempted);
+  let fd: number;
+  try {
+    fd = join(name, attempted);
+  } catch (error) {
+    if (errnoOf(error) === "EBUSY") return;
+    throw error;
+  }
   try {
     checked(numeric.ioctl(fd, BigInt(tunSetOwner), BigInt(ownerUid)), attempted);
     checked(numeric.ioctl(fd, BigInt(tunSetPersist), 1n), attempted);
@@ -49,6 +58,11 @@ export function openTap(name: string): number {
     throw new Fault("not-found", `${attempted}: there is no such link`);
   }
   return join(name, attempted);
+}
+
+/** A tap that is there only as long as somebody has it open, and belongs to no bridge. */
+export function openPassingTap(name: string): number {
+  return join(name, `create tap ${name}`);
 }
 
 /** `name` is made when it is not there. */

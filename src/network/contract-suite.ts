@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { backgroundCall } from "../base/call.ts";
 import { isFault } from "../base/fault.ts";
 import { instanceId, type NetworkId } from "../base/id.ts";
-import type { NetworkDriver, NetworkSpec, PortSpec, PublishedPort } from "./contract.ts";
+import type { Attachment, NetworkDriver, NetworkSpec, PortSpec, PublishedPort } from "./contract.ts";
 
 /** A driver on a host without networks, and what a test does to it. */
 export interface NetworkUnderTest {
@@ -26,6 +26,13 @@ export function networkContract(name: string, make: () => Promise<NetworkUnderTe
         await under.dispose();
       }
     });
+  };
+
+  /** For instances of both kinds: in a namespace, and as machines with taps. */
+  const portBehaviour = (what: string, body: (under: NetworkUnderTest, ports: Ports) => Promise<void>): void => {
+    for (const kind of ["netns", "tap"] as const) {
+      behaviour(`${what} (${kind})`, (under) => body(under, portsOfKind(kind)));
+    }
   };
 
   behaviour("works on this host, and has nothing", async ({ driver }) => {
@@ -65,12 +72,12 @@ export function networkContract(name: string, make: () => Promise<NetworkUnderTe
     assert.deepEqual(await networksOf(driver), []);
   });
 
-  behaviour("an instance cannot be attached to a network that is not there", async ({ driver }) => {
+  portBehaviour("an instance cannot be attached to a network that is not there", async ({ driver }, { web }) => {
     await assert.rejects(driver.attach(web, call), (error) => isFault(error, "precondition"));
     assert.deepEqual(await portsOf(driver), []);
   });
 
-  behaviour("an instance is attached and detached, each as often as one likes", async ({ driver }) => {
+  portBehaviour("an instance is attached and detached, each as often as one likes", async ({ driver }, { web }) => {
     await driver.converge(front, call);
     const attachment = await driver.attach(web, call);
     assert.deepEqual(attachment.resolvers, ["10.86.1.1"]);
@@ -84,36 +91,39 @@ export function networkContract(name: string, make: () => Promise<NetworkUnderTe
     await driver.detach(web.id, call);
   });
 
-  behaviour("instances in one network do not depend on each other", async ({ driver }) => {
+  portBehaviour("instances in one network do not depend on each other", async ({ driver }, { web, db }) => {
     await driver.converge(front, call);
     const one = await driver.attach(web, call);
     const other = await driver.attach(db, call);
-    assert.ok(one.kind === "netns" && other.kind === "netns");
-    assert.notEqual(one.path, other.path);
+    assert.equal(new Set([one, other].flatMap(endsOf)).size, 2);
     await driver.detach(web.id, call);
     assert.deepEqual(await portsOf(driver), [[db.id, true]]);
   });
 
-  behaviour("an instance has all its networks, and one resolver that knows them all", async ({ driver }) => {
-    await driver.converge(front, call);
-    await driver.converge(back, call);
-    const both = { ...web, nics: [...db2.nics, ...web.nics] };
-    const attachment = await driver.attach(both, call);
-    assert.equal(attachment.resolvers.length, 1);
-    assert.deepEqual(await driver.attach(both, call), attachment);
-    assert.deepEqual(await portsOf(driver), [[web.id, true]]);
-    await driver.attach(web, call);
-    assert.deepEqual(await portsOf(driver), [[web.id, true]], "it left one of them");
-    await driver.detach(web.id, call);
-    await driver.remove(back.id, call);
-    await driver.remove(front.id, call);
-    assert.deepEqual(await networksOf(driver), []);
-  });
+  portBehaviour(
+    "an instance has all its networks, and one resolver that knows them all",
+    async ({ driver }, { web, db2 }) => {
+      await driver.converge(front, call);
+      await driver.converge(back, call);
+      const both = { ...web, nics: [...db2.nics, ...web.nics] };
+      const attachment = await driver.attach(both, call);
+      assert.equal(attachment.resolvers.length, 1);
+      assert.deepEqual(await driver.attach(both, call), attachment);
+      assert.deepEqual(await portsOf(driver), [[web.id, true]]);
+      await driver.attach(web, call);
+      assert.deepEqual(await portsOf(driver), [[web.id, true]], "it left one of them");
+      await driver.detach(web.id, call);
+      await driver.remove(back.id, call);
+      await driver.remove(front.id, call);
+      assert.deepEqual(await networksOf(driver), []);
+    },
+  );
 
   behaviour("a virtual machine gets taps with fixed hardware addresses, and its way out", async ({ driver }) => {
     await driver.converge(front, call);
     await driver.converge(back, call);
-    const machine: PortSpec = { ...web, kind: "tap", nics: [...db2.nics, ...web.nics] };
+    const { web, db2 } = portsOfKind("tap");
+    const machine: PortSpec = { ...web, nics: [...db2.nics, ...web.nics] };
     const attachment = await driver.attach(machine, call);
     assert.ok(attachment.kind === "tap");
     assert.equal(attachment.gateway, "10.86.1.1", "the network that is not internal");
@@ -132,7 +142,7 @@ export function networkContract(name: string, make: () => Promise<NetworkUnderTe
     assert.equal(inside.gateway, undefined, "an internal network leads nowhere");
   });
 
-  behaviour("a network is not removed from under an instance", async ({ driver }) => {
+  portBehaviour("a network is not removed from under an instance", async ({ driver }, { web }) => {
     await driver.converge(front, call);
     await driver.attach(web, call);
     await assert.rejects(driver.remove(front.id, call), (error) => isFault(error, "precondition"));
@@ -141,20 +151,23 @@ export function networkContract(name: string, make: () => Promise<NetworkUnderTe
     await driver.remove(front.id, call);
   });
 
-  behaviour("what is not there is detached and removed at once", async ({ driver }) => {
+  portBehaviour("what is not there is detached and removed at once", async ({ driver }, { web }) => {
     await driver.detach(web.id, call);
     await driver.remove(front.id, call);
   });
 
-  behaviour("routing is published, and again, and changed, and is intact throughout", async ({ driver }) => {
-    await driver.converge(front, call);
-    await driver.attach(web, call);
-    const names = [{ network: front.id, name: "web", address: "10.86.1.5" }];
-    for (const published of [[port(18_080)], [port(18_080)], [port(18_081), port(18_080)], []]) {
-      assert.deepEqual(await driver.publish({ names, published }, call), { refused: [] });
-      assert.equal((await driver.list(call)).routingIntact, true);
-    }
-  });
+  portBehaviour(
+    "routing is published, and again, and changed, and is intact throughout",
+    async ({ driver }, { web }) => {
+      await driver.converge(front, call);
+      await driver.attach(web, call);
+      const names = [{ network: front.id, name: "web", address: "10.86.1.5" }];
+      for (const published of [[port(18_080)], [port(18_080)], [port(18_081), port(18_080)], []]) {
+        assert.deepEqual(await driver.publish({ names, published }, call), { refused: [] });
+        assert.equal((await driver.list(call)).routingIntact, true);
+      }
+    },
+  );
 
   behaviour("who has a port keeps it; the other is told who, and gets it when it is free", async ({ driver }) => {
     await driver.converge(front, call);
@@ -199,7 +212,7 @@ export function networkContract(name: string, make: () => Promise<NetworkUnderTe
     );
   });
 
-  behaviour("a new daemon finds everything, whole, and can take it away", async ({ driver, restart }) => {
+  portBehaviour("a new daemon finds everything, whole, and can take it away", async ({ driver, restart }, { web }) => {
     await driver.converge(front, call);
     await driver.converge(back, call);
     const attachment = await driver.attach(web, call);
@@ -227,20 +240,33 @@ export function networkContract(name: string, make: () => Promise<NetworkUnderTe
 const front: NetworkSpec = { id: "shop.front" as NetworkId, subnet: "10.86.1.0/24", internal: false };
 const back: NetworkSpec = { id: "shop.back" as NetworkId, subnet: "10.86.2.0/24", internal: true };
 
-const web: PortSpec = {
-  id: instanceId("shop", "web", 1, "0123abcd"),
-  kind: "netns",
-  hostname: "web-1",
-  nics: [{ network: front.id, address: "10.86.1.5", names: ["web-1", "web"] }],
-};
-const db: PortSpec = {
-  id: instanceId("shop", "db", 1, "0123abcd"),
-  kind: "netns",
-  hostname: "db-1",
-  nics: [{ network: front.id, address: "10.86.1.6", names: ["db-1", "db"] }],
-};
-/** The same instance name in the internal network. */
-const db2: PortSpec = { ...db, nics: [{ network: back.id, address: "10.86.2.5", names: ["db-1", "db"] }] };
+interface Ports {
+  readonly web: PortSpec;
+  readonly db: PortSpec;
+  /** The same instance name as `db`, in the internal network. */
+  readonly db2: PortSpec;
+}
+
+function portsOfKind(kind: PortSpec["kind"]): Ports {
+  const web = {
+    id: instanceId("shop", "web", 1, "0123abcd"),
+    kind,
+    hostname: "web-1",
+    nics: [{ network: front.id, address: "10.86.1.5", names: ["web-1", "web"] }],
+  };
+  const db = {
+    id: instanceId("shop", "db", 1, "0123abcd"),
+    kind,
+    hostname: "db-1",
+    nics: [{ network: front.id, address: "10.86.1.6", names: ["db-1", "db"] }],
+  };
+  return { web, db, db2: { ...db, nics: [{ network: back.id, address: "10.86.2.5", names: ["db-1", "db"] }] } };
+}
+
+/** What an instance is connected by: names on the host that no other has. */
+function endsOf(attachment: Attachment): readonly string[] {
+  return attachment.kind === "netns" ? [attachment.path] : attachment.taps.map(({ name }) => name);
+}
 
 function port(hostPort: number, holder = "shop/web"): PublishedPort {
   const targets = [{ address: "10.86.1.5", port: 80 }];

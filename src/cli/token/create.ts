@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { Fault } from "../../base/fault.ts";
 import { namePattern, sha256 } from "../../base/id.ts";
 import { argument, command as define } from "../command.ts";
@@ -14,7 +13,7 @@ export const command = define({
       throw new Fault("invalid", `a token cannot be called "${name}"`, { hint: "use a-z, 0-9 and dashes" });
     }
     // 256 random bits: a plain digest of it cannot be guessed back.
-    const token = `croft_${randomBytes(32).toString("base64url")}`;
+    const token = `croft_${Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString("base64url")}`;
     const section = `[token.${name}]\ndigest = "${sha256(token)}"\n`;
     if (context.json) return await printJson(context, { name, token, section });
     const { out } = context;

@@ -6,14 +6,16 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { backgroundCall } from "../../base/call.ts";
-import type { PublishedPort } from "../contract.ts";
+import type { PortSpec, PublishedPort } from "../contract.ts";
 import { listOwned, resolverProcesses } from "./owned.ts";
 import { instance, makeTestHost, network, type TestHost } from "./test-host.ts";
+import { plugIn, type Plugged } from "./test-tap.ts";
 import { ask, command, serve } from "./test-traffic.ts";
 
 const call = backgroundCall();
 const front = network("front", "10.86.1.0/24");
 const web = instance("web", [[front, "10.86.1.5"]]);
+const machine: PortSpec = { ...web, kind: "tap" };
 const port: PublishedPort = {
   hostAddress: "0.0.0.0",
   hostPort: 18_080,
@@ -39,9 +41,9 @@ async function intact(): Promise<boolean[]> {
   return [networks.every((one) => one.intact), ports.every((one) => one.intact), routingIntact];
 }
 
-async function makeAll(): Promise<void> {
+async function makeAll(spec: PortSpec = web): Promise<void> {
   await host.driver.converge(front, call);
-  await host.driver.attach(web, call);
+  await host.driver.attach(spec, call);
   await host.driver.publish(routing, call);
 }
 
@@ -50,6 +52,22 @@ async function worksAgain(): Promise<void> {
   const server = serve(join(host.home.runDir, "netns", web.id), 80, "web");
   try {
     assert.equal(await ask("host", "127.0.0.1", 18_080), "web 10.86.1.1");
+  } finally {
+    server.close();
+  }
+}
+
+async function plugMachine(): Promise<Plugged> {
+  const attachment = await host.driver.attach(machine, call);
+  assert.ok(attachment.kind === "tap");
+  return plugIn(attachment, join(host.home.runDir, "machine"));
+}
+
+/** What a published port leads to, when the machine at this place answers. */
+async function askMachine(place: string): Promise<string> {
+  const server = serve(place, 80, "machine");
+  try {
+    return await ask("host", "127.0.0.1", 18_080);
   } finally {
     server.close();
   }
@@ -93,6 +111,47 @@ test("a link that was taken off its bridge or down is noticed and mended", async
   assert.deepEqual(await intact(), [true, false, true]);
   await makeAll();
   await worksAgain();
+});
+
+test("a machine's tap that is off its bridge, or down, is mended while the machine goes on", async () => {
+  await makeAll(machine);
+  const far = await plugMachine();
+  const tap = linkOf(`instance ${machine.id}`);
+  for (const harm of [["nomaster"], ["down"]]) {
+    command("host", "ip", "link", "set", tap, ...harm);
+    assert.deepEqual(await intact(), [true, false, true]);
+    await makeAll(machine);
+    assert.deepEqual(await intact(), [true, true, true]);
+    assert.equal(await askMachine(far.place), "machine 10.86.1.1");
+  }
+  await far.unplug();
+});
+
+test("a machine's tap deleted by hand, or with its bridge, is noticed and made again for its next start", async () => {
+  for (const harm of [`instance ${machine.id}`, "network shop.front"]) {
+    await makeAll(machine);
+    const far = await plugMachine();
+    command("host", "ip", "link", "delete", linkOf(harm));
+    // The link goes, or stands alone; either way the machine reaches nobody.
+    assert.equal((await intact())[1], false);
+    assert.equal(await askMachine(far.place), "nothing");
+    await far.unplug();
+    await makeAll(machine);
+    assert.deepEqual(await intact(), [true, true, true]);
+    const again = await plugMachine();
+    assert.equal(await askMachine(again.place), "machine 10.86.1.1");
+    await again.unplug();
+  }
+});
+
+test("a new daemon finds the tap of a running machine, and leaves the machine what it has", async () => {
+  await makeAll(machine);
+  const far = await plugMachine();
+  host.restart();
+  assert.equal((await intact())[1], true);
+  await makeAll(machine);
+  assert.equal(await askMachine(far.place), "machine 10.86.1.1");
+  await far.unplug();
 });
 
 test("rules that someone flushed or changed are noticed and written again", async () => {

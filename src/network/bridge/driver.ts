@@ -34,6 +34,7 @@ import {
   restoreForwarding,
   writeSysctl,
 } from "./forwarding.ts";
+import type { GuardedTap } from "./machine-guard.ts";
 import { probeBridge } from "./probe.ts";
 import { forgetStaleUdp, Publication } from "./publication.ts";
 import { Records } from "./record.ts";
@@ -135,6 +136,7 @@ export class BridgeNetwork implements NetworkDriver {
     const out = networks[position];
     const resolvers = await this.#resolverFor(networks, Math.max(position, 0), call);
     const wires = port.nics.map((nic, at) => this.#wire(port.id, nic.address, networks[at] as NetworkSpec));
+    if (port.kind === "tap" || before?.kind === "tap") this.#applyTable();
     if (port.kind === "tap") {
       wireTaps(wires, port.tapOwnerUid ?? 0, this.#route);
       const taps = wires.map(({ linkName: name, mac, address, prefixLength }) => {
@@ -168,6 +170,7 @@ export class BridgeNetwork implements NetworkDriver {
       }
     }
     this.#ports.remove(id);
+    if (port?.kind === "tap") this.#applyTable();
   }
 
   async publish(routing: Routing, call: Call): Promise<{ readonly refused: readonly RefusedPort[] }> {
@@ -252,7 +255,17 @@ export class BridgeNetwork implements NetworkDriver {
       })),
       ports: this.#acceptedPorts(),
       uplinks: guardedUplinks(this.#forwarding),
+      taps: [...this.#ports.values()].flatMap((port) => this.#guardedTaps(port)),
     };
+  }
+
+  #guardedTaps({ id, kind, nics }: PortSpec): GuardedTap[] {
+    if (kind !== "tap") return [];
+    return nics.map(({ network, address }) => ({
+      tap: this.#portName(id, network),
+      mac: macOf(network, address),
+      address,
+    }));
   }
 
   #acceptedPorts(): readonly PublishedPort[] {

@@ -13,13 +13,14 @@ import { runNft } from "../../host/nftables.ts";
 export function listOwned(home: Home): string[] {
   using route = new RouteSocket();
   const links = route.links().filter(({ name }) => name.startsWith(`${home.prefix}-`));
-  const tables = runNft("list tables inet", "list tables").split("\n");
+  const tables = runNft("list tables", "list tables").split("\n");
   const table = tableName(home);
   return [
     ...links.map(({ name, alias }) => `link ${name}${alias === undefined ? "" : ` (${alias})`}`),
     ...listNamespaces(join(home.runDir, "netns")).map((path) => `namespace ${path}`),
     ...resolverProcesses(home).map((pid) => `process ${pid} (dnsmasq)`),
     ...(tables.includes(`table inet ${table}`) ? [`table ${table}`] : []),
+    ...(tables.includes(`table bridge ${table}`) ? [`table ${table} of machines`] : []),
   ];
 }
 

@@ -1,3 +1,5 @@
+import { type GuardedTap, guardChanges, guardOf } from "./machine-guard.ts";
+
 /**
  * The one nftables table of a home, as text: pure.
  *
@@ -25,6 +27,8 @@ export interface Ruleset {
   readonly ports: readonly RulesetPort[];
   /** Links between which nothing may be forwarded: those the machine had when forwarding was enabled for our sake. */
   readonly uplinks: readonly string[];
+  /** Taps of machines, which may send from their own addresses only. Absent: none. */
+  readonly taps?: readonly GuardedTap[];
 }
 
 export interface RulesetNetwork {
@@ -51,12 +55,16 @@ export function wholeTable(table: string, ruleset: Ruleset): string {
     `delete table inet ${table}`,
     skeleton(table),
     ...difference(table, content({ networks: [], ports: [], uplinks: [] }), content(ruleset)),
+    ...guardOf(table, ruleset.taps ?? []),
   ].join("\n");
 }
 
 /** Commands that turn the table from one state into another; empty when they are equal. */
 export function tableChanges(table: string, before: Ruleset, after: Ruleset): string {
-  return difference(table, content(before), content(after)).join("\n");
+  return [
+    ...difference(table, content(before), content(after)),
+    ...guardChanges(table, before.taps ?? [], after.taps ?? []),
+  ].join("\n");
 }
 
 /** Commands that remove the table; success also when it is not there. */

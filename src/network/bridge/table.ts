@@ -1,6 +1,7 @@
 import { readlinkSync } from "node:fs";
 import { nftGeneration, runNft } from "../../host/nftables.ts";
 import { readBootId } from "../../host/proc.ts";
+import { noGuard } from "./machine-guard.ts";
 import type { Records } from "./record.ts";
 import { noTable, type Ruleset, tableChanges, wholeTable } from "./ruleset.ts";
 
@@ -54,7 +55,8 @@ export class Table {
   }
 
   remove(): void {
-    runNft(noTable(this.name), `remove table ${this.name}`);
+    const guard = this.#tables().includes(guardLine(this.name)) ? noGuard(this.name) : [];
+    runNft([noTable(this.name), ...guard].join("\n"), `remove table ${this.name}`);
     this.#records.remove(record);
     this.#listing = undefined;
   }
@@ -83,10 +85,22 @@ export class Table {
 
   /** Undefined when there is no such table. */
   #list(): string | undefined {
-    const tables = runNft("list tables inet", "list tables").split("\n");
-    if (!tables.includes(`table inet ${this.name}`)) return undefined;
-    return runNft(`list table inet ${this.name}`, `read table ${this.name}`);
+    const families = this.#tables().flatMap((line) => {
+      if (line === `table inet ${this.name}`) return ["inet"];
+      return line === guardLine(this.name) ? ["bridge"] : [];
+    });
+    if (!families.includes("inet")) return undefined;
+    // One after the other: nft looks for the second in the family of the first.
+    return families.map((family) => runNft(`list table ${family} ${this.name}`, `read table ${this.name}`)).join("");
+  }
+
+  #tables(): readonly string[] {
+    return runNft("list tables", "list tables").split("\n");
   }
 }
 
 const record = "table";
+
+function guardLine(name: string): string {
+  return `table bridge ${name}`;
+}

@@ -23,8 +23,9 @@ export const anyRuleset: fc.Arbitrary<Ruleset> = fc
       { selector: ({ hostAddress, hostPort, protocol }) => `${hostAddress} ${hostPort} ${protocol}` },
     ),
     uplinks: fc.constantFrom([], ["eth0"], ["eth0", "eth1"]),
+    taps: fc.uniqueArray(fc.integer({ min: 2, max: 9 }), { maxLength: 4 }),
   })
-  .map(({ networks, ports, uplinks }) => ({
+  .map(({ networks, ports, uplinks, taps }) => ({
     networks: networks.map(({ number, internal }) => ({
       bridge: `croft-${number}`,
       subnet: `10.86.${number}.0/24`,
@@ -33,4 +34,5 @@ export const anyRuleset: fc.Arbitrary<Ruleset> = fc
     })),
     ports,
     uplinks,
+    taps: taps.map((last) => ({ tap: `croft-t${last}`, mac: `02:00:00:00:00:0${last}`, address: `10.86.1.${last}` })),
   }));

@@ -6,6 +6,7 @@ import { valueOf } from "../command-line.ts";
 import { type Bundle, refused } from "../config/bundle.ts";
 import { withVersion } from "../config/version.ts";
 import type { Ground } from "../ground.ts";
+import { engineRoot } from "../place.ts";
 import type { Target } from "../route.ts";
 import { argumentsFor } from "./argument.ts";
 import { chooseRuntime } from "./probe.ts";
@@ -16,8 +17,13 @@ import { unsupportedFields } from "./support.ts";
 const oldVersion = /^1\.0\./;
 const versionForAll = "1.0.2";
 
+export interface Prepared {
+  readonly name: RuntimeName;
+  readonly argv: readonly string[];
+}
+
 /** The runtime's command line that makes this container. Nothing has been created so far. */
-export function prepareContainer(ground: Ground, bundle: Bundle, target: Target): readonly string[] {
+export function prepareContainer(ground: Ground, bundle: Bundle, target: Target): Prepared {
   const { line, place, handover } = ground;
   const { name, program } = line.command === "restore" ? runtimeWithCriu(ground, target) : chosen(ground, target);
   const unsupported = unsupportedFields(name, program, bundle.config);
@@ -30,7 +36,7 @@ export function prepareContainer(ground: Ground, bundle: Bundle, target: Target)
     for (let written = 0; written < bytes.length;) written += writeSync(fd, bytes, written);
     flags.set("config", [path]);
   }
-  return argumentsFor(name, program, place, line, flags);
+  return { name, argv: argumentsFor(name, program, engineRoot(place, name), line, flags) };
 }
 
 function chosen({ host, place }: Ground, target: Target): { name: RuntimeName; program: string } {

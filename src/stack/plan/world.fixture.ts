@@ -226,7 +226,11 @@ export class World {
 /** A guest that has just started can get less than it was started with; a machine, other disks too. */
 function abilities({ kind, pids = 1, cpus = 1, memoryBytes = 1 }: InstanceSection): Partial<ObservedInstance> {
   if (kind === "container") return {};
-  const elastic = { cpus: { min: 0.01, max: cpus }, memoryBytes: { min: 1, max: memoryBytes }, pids: { min: 1, max: pids } };
+  const elastic = {
+    cpus: { min: 0.01, max: cpus },
+    memoryBytes: { min: 1, max: memoryBytes },
+    pids: { min: 1, max: pids },
+  };
   // Some can be plugged and some cannot: the larger ones can, here.
   return { elastic, ...(kind === "vm" && memoryBytes > 2 ** 26 ? { plugs: true } : {}) };
 }

@@ -21,20 +21,25 @@ export interface GuestKernel {
 /** More than this is no kernel. */
 const maxKernelBytes = 512 * 2 ** 20;
 
-const bootDirectory = "/boot";
+/**
+ * Where kernels lie, as their packages have them: one that the set-up unpacked for guests alone, so that the host's own
+ * boot menu never sees it, then those that the host itself boots.
+ */
+const kernelTrees = ["/usr/lib/croft/kernel", "/"];
 
-const missingHint = "install one that is made for virtual machines: apt-get install linux-image-cloud-amd64";
+const missingHint = "the set-up (npm start) fetches one; or install one: apt-get install linux-image-cloud-amd64";
 
 /** The distribution's kernel for guests, newest first; any other kernel of it when there is none of those. */
 export function findKernel(): string {
-  const versions = namesIn(bootDirectory)
-    .filter((name) => name.startsWith(kernelPrefix))
-    .map((name) => name.slice(kernelPrefix.length));
-  const newest = versions
-    .filter((version) => isDirectory(modulesDirectory(version)))
-    .sort((left, right) => rank(right) - rank(left) || compareVersions(right, left))[0];
-  if (newest !== undefined) return join(bootDirectory, `${kernelPrefix}${newest}`);
-  throw new Fault("unsupported", `there is no kernel for guests in ${bootDirectory}`, { hint: missingHint });
+  const found = kernelTrees.flatMap((tree) => {
+    const names = namesIn(join(tree, "boot")).filter((name) => name.startsWith(kernelPrefix));
+    return names.map((name) => ({ path: join(tree, "boot", name), version: name.slice(kernelPrefix.length) }));
+  });
+  const newest = found
+    .filter(({ version }) => isDirectory(modulesDirectory(version)))
+    .sort((left, right) => rank(right.version) - rank(left.version) || compareVersions(right.version, left.version))[0];
+  if (newest !== undefined) return newest.path;
+  throw new Fault("unsupported", "there is no kernel for guests", { hint: missingHint });
 }
 
 const kernelPrefix = "vmlinuz-";
@@ -48,7 +53,8 @@ function compareVersions(left: string, right: string): number {
 }
 
 export function modulesDirectory(version: string): string {
-  return join("/lib/modules", version);
+  const places = kernelTrees.map((tree) => join(tree, "lib/modules", version));
+  return places.find(isDirectory) ?? join("/lib/modules", version);
 }
 
 function isDirectory(path: string): boolean {

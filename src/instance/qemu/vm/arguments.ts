@@ -79,7 +79,7 @@ export function machineArgs(shape: Shape, resources: Resources, choice: Choice):
     });
   }
   addStandard(add, shape);
-  for (const disk of shape.disks) addDisk(add, disk, resources.disks.get(disk.name));
+  for (const disk of shape.disks) addDisk(add, disk, resources.disks.get(disk.name), shape);
   if (shape.seedSlot !== undefined && resources.seedFdset !== undefined)
     addSeed(add, shape.seedSlot, resources.seedFdset);
   shape.nics.forEach((nic, index) => {
@@ -148,10 +148,9 @@ function addFirmware(add: Add, { codePath, varsFdset }: Firmware, secure: boolea
   add("-global", "driver=cfi.pflash01,property=secure,value=on");
 }
 
-function addDisk(add: Add, disk: ShapeDisk, chain: DiskChain | undefined): void {
-  if (chain === undefined) return;
-  for (const node of diskNodes(disk, chain)) add("-blockdev", node);
-  add("-device", diskDevice(disk));
+function addDisk(add: Add, disk: ShapeDisk, chain: DiskChain | undefined, { queues }: Shape): void {
+  if (chain !== undefined) for (const node of diskNodes(disk, chain)) add("-blockdev", node);
+  for (const device of diskDevices(disk, queues)) add("-device", device);
 }
 
 /** Block nodes of a disk, the farthest file first. A backing file is named here, never found in an image by QEMU. */
@@ -195,14 +194,27 @@ function hash(text: string): string {
   return value.toString(16).padStart(8, "0");
 }
 
-export function diskDevice(disk: ShapeDisk): object {
+/** The devices of a disk, in the order in which they are plugged in; the first one takes the others out with it. */
+export function diskDevices(disk: ShapeDisk, queues: number): readonly object[] {
+  if (disk.bus !== "scsi") return [diskDevice(disk, queues)];
+  const drive = { driver: "scsi-cd", bus: `${diskId(disk.name)}.0`, drive: diskNode(disk.name) };
+  return [
+    { driver: "virtio-scsi-pci", bus: portOf(disk.slot), id: diskId(disk.name), num_queues: 1 },
+    { ...drive, id: `${diskId(disk.name)}-drive` },
+  ];
+}
+
+function diskDevice(disk: ShapeDisk, queues: number): object {
   const boot = disk.bootIndex === undefined ? {} : { bootindex: disk.bootIndex };
-  if (disk.cdrom)
-    return { driver: "ide-cd", bus: `ide.${disk.slot}`, drive: diskNode(disk.name), id: diskId(disk.name), ...boot };
+  if (disk.cdrom) {
+    const medium = disk.empty === true ? {} : { drive: diskNode(disk.name) };
+    return { driver: "ide-cd", bus: `ide.${disk.slot}`, id: diskId(disk.name), ...medium, ...boot };
+  }
   return {
     driver: "virtio-blk-pci",
     bus: portOf(disk.slot),
     drive: diskNode(disk.name),
+    "num-queues": queues,
     id: diskId(disk.name),
     // What a guest shows in /dev/disk/by-id; the field has 20 characters.
     serial: disk.name.slice(0, 20),
@@ -213,7 +225,14 @@ export function diskDevice(disk: ShapeDisk): object {
 function addSeed(add: Add, slot: number, fdset: number): void {
   add("-blockdev", fileNode("seed-file", fdset, true));
   add("-blockdev", { driver: "raw", "node-name": "seed", file: "seed-file", "read-only": true });
-  add("-device", { driver: "virtio-blk-pci", bus: portOf(slot), drive: "seed", id: "seed-disk", serial: "cidata" });
+  add("-device", {
+    driver: "virtio-blk-pci",
+    bus: portOf(slot),
+    drive: "seed",
+    "num-queues": 1,
+    id: "seed-disk",
+    serial: "cidata",
+  });
 }
 
 function fileNode(name: string, fdset: number, readOnly: boolean): object {

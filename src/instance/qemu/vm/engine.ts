@@ -1,18 +1,19 @@
 import { existsSync, mkdirSync, rmSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { type Call, throwIfCancelled } from "../../../base/call.ts";
 import type { Probe } from "../../../base/driver.ts";
 import { Fault, isFault } from "../../../base/fault.ts";
 import type { Home } from "../../../base/home.ts";
 import { canonicalJson, type InstanceId, parseInstanceId, sha256 } from "../../../base/id.ts";
-import { emptyCgroup, findHierarchies, openCgroups, settleFreeze } from "../../../host/cgroup.ts";
+import { emptyCgroup, settleFreeze } from "../../../host/cgroup.ts";
 import { removeTree } from "../../../host/file.ts";
 import { run } from "../../../host/process.ts";
 import { expectConnection } from "../../../host/seqpacket.ts";
 import type {
   ConsoleFacet,
   Engine,
+  ExportFacet,
   FreezeFacet,
+  HotplugFacet,
   InstanceEvent,
   InstanceFacts,
   Launch,
@@ -23,19 +24,19 @@ import type {
   ResizeFacet,
   ScreenshotFacet,
   Session,
+  SnapshotFacts,
+  SnapshotSpec,
+  SnapshotsFacet,
   StatsFacet,
   StopPolicy,
+  SuspendFacet,
 } from "../../contract.ts";
 import { attachTo } from "../../monitor/attach.ts";
-import { clearRun } from "../../monitor/clear.ts";
-import type { MonitorRecord } from "../../monitor/conmon.ts";
-import { ExitWatch } from "../../monitor/exit-watch.ts";
 import { readLog } from "../../monitor/log-file.ts";
-import { factsOf, type Observation, observe } from "../../monitor/observe.ts";
+import { factsOf } from "../../monitor/observe.ts";
 import { type LaunchRecord, namesIn, readRecord, writeRecord } from "../../monitor/record.ts";
-import { type RuntimeName, runtimes } from "../../monitor/runtime.ts";
+import { type RuntimeName } from "../../monitor/runtime.ts";
 import { sendSignal, signalNumber } from "../../monitor/signal.ts";
-import { Gate, Turns } from "../../monitor/turn.ts";
 import { watchInstances } from "../../monitor/watch.ts";
 import { findAccelerator, qemuProgram } from "../accelerator.ts";
 import { withAgent } from "./agent.ts";
@@ -43,15 +44,28 @@ import { checkDisk, closeAll, openChain } from "./chain.ts";
 import { consoleLines } from "./console-log.ts";
 import { findFirmware } from "./firmware.ts";
 import { pciNodes, usbNodes } from "./passthrough.ts";
-import { machineLayout, type MachinePaths } from "./places.ts";
+import { type MachinePaths } from "./places.ts";
 import { resizeMachine } from "./resize.ts";
 import { takeScreenshot } from "./screen.ts";
 import { elasticOf, type Shape, shapeOf } from "./shape.ts";
-import { connectTo, type Ground, hostLimits, lastWords, startFault, startMachine } from "./start.ts";
+import { connectTo, hostLimits } from "./start.ts";
+import {
+  dropSuspended,
+  readPause,
+  readRevertMark,
+  readSuspended,
+  resumeSuspended,
+  revertTo,
+  saveSuspended,
+  writeExit,
+} from "./saved-state.ts";
+import { createSnapshot, removeSnapshot, snapshotFacts } from "./snapshots.ts";
+import { appendLog } from "./console-log.ts";
+import { exportRunning, exportStopped } from "./export.ts";
+import { isRunning, notRunning, Runs } from "./runs.ts";
+import { replugMachine } from "./hotplug.ts";
 import { nicCounters } from "./nic-counters.ts";
 import { clearTpm } from "./tpm.ts";
-
-type Seen = Observation<MachineLaunch>;
 
 /**
  * Full machines: QEMU with firmware, disks and nics, in a sandbox that conmon stays with. Like every engine it holds no
@@ -67,22 +81,21 @@ export class MachineEngine implements Engine {
   readonly resize: ResizeFacet = { resize: (id, limits, call) => this.#resize(id, limits, call) };
   readonly stats: StatsFacet = { stats: (id, call) => this.#stats(id, call) };
   readonly console: ConsoleFacet = { console: (id, call) => this.#console(id, call) };
+  readonly suspend: SuspendFacet = { suspend: (id, call) => this.#suspend(id, call) };
+  readonly snapshots: SnapshotsFacet = {
+    createSnapshot: (id, spec, call) => this.#createSnapshot(id, spec, call),
+    listSnapshots: (id) => this.#listSnapshots(id),
+    removeSnapshot: (id, name, call) => this.#removeSnapshot(id, name, call),
+    revert: (id, request, call) => this.#revert(id, request, call),
+  };
+  readonly hotplug: HotplugFacet = { replug: (launch, call) => this.#replug(launch, call) };
+  readonly export: ExportFacet = { exportDisks: (id, directory, call) => this.#export(id, directory, call) };
   readonly screenshot: ScreenshotFacet = { screenshot: (id, call) => this.#screenshot(id, call) };
-  readonly #home: Home;
-  readonly #runtime: RuntimeName;
-  readonly #turns = new Turns();
-  readonly #gate = new Gate(2 * availableParallelism());
-  readonly #exits: ExitWatch;
-  readonly #listeners = new Set<(event: InstanceEvent) => void>();
-  /** Started, but not told so yet: an exit that is found meanwhile has to wait for its turn. */
-  readonly #starting = new Set<InstanceId>();
-  #ground: Ground | undefined;
+  readonly #runs: Runs;
 
   /** `runtime`: what sandboxes are made with, one that works on this host. */
   constructor(options: { readonly home: Home; readonly runtime: RuntimeName }) {
-    this.#home = options.home;
-    this.#runtime = options.runtime;
-    this.#exits = new ExitWatch(machineLayout(options.home).exitDir);
+    this.#runs = new Runs(options);
   }
 
   async probe(call: Call): Promise<Probe> {
@@ -90,7 +103,7 @@ export class MachineEngine implements Engine {
       const { stdout } = await run([qemuProgram, "--version"], {}, call);
       await run(["qemu-img", "--version"], {}, call);
       const version = /version ([0-9.]+)/.exec(stdout)?.[1] ?? "?";
-      const accelerator = await findAccelerator(this.#home, call);
+      const accelerator = await findAccelerator(this.#runs.home, call);
       return { ok: true, detail: `QEMU ${version}, ${accelerator.detail}` };
     } catch (error) {
       const fault = Fault.from(error, "qemu");
@@ -102,16 +115,16 @@ export class MachineEngine implements Engine {
 
   async create(launch: Launch, call: Call): Promise<void> {
     if (launch.kind !== "machine") throw new Fault("bug", `${launch.id}: a machine does not run a program of an image`);
-    const paths = this.#on().layout.of(launch.id);
-    await this.#turns.take(launch.id, async () => {
-      const seen = this.#observe(paths);
+    const paths = this.#runs.ground.layout.of(launch.id);
+    await this.#runs.turns.take(launch.id, async () => {
+      const seen = this.#runs.observe(paths);
       const next = machineRecord(launch);
       const isSame = seen.record?.fingerprint === next.fingerprint;
       if (seen.main !== undefined && seen.record !== undefined && seen.monitor !== undefined) {
         if (isSame && canonicalJson(seen.record.launch.limits) === canonicalJson(launch.limits)) return;
         throw new Fault("precondition", `change ${launch.id}: it is running`, { hint: "stop it first" });
       }
-      if (seen.main !== undefined) await this.#clear(launch.id, call);
+      if (seen.main !== undefined) await this.#runs.clear(launch.id, call);
       // Tried now, so that whoever creates it hears what is wrong with it.
       shapeOf(launch);
       findFirmware(launch.firmware);
@@ -129,9 +142,9 @@ export class MachineEngine implements Engine {
   }
 
   async start(id: InstanceId, call: Call): Promise<void> {
-    const paths = this.#on().layout.of(id);
-    await this.#turns.take(id, async () => {
-      const seen = this.#observe(paths);
+    const paths = this.#runs.ground.layout.of(id);
+    await this.#runs.turns.take(id, async () => {
+      const seen = this.#runs.observe(paths);
       if (isRunning(seen)) {
         if (seen.monitor !== undefined) return;
         throw new Fault("precondition", `start ${id}: it runs, but its monitor was killed`, {
@@ -141,14 +154,17 @@ export class MachineEngine implements Engine {
       if (seen.record === undefined) {
         throw new Fault("precondition", `start ${id}: it was not created`, { hint: "create it first" });
       }
-      await this.#clear(id, call);
-      await this.#run(id, seen.record.launch, shapeOf(seen.record.launch), call);
+      const { launch } = seen.record;
+      await this.#runs.clear(id, call);
+      const suspended = readSuspended(paths);
+      if (suspended !== undefined && (await this.#tryResume(id, launch, suspended, call))) return;
+      await this.#runs.run(id, launch, shapeOf(launch), undefined, call);
     });
   }
 
   async signal(id: InstanceId, signal: string, call: Call): Promise<void> {
     const number = signalNumber(signal);
-    const { main } = this.#runningOf(id, `send ${signal} to`);
+    const { main } = this.#runs.runningOf(id, `send ${signal} to`);
     const name = Object.entries(meanings).find(([known]) => signalNumber(known) === number)?.[1];
     if (name === undefined) {
       throw new Fault("unsupported", `send ${signal} to ${id}: a machine knows no such signal`, {
@@ -159,144 +175,225 @@ export class MachineEngine implements Engine {
       if (!sendSignal(main, number)) throw notRunning(id, `send ${signal} to`);
       return;
     }
-    using qmp = await connectTo(id, this.#on(), call);
+    using qmp = await connectTo(id, this.#runs.ground, call);
     await qmp.execute(name, {}, call);
   }
 
   async stop(id: InstanceId, policy: StopPolicy, call: Call): Promise<void> {
     const number = signalNumber(policy.signal);
-    const { layout, cgroups } = this.#on();
+    const { layout, cgroups } = this.#runs.ground;
     const paths = layout.of(id);
-    await this.#turns.idle(id);
-    const seen = this.#observe(paths);
+    await this.#runs.turns.idle(id);
+    const seen = this.#runs.observe(paths);
     if (isRunning(seen) && policy.graceMs > 0 && number !== signalNumber("SIGKILL")) {
       // What is frozen hears nothing.
       if (cgroups.freezeState(paths.cgroup) !== "thawed") await settleFreeze(cgroups, paths.cgroup, false, call);
       void this.#shutDown(id, paths, call).catch(() => {});
-      await this.#exits.until(id, () => this.#observe(paths).main === undefined, policy.graceMs, call);
+      await this.#runs.exits.until(id, () => this.#runs.observe(paths).main === undefined, policy.graceMs, call);
     }
     await emptyCgroup(cgroups, paths.cgroup, call);
     // The exit code is worth a moment, if there is somebody to write it.
     const isSettled = (): boolean => {
-      const now = this.#observe(paths);
+      const now = this.#runs.observe(paths);
       return now.monitor === undefined || now.exit !== undefined || !now.hasRun;
     };
-    await this.#exits.until(id, isSettled, 5_000, call);
+    await this.#runs.exits.until(id, isSettled, 5_000, call);
     await clearTpm(id, layout, cgroups, call);
-  }
-
-  async remove(id: InstanceId, call: Call): Promise<void> {
-    const paths = this.#on().layout.of(id);
-    await this.#turns.take(id, async () => {
-      await this.#clear(id, call);
-      await removeTree(paths.keptDir);
-      rmSync(paths.logDir, { recursive: true, force: true });
-      rmSync(paths.dir, { recursive: true, force: true });
-      this.#exits.notify(id);
+    if (readSuspended(paths) === undefined) return;
+    await this.#runs.turns.take(id, async () => {
+      const { record } = this.#runs.observe(paths);
+      if (record === undefined) return;
+      await dropSuspended(record.launch, paths, call);
+      writeExit(paths, 0);
+      this.#runs.exits.notify(id);
     });
   }
 
-  list(_call: Call): Promise<readonly InstanceFacts[]> {
-    return Promise.resolve(this.#facts());
+  async remove(id: InstanceId, call: Call): Promise<void> {
+    const paths = this.#runs.ground.layout.of(id);
+    await this.#runs.turns.take(id, async () => {
+      await this.#runs.clear(id, call);
+      await removeTree(paths.keptDir);
+      rmSync(paths.logDir, { recursive: true, force: true });
+      rmSync(paths.dir, { recursive: true, force: true });
+      this.#runs.exits.notify(id);
+    });
+  }
+
+  list(call: Call): Promise<readonly InstanceFacts[]> {
+    const facts = this.#facts();
+    for (const { id } of facts) if (readPause(this.#runs.ground.layout.of(id)) !== undefined) this.#runs.goOn(id, call);
+    return Promise.resolve(facts);
   }
 
   watch(call: Call): AsyncGenerator<InstanceEvent> {
-    const { layout, cgroups } = this.#on();
+    const { layout, cgroups } = this.#runs.ground;
     const listen = (listener: (event: InstanceEvent) => void): (() => void) => {
-      this.#listeners.add(listener);
-      return () => void this.#listeners.delete(listener);
+      this.#runs.listeners.add(listener);
+      return () => void this.#runs.listeners.delete(listener);
     };
     const running = (): InstanceFacts[] => this.#facts().filter(({ status }) => status === "running");
-    const isReleasing = (id: InstanceId): boolean => this.#starting.has(id);
-    return watchInstances({ layout, cgroups, exits: this.#exits, listen, isReleasing, running }, call);
+    const isReleasing = (id: InstanceId): boolean => this.#runs.starting.has(id);
+    return watchInstances({ layout, cgroups, exits: this.#runs.exits, listen, isReleasing, running }, call);
   }
 
   async *logs(id: InstanceId, range: LogRange, call: Call): AsyncGenerator<LogLine> {
-    const paths = this.#on().layout.of(id);
+    const paths = this.#runs.ground.layout.of(id);
     if (!existsSync(paths.logDir)) throw new Fault("not-found", `read the log of ${id}: there is none`);
-    const hasEnded = (): boolean => !existsSync(paths.dir) || this.#observe(paths).exit !== undefined;
+    const hasEnded = (): boolean => !existsSync(paths.dir) || this.#runs.observe(paths).exit !== undefined;
     const woken = (look: () => void): (() => void) => {
-      return this.#exits.listen((name) => {
+      return this.#runs.exits.listen((name) => {
         if (name === id) look();
       });
     };
     yield* consoleLines((inner) => readLog(paths.logDir, range, hasEnded, woken, inner), call);
   }
 
-  /** Starts QEMU, tells it, and sees that it came to life. Nothing of it is left when this throws. */
-  async #run(id: InstanceId, launch: MachineLaunch, shape: Shape, call: Call): Promise<void> {
-    const ground = this.#on();
-    const paths = ground.layout.of(id);
-    this.#starting.add(id);
-    const begunMs = call.clock.nowMs();
+  /** False when the saved memory is of no use: it is thrown away, and the log says why. */
+  async #tryResume(
+    id: InstanceId,
+    launch: MachineLaunch,
+    suspended: NonNullable<ReturnType<typeof readSuspended>>,
+    call: Call,
+  ): Promise<boolean> {
+    const paths = this.#runs.ground.layout.of(id);
     try {
-      const started = await this.#gate.pass(() => startMachine(id, launch, shape, false, ground, call));
-      void started.monitorEnded.then(() => this.#onMonitorEnd(id, started.monitor));
-      await this.#untilAlive(id, paths, begunMs, call);
-      this.#emit({ kind: "started", id, pid: started.pid, startedMs: started.monitor.startedMs });
-    } catch (error) {
-      await this.#clear(id, call).catch(() => {});
-      throw error;
-    } finally {
-      this.#starting.delete(id);
-    }
-    this.#exits.notify(id);
-  }
-
-  /** QEMU says what it does not like and ends, or it answers. */
-  async #untilAlive(id: InstanceId, paths: MachinePaths, begunMs: number, call: Call): Promise<void> {
-    try {
-      using qmp = await connectTo(id, this.#on(), call);
-      await qmp.execute("query-status", {}, call);
+      await resumeSuspended(id, launch, suspended, this.#runs, call);
+      return true;
     } catch (error) {
       throwIfCancelled(call);
-      await this.#exits.until(id, () => this.#observe(paths).exit !== undefined, 5_000, call);
-      const { exit } = this.#observe(paths);
-      // A guest may be as quick as that.
-      if (exit?.code === 0) return;
-      if (exit === undefined) throw error;
-      throw startFault(id, await lastWords(paths, begunMs, call), exit.code);
+      const why = Fault.from(error, `resume ${id}`).message;
+      await this.#runs.clear(id, call);
+      await dropSuspended(launch, paths, call).catch(() => {});
+      rmSync(paths.suspendedFile, { force: true });
+      appendLog(paths.logDir, `its saved memory cannot be resumed, so it boots: ${why}`, call);
+      return false;
     }
+  }
+
+  async #suspend(id: InstanceId, call: Call): Promise<void> {
+    await this.#runs.turns.take(id, async () => {
+      const paths = this.#runs.ground.layout.of(id);
+      if (readSuspended(paths) !== undefined && !isRunning(this.#runs.observe(paths))) return;
+      const { record } = this.#runs.runningOf(id, "suspend");
+      this.#runs.requireThawed(id, "suspend");
+      const shape = readRecord(paths.shapeFile) as Shape;
+      // Its end is not told: it has not exited.
+      this.#runs.starting.add(id);
+      try {
+        await saveSuspended(id, record.launch, shape, this.#runs.ground, call);
+        await this.#runs.clear(id, call);
+      } finally {
+        this.#runs.starting.delete(id);
+      }
+      this.#runs.exits.notify(id);
+    });
+  }
+
+  async #createSnapshot(id: InstanceId, spec: SnapshotSpec, call: Call): Promise<void> {
+    await this.#runs.turns.take(id, async () => {
+      const machine = this.#runs.machineOf(id, "make a snapshot of");
+      if (machine.isRunning) this.#runs.requireThawed(id, "make a snapshot of");
+      await createSnapshot(id, spec, machine, this.#runs.ground, call);
+    });
+  }
+
+  async #listSnapshots(id: InstanceId): Promise<readonly SnapshotFacts[]> {
+    this.#runs.machineOf(id, "list the snapshots of");
+    return snapshotFacts(this.#runs.ground.layout.of(id));
+  }
+
+  async #removeSnapshot(id: InstanceId, name: string, call: Call): Promise<void> {
+    await this.#runs.turns.take(id, async () => {
+      const machine = this.#runs.machineOf(id, "remove a snapshot of");
+      if (machine.isRunning) this.#runs.requireThawed(id, "remove a snapshot of");
+      await removeSnapshot(id, name, machine, this.#runs.ground, call);
+    });
+  }
+
+  async #revert(id: InstanceId, request: { readonly name: string; readonly mark: string }, call: Call): Promise<void> {
+    const { layout } = this.#runs.ground;
+    const paths = layout.of(id);
+    await this.#runs.turns.take(id, async () => {
+      const { launch } = this.#runs.machineOf(id, "revert");
+      if (readRevertMark(paths) === request.mark) return;
+      const runs = await revertTo(id, launch, request, this.#runs, call);
+      this.#runs.exits.notify(id);
+      if (!runs) return;
+      // Back to what was said since: what was plugged in, and how large it is.
+      await this.#replugNow(id, launch, call);
+      await this.#resizeNow(id, launch.limits, call);
+    });
+  }
+
+  async #replug(launch: MachineLaunch, call: Call): Promise<void> {
+    await this.#runs.turns.take(launch.id, async () => {
+      this.#runs.runningOf(launch.id, "change the disks and nics of");
+      this.#runs.requireThawed(launch.id, "change the disks and nics of");
+      await this.#replugNow(launch.id, launch, call);
+    });
+  }
+
+  async #replugNow(id: InstanceId, launch: MachineLaunch, call: Call): Promise<void> {
+    const { paths, record } = this.#runs.runningOf(id, "change the disks and nics of");
+    const shape = readRecord(paths.shapeFile) as Shape;
+    using qmp = await connectTo(id, this.#runs.ground, call);
+    const { disks, attachment } = launch;
+    await replugMachine(launch, shape, qmp, (next) => writeRecord(paths.shapeFile, next), call);
+    writeRecord(paths.launchFile, machineRecord({ ...record.launch, disks, attachment }));
+  }
+
+  async #export(id: InstanceId, directory: string, call: Call): ReturnType<ExportFacet["exportDisks"]> {
+    return this.#runs.turns.take(id, async () => {
+      const { launch, isRunning: runs } = this.#runs.machineOf(id, "export the disks of");
+      if (!runs) return exportStopped(launch, directory, call);
+      this.#runs.requireThawed(id, "export the disks of");
+      using qmp = await connectTo(id, this.#runs.ground, call);
+      return await exportRunning(launch, directory, qmp, call);
+    });
   }
 
   /** By the guest's agent where there is one, and by its power button: whichever it hears. */
   async #shutDown(id: InstanceId, paths: MachinePaths, call: Call): Promise<void> {
     const byAgent = withAgent(paths.agentSocket, call, async (agent) => agent.post("guest-shutdown", {}));
     byAgent.catch(() => {});
-    using qmp = await connectTo(id, this.#on(), call);
+    using qmp = await connectTo(id, this.#runs.ground, call);
     await qmp.execute("system_powerdown", {}, call);
     await byAgent;
   }
 
   async #setFrozen(id: InstanceId, frozen: boolean, call: Call): Promise<void> {
-    const { paths } = this.#runningOf(id, frozen ? "freeze" : "thaw");
-    await settleFreeze(this.#on().cgroups, paths.cgroup, frozen, call);
+    const { paths } = this.#runs.runningOf(id, frozen ? "freeze" : "thaw");
+    await settleFreeze(this.#runs.ground.cgroups, paths.cgroup, frozen, call);
   }
 
   async #resize(id: InstanceId, limits: Limits, call: Call): Promise<void> {
-    await this.#turns.take(id, async () => {
-      const { paths, record } = this.#runningOf(id, "resize");
-      const { cgroups } = this.#on();
-      const shape = readRecord(paths.shapeFile) as Shape;
-      using qmp = await connectTo(id, this.#on(), call);
-      // Raised before the guest can use more of it, and lowered after it gave some back.
-      const most = { ...shape, pluggedMemoryBytes: shape.spareMemoryBytes };
-      cgroups.limit(paths.cgroup, hostLimits(most, limits));
-      let next = shape;
-      try {
-        next = await resizeMachine(id, shape, limits, qmp, paths, call);
-        writeRecord(paths.shapeFile, next);
-        writeRecord(paths.launchFile, { ...record, launch: { ...record.launch, limits } });
-      } finally {
-        const limitsInForce = next === shape ? record.launch.limits : limits;
-        cgroups.limit(paths.cgroup, hostLimits(next, limitsInForce));
-      }
-    });
+    await this.#runs.turns.take(id, () => this.#resizeNow(id, limits, call));
+  }
+
+  async #resizeNow(id: InstanceId, limits: Limits, call: Call): Promise<void> {
+    const { paths, record } = this.#runs.runningOf(id, "resize");
+    this.#runs.requireThawed(id, "resize");
+    const { cgroups } = this.#runs.ground;
+    const shape = readRecord(paths.shapeFile) as Shape;
+    using qmp = await connectTo(id, this.#runs.ground, call);
+    // Raised before the guest can use more of it, and lowered after it gave some back.
+    const most = { ...shape, pluggedMemoryBytes: shape.spareMemoryBytes };
+    cgroups.limit(paths.cgroup, hostLimits(most, limits));
+    let next = shape;
+    try {
+      next = await resizeMachine(id, shape, limits, qmp, paths, call);
+      writeRecord(paths.shapeFile, next);
+      writeRecord(paths.launchFile, { ...record, launch: { ...record.launch, limits } });
+    } finally {
+      const limitsInForce = next === shape ? record.launch.limits : limits;
+      cgroups.limit(paths.cgroup, hostLimits(next, limitsInForce));
+    }
   }
 
   async #stats(id: InstanceId, call: Call): ReturnType<StatsFacet["stats"]> {
-    const { paths, record } = this.#runningOf(id, "measure");
-    const { memoryLimitBytes: _, ...counters } = this.#on().cgroups.counters(paths.cgroup);
+    const { paths, record } = this.#runs.runningOf(id, "measure");
+    const { memoryLimitBytes: _, ...counters } = this.#runs.ground.cgroups.counters(paths.cgroup);
     const shape = readRecord(paths.shapeFile) as Shape | undefined;
     const limitBytes = record.launch.limits.memoryBytes ?? shape?.memoryBytes;
     return {
@@ -309,11 +406,11 @@ export class MachineEngine implements Engine {
 
   async #console(id: InstanceId, call: Call): Promise<Session> {
     expectConnection(call);
-    const { paths } = this.#runningOf(id, "attach to the console of");
+    const { paths } = this.#runs.runningOf(id, "attach to the console of");
     const closed = new AbortController();
-    const ended = this.#exits.until(
+    const ended = this.#runs.exits.until(
       id,
-      () => closed.signal.aborted || !isRunning(this.#observe(paths)),
+      () => closed.signal.aborted || !isRunning(this.#runs.observe(paths)),
       Infinity,
       call,
     );
@@ -329,22 +426,22 @@ export class MachineEngine implements Engine {
       endInput: () => {},
       close: async () => {
         closed.abort();
-        this.#exits.notify(id);
+        this.#runs.exits.notify(id);
         await session.close();
       },
     };
   }
 
   async #screenshot(id: InstanceId, call: Call): Promise<Uint8Array> {
-    const { paths } = this.#runningOf(id, "take a picture of");
-    return this.#turns.take(id, async () => {
-      using qmp = await connectTo(id, this.#on(), call);
+    const { paths } = this.#runs.runningOf(id, "take a picture of");
+    return this.#runs.turns.take(id, async () => {
+      using qmp = await connectTo(id, this.#runs.ground, call);
       return await takeScreenshot(qmp, paths, call);
     });
   }
 
   #facts(): InstanceFacts[] {
-    const { layout } = this.#on();
+    const { layout } = this.#runs.ground;
     const directories = [layout.instancesDir, layout.logsDir, layout.keptDir];
     // What is left of a TPM is a part of its machine.
     const names = new Set(directories.flatMap(namesIn).map((name) => name.replace(/\.tpm$/, "")));
@@ -354,59 +451,20 @@ export class MachineEngine implements Engine {
   }
 
   #factsOf(id: InstanceId): InstanceFacts {
-    const { layout, cgroups } = this.#on();
+    const { layout, cgroups } = this.#runs.ground;
     const paths = layout.of(id);
-    const seen = this.#observe(paths);
-    const facts = factsOf(id, seen, paths, cgroups);
-    const shape = isRunning(seen) ? (readRecord(paths.shapeFile) as Shape | undefined) : undefined;
-    return { ...facts, ...(shape === undefined ? {} : { elastic: elasticOf(shape) }) };
-  }
-
-  /** Ends whatever is left of a run. */
-  async #clear(id: InstanceId, call: Call): Promise<void> {
-    const { layout, cgroups } = this.#on();
-    await clearRun(layout.of(id), cgroups, call);
-    await clearTpm(id, layout, cgroups, call);
-  }
-
-  /** `precondition` when it is not running. */
-  #runningOf(
-    id: InstanceId,
-    verb: string,
-  ): {
-    readonly paths: MachinePaths;
-    readonly main: NonNullable<Seen["main"]>;
-    readonly record: LaunchRecord<MachineLaunch>;
-  } {
-    const paths = this.#on().layout.of(id);
-    const seen = this.#observe(paths);
-    if (!isRunning(seen) || seen.record === undefined) throw notRunning(id, verb);
-    return { paths, main: seen.main, record: seen.record };
-  }
-
-  /** The monitor of a run that is over ends, too. Alone it was killed, and the instance needs repair. */
-  #onMonitorEnd(id: InstanceId, monitor: MonitorRecord): void {
-    const seen = this.#observe(this.#on().layout.of(id));
-    if (seen.main === undefined) return;
-    if (seen.monitor === undefined || seen.monitor.pid === monitor.pid) this.#emit({ kind: "broken", id });
-  }
-
-  #observe(paths: MachinePaths): Seen {
-    return observe<MachineLaunch>(paths, this.#on().cgroups);
-  }
-
-  #emit(event: InstanceEvent): void {
-    for (const listener of this.#listeners) listener(event);
-  }
-
-  #on(): Ground {
-    this.#ground ??= {
-      home: this.#home,
-      layout: machineLayout(this.#home),
-      cgroups: openCgroups(findHierarchies()),
-      runtime: runtimes[this.#runtime],
+    const seen = this.#runs.observe(paths);
+    const mark = readRevertMark(paths);
+    const { exit, ...facts } = {
+      ...factsOf(id, seen, paths, cgroups),
+      ...(mark === undefined ? {} : { revertMark: mark }),
     };
-    return this.#ground;
+    if (isRunning(seen)) {
+      const shape = readRecord(paths.shapeFile) as Shape | undefined;
+      return { ...facts, ...(shape === undefined ? {} : { elastic: elasticOf(shape) }) };
+    }
+    if (readSuspended(paths) !== undefined) return { ...facts, status: "suspended", intact: seen.record !== undefined };
+    return { ...facts, ...(exit === undefined ? {} : { exit }) };
   }
 }
 
@@ -418,14 +476,6 @@ const meanings: Readonly<Record<string, "system_powerdown" | "system_reset" | "k
   SIGINT: "system_reset",
   SIGKILL: "kill",
 };
-
-function isRunning(seen: Seen): seen is Seen & { readonly main: NonNullable<Seen["main"]> } {
-  return seen.main !== undefined && !seen.awaitsRelease;
-}
-
-function notRunning(id: InstanceId, verb: string): Fault {
-  return new Fault("precondition", `${verb} ${id}: it is not running`, { hint: "start it first" });
-}
 
 function machineRecord(launch: MachineLaunch): LaunchRecord<MachineLaunch> {
   return { fingerprint: sha256(canonicalJson({ ...launch, limits: undefined })), launch };

@@ -4,7 +4,7 @@ import { Fault, isFault } from "../../../base/fault.ts";
 import { openTap } from "../../../host/tap.ts";
 import type { MachineDisk, MachineLaunch } from "../../contract.ts";
 import type { Qmp } from "../qmp.ts";
-import { diskDevice, diskId, diskNode, diskNodes, nicDevice, nicId } from "./arguments.ts";
+import { diskDevices, diskId, diskNode, diskNodes, nicDevice, nicId } from "./arguments.ts";
 import { closeAll, openChain } from "./chain.ts";
 import { freeSlot, type Shape, type ShapeDisk, type ShapeNic } from "./shape.ts";
 
@@ -29,9 +29,9 @@ export async function replugMachine(
   };
   const taps = launch.attachment.kind === "tap" ? launch.attachment.taps : [];
   for (const disk of shape.disks) {
-    if (launch.disks.some(({ name }) => name === disk.name)) continue;
-    await removeDisk(launch, disk, qmp, call);
-    now({ ...shape, disks: shape.disks.filter((known) => known !== disk) });
+    if (disk.empty === true || launch.disks.some(({ name }) => name === disk.name)) continue;
+    const stays = await removeDisk(launch, disk, qmp, call);
+    now({ ...shape, disks: shape.disks.flatMap((known) => (known === disk ? stays : [known])) });
   }
   for (const nic of shape.nics) {
     if (taps.some(({ mac }) => mac === nic.mac)) continue;
@@ -39,9 +39,10 @@ export async function replugMachine(
     now({ ...shape, nics: shape.nics.filter((known) => known !== nic) });
   }
   for (const disk of launch.disks) {
-    if (shape.disks.some(({ name }) => name === disk.name)) continue;
-    const added = await addDisk(launch, disk, shape, qmp, call);
-    now({ ...shape, disks: [...shape.disks, added] });
+    const before = shape.disks.find(({ name }) => name === disk.name);
+    if (before !== undefined && before.empty !== true) continue;
+    const added = await addDisk(launch, disk, before, shape, qmp, call);
+    now({ ...shape, disks: [...shape.disks.filter((known) => known !== before), added] });
   }
   for (const { mac, name } of taps) {
     if (shape.nics.some((nic) => nic.mac === mac)) continue;
@@ -55,16 +56,12 @@ export async function replugMachine(
 async function addDisk(
   launch: MachineLaunch,
   disk: MachineDisk,
+  emptyDrive: ShapeDisk | undefined,
   shape: Shape,
   qmp: Qmp,
   call: Call,
 ): Promise<ShapeDisk> {
-  const { name, cdrom, readOnly } = disk;
-  const what = `plug disk ${name} into ${launch.id}`;
-  if (cdrom)
-    throw new Fault("precondition", `${what}: CD-ROM drives are only there from the start`, { hint: "restart it" });
-  const slot = freeSlot(shape, `disk ${name} of ${launch.id}`);
-  const added: ShapeDisk = { name, cdrom, readOnly, slot };
+  const added = emptyDrive === undefined ? placeOf(launch, disk, shape) : filled(emptyDrive);
   const files = openChain(disk);
   const nodes: string[] = [];
   const fdsets: number[] = [];
@@ -79,9 +76,17 @@ async function addDisk(
       await qmp.execute("blockdev-add", node, call);
       nodes.push((node as { readonly "node-name": string })["node-name"]);
     }
-    await qmp.execute("device_add", diskDevice(added), call);
+    if (emptyDrive !== undefined) {
+      const medium = { id: diskId(added.name), "node-name": diskNode(added.name) };
+      await qmp.execute("blockdev-insert-medium", medium, call);
+      await qmp.execute("blockdev-close-tray", { id: diskId(added.name) }, call);
+      return added;
+    }
+    for (const device of diskDevices(added, shape.queues)) await qmp.execute("device_add", device, call);
     return added;
   } catch (error) {
+    // Of a drive and its controller only one may be there.
+    if (added.bus === "scsi") await qmp.execute("device_del", { id: diskId(added.name) }, call).catch(() => {});
     for (const node of nodes.toReversed())
       await qmp.execute("blockdev-del", { "node-name": node }, call).catch(() => {});
     for (const fdset of fdsets) await qmp.execute("remove-fd", { "fdset-id": fdset }, call).catch(() => {});
@@ -91,10 +96,13 @@ async function addDisk(
   }
 }
 
-async function removeDisk(launch: MachineLaunch, disk: ShapeDisk, qmp: Qmp, call: Call): Promise<void> {
-  const what = `take disk ${disk.name} out of ${launch.id}`;
-  if (disk.cdrom) throw new Fault("precondition", `${what}: CD-ROM drives stay until the end`, { hint: "restart it" });
-  await unplug(diskId(disk.name), what, qmp, call);
+/** Returns what stays of it: the drive of a CD-ROM that was there from the start. */
+async function removeDisk(launch: MachineLaunch, disk: ShapeDisk, qmp: Qmp, call: Call): Promise<readonly ShapeDisk[]> {
+  const staying = disk.cdrom && disk.bus === undefined;
+  if (staying) {
+    await qmp.execute("blockdev-open-tray", { id: diskId(disk.name), force: true }, call);
+    await qmp.execute("blockdev-remove-medium", { id: diskId(disk.name) }, call);
+  } else await unplug(diskId(disk.name), `take disk ${disk.name} out of ${launch.id}`, qmp, call);
   const nodes = (await qmp.execute("query-named-block-nodes", { flat: true }, call)) as readonly {
     readonly "node-name": string;
   }[];
@@ -105,6 +113,16 @@ async function removeDisk(launch: MachineLaunch, disk: ShapeDisk, qmp: Qmp, call
       if (names.has(name)) await qmp.execute("blockdev-del", { "node-name": name }, call);
     }
   }
+  return staying ? [{ ...disk, empty: true }] : [];
+}
+
+function placeOf(launch: MachineLaunch, { name, cdrom, readOnly }: MachineDisk, shape: Shape): ShapeDisk {
+  const slot = freeSlot(shape, `disk ${name} of ${launch.id}`);
+  return { name, cdrom, readOnly, slot, ...(cdrom ? { bus: "scsi" } : {}) };
+}
+
+function filled({ empty: _, ...drive }: ShapeDisk): ShapeDisk {
+  return drive;
 }
 
 async function addNic(nic: ShapeNic, tap: string, qmp: Qmp, call: Call): Promise<void> {

@@ -13,6 +13,8 @@ export interface Shape {
   /** Processors that are plugged in, and how many places there are. */
   readonly cpus: number;
   readonly maxCpus: number;
+  /** Of each disk: QEMU would take one for each processor, and a saved memory knows how many there were. */
+  readonly queues: number;
   /** Memory that is there from the first moment. */
   readonly memoryBytes: number;
   /** How much more can be plugged in; 0 without a balloon, which is the other half of resizing. */
@@ -23,7 +25,7 @@ export interface Shape {
   readonly balloon: boolean;
   readonly firmware: MachineLaunch["firmware"];
   readonly tpm: boolean;
-  /** In boot order. `slot` is a port for PCI devices, and of a CD-ROM the number of its drive. */
+  /** In boot order. */
   readonly disks: readonly ShapeDisk[];
   readonly nics: readonly ShapeNic[];
   /** The port of the cloud-init seed. */
@@ -38,7 +40,12 @@ export interface ShapeDisk {
   readonly name: string;
   readonly cdrom: boolean;
   readonly readOnly: boolean;
+  /** A port for PCI devices; of a CD-ROM that was there from the start the number of its drive. */
   readonly slot: number;
+  /** A CD-ROM drive that was plugged in later has a controller of its own, at a port. */
+  readonly bus?: "scsi";
+  /** A CD-ROM drive that was there from the start stays; its medium was taken out. */
+  readonly empty?: boolean;
   /** Of devices plugged in later: none. */
   readonly bootIndex?: number;
 }
@@ -96,6 +103,7 @@ export function shapeOf(launch: MachineLaunch): Shape {
     ...(topology === undefined ? {} : { topology }),
     cpus,
     maxCpus: places ?? Math.max(cpus, Math.min(mostCpus, availableParallelism())),
+    queues: Math.min(8, cpus),
     memoryBytes,
     spareMemoryBytes: launch.balloon && !launch.hugepages ? spareMemory(memoryBytes) : 0,
     pluggedMemoryBytes: 0,
@@ -128,7 +136,9 @@ export function elasticOf(shape: Shape): { readonly cpus: Range; readonly memory
 /** A port that no device is in; `precondition` when there is none. */
 export function freeSlot(shape: Shape, what: string): number {
   const used = new Set(
-    [...shape.disks.filter(({ cdrom }) => !cdrom), ...shape.nics, ...shape.pci].map((device) => device.slot),
+    [...shape.disks.filter(({ cdrom, bus }) => !cdrom || bus === "scsi"), ...shape.nics, ...shape.pci].map(
+      (device) => device.slot,
+    ),
   );
   if (shape.seedSlot !== undefined) used.add(shape.seedSlot);
   for (let slot = 0; slot < shape.slots; slot += 1) if (!used.has(slot)) return slot;

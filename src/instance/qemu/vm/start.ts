@@ -67,7 +67,8 @@ export async function startMachine(
   ];
   using files = new Handover();
   const disks = new Map<string, DiskChain>();
-  for (const { name } of shape.disks) {
+  for (const { name, empty } of shape.disks) {
+    if (empty === true) continue;
     const disk = launch.disks.find((known) => known.name === name);
     if (disk === undefined) throw new Fault("precondition", `start ${id}: its disk ${name} is gone`);
     disks.set(name, { files: openChain(disk).map(({ fd, format }) => ({ fdset: files.addSet(fd), format })) });

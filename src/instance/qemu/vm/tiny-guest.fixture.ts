@@ -1,16 +1,8 @@
-import {
-  copyFileSync,
-  existsSync,
-  globSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { backgroundCall } from "../../../base/call.ts";
 import { run } from "../../../host/process.ts";
+import { findKernel, modulesDirectory } from "../guest/kernel.ts";
 
 /**
  * A system small enough to boot within seconds where nothing is accelerated: a boot loader, the distribution's cloud kernel
@@ -23,15 +15,14 @@ export async function makeTinyGuest(directory: string): Promise<string> {
   mkdirSync(directory, { recursive: true });
   const work = mkdtempSync(join(directory, "making."));
   try {
-    const kernel = globSync("/boot/vmlinuz-*-cloud-amd64").sort().at(-1);
-    if (kernel === undefined) throw new Error("no cloud kernel: apt-get install linux-image-cloud-amd64");
+    const kernel = findKernel();
     const initramfs = await makeInitramfs(work, basename(kernel).slice("vmlinuz-".length));
     const config = [
       "DEFAULT tiny",
       "LABEL tiny",
       "  KERNEL vmlinuz",
       "  INITRD initrd",
-      "  APPEND console=ttyS0 quiet loglevel=0 panic=-1 memhp_default_state=online no_timer_check tsc_early_khz=1000000",
+      `  APPEND ${commandLine}`,
       "",
     ].join("\n");
     const making = join(work, "disk.img");
@@ -50,6 +41,47 @@ export async function makeTinyGuest(directory: string): Promise<string> {
   }
 }
 
+/**
+ * The same system for UEFI: one program of stub, kernel, initramfs and command line, which nobody signed. With Secure Boot
+ * no firmware may run it.
+ */
+export async function makeTinyEfiGuest(directory: string): Promise<string> {
+  const path = join(directory, "tiny-efi-guest.img");
+  if (existsSync(path)) return path;
+  mkdirSync(directory, { recursive: true });
+  const work = mkdtempSync(join(directory, "making."));
+  const call = backgroundCall();
+  try {
+    const kernel = findKernel();
+    writeFileSync(join(work, "initrd"), await makeInitramfs(work, basename(kernel).slice("vmlinuz-".length)));
+    writeFileSync(join(work, "cmdline"), commandLine);
+    const program = join(work, "tiny.efi");
+    const sections = [
+      [".cmdline", join(work, "cmdline"), "0x30000"],
+      [".linux", kernel, "0x2000000"],
+      [".initrd", join(work, "initrd"), "0x4000000"],
+    ].flatMap(([name, file, address]) => [
+      "--add-section",
+      `${name}=${file}`,
+      "--change-section-vma",
+      `${name}=${address}`,
+    ]);
+    await run(["objcopy", ...sections, "/usr/lib/systemd/boot/efi/linuxx64.efi.stub", program], {}, call);
+    const making = join(work, "disk.img");
+    await run(["truncate", "-s", "64M", making], {}, call);
+    await run(["mkfs.vfat", "-F", "32", making], {}, call);
+    await run(["mmd", "-i", making, "::EFI", "::EFI/BOOT"], {}, call);
+    await run(["mcopy", "-i", making, program, "::EFI/BOOT/BOOTX64.EFI"], {}, call);
+    copyFileSync(making, path);
+    return path;
+  } finally {
+    rmSync(work, { recursive: true });
+  }
+}
+
+const commandLine =
+  "console=ttyS0 quiet loglevel=0 panic=-1 memhp_default_state=online no_timer_check tsc_early_khz=1000000";
+
 /** A disk that holds the script, padded to whole sectors. */
 export function writeScriptDisk(path: string, script: string): void {
   const text = Buffer.from(`${script}\n`);
@@ -58,7 +90,17 @@ export function writeScriptDisk(path: string, script: string): void {
   writeFileSync(path, disk);
 }
 
-const modules = ["virtio_pci", "virtio_blk", "virtio_net", "virtio_balloon", "virtio_mem", "button", "evdev"];
+const modules = [
+  "virtio_pci",
+  "virtio_blk",
+  "virtio_net",
+  "virtio_balloon",
+  "virtio_mem",
+  "virtio_scsi",
+  "sr_mod",
+  "button",
+  "evdev",
+];
 
 async function makeInitramfs(work: string, version: string): Promise<Buffer> {
   const root = join(work, "root");
@@ -66,8 +108,10 @@ async function makeInitramfs(work: string, version: string): Promise<Buffer> {
   for (const name of ["bin", "dev", "proc", "sys", "tmp", "lib"]) mkdirSync(join(root, name), { recursive: true });
   copyFileSync("/bin/busybox", join(root, "bin/busybox"));
   const order = new Set<string>();
+  // `TREE/lib/modules/VERSION`: modprobe wants the root of that.
+  const tree = join(modulesDirectory(version), "..", "..", "..");
   for (const name of modules) {
-    const { stdout } = await run(["modprobe", "-S", version, "--show-depends", name], {}, call);
+    const { stdout } = await run(["modprobe", "-d", tree, "-S", version, "--show-depends", name], {}, call);
     for (const [, path = ""] of stdout.matchAll(/^insmod (\S+)/gm)) order.add(path);
   }
   for (const path of order) copyFileSync(path, join(root, "lib", basename(path)));
@@ -94,7 +138,7 @@ exec </dev/ttyS0 >/dev/ttyS0 2>&1
 for input in /sys/class/input/event*; do
   [ "$(cat $input/device/name)" = "Power Button" ] && exec 3</dev/input/\${input##*/}
 done
-sh /script 3<&- &
+sh /script </dev/ttyS0 3<&- &
 child=$!
 (head -c 24 <&3 >/dev/null; kill -TERM $child) &
 wait $child

@@ -1,0 +1,71 @@
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { after, before, describe, it } from "node:test";
+import { backgroundCall } from "../../../base/call.ts";
+import { type InstanceId, instanceId } from "../../../base/id.ts";
+import type { MachineLaunch } from "../../contract.ts";
+import { factsOf } from "../../contract-suite.ts";
+import { obedient, Typist, untilSaid } from "./console.fixture.ts";
+import type { MachineEngine } from "./engine.ts";
+import { HostHarness } from "./host-harness.ts";
+import { machineLayout } from "./places.ts";
+
+describe("a machine's firmware", () => {
+  const call = backgroundCall();
+  let harness: HostHarness;
+  let engine: MachineEngine;
+  let last = 0;
+
+  before(async () => {
+    harness = await HostHarness.open();
+    engine = harness.engine();
+  });
+  after(async () => {
+    for (const { id } of await engine.list(call)) await engine.remove(id, call);
+    await harness.dispose();
+  });
+
+  const started = async (script: string, change: Partial<MachineLaunch>): Promise<InstanceId> => {
+    const id = instanceId("suite", "firmware", (last += 1), "0123abcd");
+    const launch = await harness.machine(id, script, { limits: { memoryBytes: 256 * 2 ** 20 }, ...change });
+    const [root, scripts] = launch.disks;
+    assert.ok(root !== undefined && scripts !== undefined);
+    const data = await harness.blank(id, "data", "8M");
+    await engine.create({ ...launch, disks: [await harness.efiDisk(), scripts, data] }, call);
+    await engine.start(id, call);
+    return id;
+  };
+
+  it("is UEFI with a TPM and a cloud-init seed, and its variables are in a snapshot", async () => {
+    const cloudInit = {
+      userData: "#cloud-config\n{}\n",
+      metaData: "instance-id: one\n",
+      networkConfig: "version: 2\n",
+    };
+    const id = await started(obedient, { firmware: "uefi", tpm: true, cloudInit });
+    const paths = machineLayout(harness.home).of(id);
+    assert.ok(existsSync(paths.nvramFile));
+    await untilSaid(engine, id, /^ready/m, call);
+    const typist = await Typist.at(engine, id, call);
+    assert.equal(await typist.ask("ls -d /sys/firmware/efi"), "/sys/firmware/efi");
+    assert.equal(await typist.ask("cat /sys/class/tpm/tpm0/tpm_version_major"), "2");
+    const seed = '$(for d in /sys/block/vd*; do [ "$(cat $d/serial)" = cidata ] && echo /dev/${d##*/}; done)';
+    assert.equal(await typist.ask(`head -c 49 ${seed} | tail -c 6; grep -c "#cloud-config" ${seed}`), "cidata1");
+    await typist.ask("x=kept");
+    await engine.snapshots.createSnapshot(id, { name: "all", memory: true }, call);
+    await typist.leave();
+    await engine.snapshots.revert(id, { name: "all", mark: "one" }, call);
+    const again = await Typist.at(engine, id, call);
+    assert.equal(await again.ask("echo $x; cat /sys/class/tpm/tpm0/tpm_version_major"), "kept\n2");
+    await again.leave();
+    await engine.stop(id, { signal: "SIGKILL", graceMs: 0 }, call);
+  });
+
+  it("runs nothing unsigned with Secure Boot", async () => {
+    const id = await started("echo ran", { firmware: "uefi-secure" });
+    // The firmware tries each disk and refuses; then it looks elsewhere, and waits for somebody at its screen.
+    const text = await untilSaid(engine, id, /Access Denied|Security Violation/i, call);
+    assert.doesNotMatch(text, /^ran$/m);
+    assert.equal((await factsOf(engine, id))?.status, "running");
+  });
+});
