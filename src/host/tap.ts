@@ -60,6 +60,11 @@ export function openTap(name: string): number {
   return join(name, attempted);
 }
 
+/** A tap that is there only as long as somebody has it open, and belongs to no bridge. */
+export function openPassingTap(name: string): number {
+  return join(name, `create tap ${name}`);
+}
+
 /** `name` is made when it is not there. */
 function join(name: string, attempted: string): number {
   const request = Buffer.alloc(40);

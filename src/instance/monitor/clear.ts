@@ -23,7 +23,8 @@ export async function clearRun(paths: InstancePaths, cgroups: Cgroups, call: Cal
   }
 }
 
-async function removeCgroup(path: string, cgroups: Cgroups, call: Call): Promise<void> {
+/** Tries again while processes that were killed still count. */
+export async function removeCgroup(path: string, cgroups: Cgroups, call: Call): Promise<void> {
   for (let tries = 0; ; tries += 1) {
     try {
       cgroups.remove(path);

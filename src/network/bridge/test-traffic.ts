@@ -2,12 +2,20 @@ import { execFile, execFileSync } from "node:child_process";
 import { createSocket, type Socket as UdpSocket, type SocketOptions } from "node:dgram";
 import { once } from "node:events";
 import { createServer, type Socket } from "node:net";
+import { after } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { createNamespace, inNamespace, removeNamespace } from "../../host/netns.ts";
 
 /** Machines and programs for tests of where packets go: each is a network namespace, named by its file. */
 
 /** Where a program runs: the file of a namespace, or `host`, where the driver itself is. */
 export type Place = string;
+
+/** What a test that failed left open would keep its process waiting for ever. */
+const leftOpen = new Set<{ close(): void }>();
+after(() => {
+  for (const one of leftOpen) one.close();
+});
 
 function inPlace(place: Place, argv: readonly string[]): string[] {
   return place === "host" ? [...argv] : ["nsenter", `--net=${place}`, ...argv];
@@ -31,13 +39,16 @@ export function serve(place: Place, port: number, name: string): { close(): void
   // Without an address the socket is made at once, while the thread is in the namespace.
   if (place === "host") server.listen(port);
   else inNamespace(place, () => server.listen(port));
-  return {
+  const served = {
     close() {
+      leftOpen.delete(served);
       server.close();
       // An open socket would keep its namespace alive.
       for (const socket of open) socket.destroy();
     },
   };
+  leftOpen.add(served);
+  return served;
 }
 
 /** What the server at `address`:`port` says to a client in `place`; `nothing` when it cannot be reached within two seconds, in which a lost packet is sent again. */
@@ -57,12 +68,27 @@ export function ask(place: Place, address: string, port: number): Promise<string
   });
 }
 
-/** The same by one UDP packet, from a fixed port where that matters; `nothing` after half a second without an answer. */
+/**
+ * Waits until no TCP connection is left there but those that the kernel only remembers. One that is being closed when its
+ * link is taken away keeps its namespace alive until nobody hopes for an answer any more, which takes minutes.
+ */
+export async function untilClosed(place: Place): Promise<void> {
+  const remembered = "06";
+  for (let tries = 0; tries < 500; tries += 1) {
+    const lines = command(place, "cat", "/proc/net/tcp", "/proc/net/tcp6").split("\n");
+    const states = lines.map((line) => line.trim().split(/\s+/)[3] ?? "");
+    if (states.every((state) => !/^0[0-9A-F]$/.test(state) || state === remembered)) return;
+    await sleep(20);
+  }
+  throw new Error(`connections stay open in ${place}`);
+}
+
+/** The same by one UDP packet, from a fixed port where that matters; `nothing` after two seconds without an answer. */
 export async function askUdp(place: Place, address: string, port: number, sourcePort = 0): Promise<string> {
   const socket = udpSocket(place, sourcePort);
   try {
     socket.send("hello", port, address);
-    const [answer] = (await once(socket, "message", { signal: AbortSignal.timeout(500) })) as [Buffer];
+    const [answer] = (await once(socket, "message", { signal: AbortSignal.timeout(2000) })) as [Buffer];
     return answer.toString();
   } catch {
     return "nothing";
@@ -84,6 +110,8 @@ function udpSocket(place: Place, port: number): UdpSocket {
     done(null, host, 4)) as SocketOptions["lookup"];
   const socket = createSocket({ type: "udp4", ...(lookup === undefined ? {} : { lookup }) });
   socket.on("error", () => {});
+  leftOpen.add(socket);
+  socket.once("close", () => leftOpen.delete(socket));
   if (place === "host") socket.bind(port, "0.0.0.0");
   else inNamespace(place, () => socket.bind(port, "0.0.0.0"));
   return socket;

@@ -18,8 +18,6 @@ export interface Surroundings {
   readonly nowSeconds: number;
   /** Of the guest's dropbear, in its own form. */
   readonly hostKey: Uint8Array;
-  /** By their place in `launch.mounts`: those that the host serves, and the tag by which the guest finds each. */
-  readonly volumeTags: ReadonlyMap<number, string>;
 }
 
 /** Names that a shell would take for itself, or that change how programs are loaded: these go by `env`. */
@@ -38,7 +36,7 @@ function describe(launch: ProgramLaunch, around: Surroundings): { lines: string[
     files.push(content);
     return `take ${content.length} ${quote(path)} || return`;
   };
-  const mounts = mountLines(launch, around.volumeTags);
+  const mounts = mountLines(launch);
   // All that comes is taken first: what follows may not fail halfway for want of it.
   const taken = [
     receive(around.hostKey, "/run/host-key"),
@@ -57,8 +55,8 @@ function describe(launch: ProgramLaunch, around: Surroundings): { lines: string[
     ...network(launch),
     ...injectedFiles(launch),
     limitLine(launch.limits),
-    ...(around.volumeTags.size > 0 ? ["load_volumes"] : []),
-    `assemble ${launch.root.kind === "block" && launch.root.writable === undefined ? "memory" : "disk"}`,
+    ...(launch.root.kind === "directory" || launch.mounts.some(({ kind }) => kind === "bind") ? ["load_volumes"] : []),
+    `assemble ${rootWord(launch)}`,
     ...(mounts.length === 0 ? [] : ["mount_inside || return"]),
     "program() {",
     ...environmentLines(programEnvironment(launch)),
@@ -67,6 +65,20 @@ function describe(launch: ProgramLaunch, around: Surroundings): { lines: string[
     `begin ${streams(launch)}`,
   ];
   return { lines, files };
+}
+
+/** The tag of the directory that is mounted by the entry at that place in the launch. */
+export function volumeTag(index: number): string {
+  return `volume${index}`;
+}
+
+/** The tag of a root that is a directory. */
+export const rootTag = "root";
+
+/** Where what is written to the root goes. */
+function rootWord({ root }: ProgramLaunch): string {
+  if (root.kind === "directory") return "share";
+  return root.writable === undefined ? "memory" : "disk";
 }
 
 /** bytes and pids, as the guest's `limit` takes them. */
@@ -113,7 +125,7 @@ function write(text: string, path: string): string {
 }
 
 /** Done inside the root, where links of the image lead nowhere else. Outer ones first. */
-function mountLines(launch: ProgramLaunch, tags: ReadonlyMap<number, string>): string[] {
+function mountLines(launch: ProgramLaunch): string[] {
   const ordered = launch.mounts
     .map((mount, index) => ({ mount, index }))
     .sort((left, right) => depth(left.mount.destination) - depth(right.mount.destination));
@@ -125,9 +137,8 @@ function mountLines(launch: ProgramLaunch, tags: ReadonlyMap<number, string>): s
       return `place ${place} && mount -t tmpfs -o nosuid,nodev,mode=${mode}${size} tmpfs ${place}`;
     }
     if (mount.kind === "file") return `place_file ${place} && bind_read_only /proc/1/root/run/file/${index} ${place}`;
-    const tag = tags.get(index);
-    if (tag === undefined) throw new Fault("bug", `${launch.id}: nothing serves ${mount.source}`);
-    return `place ${place} && mount -t virtiofs -o nosuid,nodev${mount.readOnly ? ",ro" : ""} ${tag} ${place}`;
+    const options = `nosuid,nodev${mount.readOnly ? ",ro" : ""}`;
+    return `place ${place} && mount -t virtiofs -o ${options} ${volumeTag(index)} ${place}`;
   });
   const seal = launch.readOnlyRoot ? ["mount -o remount,ro /"] : [];
   return [...lines, ...seal].map((line) => `${line} || failed ${quote(line)}\n`);

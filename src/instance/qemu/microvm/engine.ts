@@ -1,9 +1,9 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { availableParallelism } from "node:os";
-import type { Call } from "../../../base/call.ts";
+import { backgroundCall, type Call } from "../../../base/call.ts";
 import type { Probe } from "../../../base/driver.ts";
-import { Fault } from "../../../base/fault.ts";
+import { Fault, isFault } from "../../../base/fault.ts";
 import type { Home } from "../../../base/home.ts";
 import { type InstanceId, parseInstanceId } from "../../../base/id.ts";
 import { type Cgroups, emptyCgroup, findHierarchies, openCgroups, settleFreeze } from "../../../host/cgroup.ts";
@@ -31,7 +31,7 @@ import type {
   StopPolicy,
 } from "../../contract.ts";
 import { attachTo } from "../../monitor/attach.ts";
-import { clearRun } from "../../monitor/clear.ts";
+import { clearRun, removeCgroup } from "../../monitor/clear.ts";
 import type { MonitorRecord } from "../../monitor/conmon.ts";
 import { ExitWatch } from "../../monitor/exit-watch.ts";
 import { type InstancePaths, type Layout, layoutOf } from "../../monitor/layout.ts";
@@ -54,7 +54,9 @@ import { measure, tapCounters } from "./measure.ts";
 import { type MachineObservation, observeMachine } from "./observe.ts";
 import { type KeyRecord, type MachinePaths, machinePaths, type Started } from "./place.ts";
 import { Shells } from "./shell.ts";
-import { handOver, hostLimits, loadMachine, type Parts } from "./start.ts";
+import { copiedFile, volumesCgroup } from "./volume.ts";
+import { handOver, hostLimits, loadMachine, type MadeAs, type Parts, resume } from "./start.ts";
+import { WarmStarts } from "./warm.ts";
 
 /**
  * Programs of OCI images with a kernel of their own: QEMU in a sandbox, conmon beside it, and in the guest a first process
@@ -79,6 +81,9 @@ export class MicrovmEngine implements Engine {
   readonly #kits: Kits;
   readonly #turns = new Turns();
   readonly #shells = new Shells();
+  readonly #warm: WarmStarts;
+  /** Those that are on their way to run, and how to stop that. */
+  readonly #starting = new Map<InstanceId, AbortController>();
   readonly #gate = new Gate(2 * availableParallelism());
   readonly #exits: ExitWatch;
   readonly #listeners = new Set<(event: InstanceEvent) => void>();
@@ -90,6 +95,7 @@ export class MicrovmEngine implements Engine {
     this.#runtime = runtimes[options.runtime];
     this.#layout = layoutOf(options.home, "microvm");
     this.#kits = new Kits(options.home);
+    this.#warm = new WarmStarts(options.home);
     this.#exits = new ExitWatch(this.#layout.exitDir);
   }
 
@@ -144,25 +150,78 @@ export class MicrovmEngine implements Engine {
       }
       const { launch } = seen.record;
       const parts = await this.#parts(launch, call);
+      const abort = new AbortController();
+      const starting = { ...call, signal: AbortSignal.any([call.signal, abort.signal]) };
+      this.#starting.set(id, abort);
       try {
-        if (!isUp(seen) || seen.monitor === undefined) await this.#load(launch, parts, seen, call);
-        if (this.#observe(paths).awaitsMachine) await this.#runtime.release(id, this.#layout, paths, call);
-        this.#releasing.add(id);
-        const machine = machinePaths(paths);
-        const message = async (): Promise<Buffer> => this.#message(launch, paths, call);
-        const isAlive = (): boolean => isUp(this.#observe(paths));
-        await handOver(`start ${id}`, machine, message, parts.accelerator, isAlive, call);
-        const startedMs = call.clock.nowMs();
-        writeRecord(machine.startedFile, { startedMs } satisfies Started);
-        this.#emit({ kind: "started", id, pid: this.#observe(paths).main?.pid ?? 0, startedMs });
-      } catch (error) {
-        await this.#clear(paths, call);
-        throw error;
+        await this.#run(launch, parts, starting);
       } finally {
+        this.#starting.delete(id);
         this.#releasing.delete(id);
       }
       this.#exits.notify(id);
     });
+  }
+
+  /** From whatever is there to where the program runs. Nothing is left when it fails. */
+  async #run(launch: ProgramLaunch, parts: Parts, call: Call): Promise<void> {
+    const { id } = launch;
+    const paths = this.#layout.of(id);
+    const machine = machinePaths(paths);
+    try {
+      const seen = this.#observe(paths);
+      if (!isUp(seen) || seen.monitor === undefined) await this.#load(launch, parts, seen, call);
+      const isFresh = this.#observe(paths).awaitsMachine;
+      if (isFresh) await this.#runtime.release(id, this.#layout, paths, call);
+      this.#releasing.add(id);
+      const { warm } = readRecord(machine.madeFile) as MadeAs;
+      const message = async (): Promise<Buffer> => this.#message(launch, paths, call);
+      const isAlive = (): boolean => isUp(this.#observe(paths));
+      const fresh = !isFresh ? "unknown" : warm === undefined ? "booting" : "resumed";
+      try {
+        if (isFresh && warm !== undefined) await resume(`start ${id}`, machine, warm.state, isAlive, call);
+        await handOver(`start ${id}`, machine, message, parts.accelerator, isAlive, fresh, call);
+      } catch (error) {
+        if (warm === undefined || call.signal.aborted || isFault(error, "invalid") || isFault(error, "not-found")) {
+          throw error;
+        }
+        // Made by another version of something, or damaged: it boots as if there were none.
+        await this.#warm.forget(warm.key);
+        await this.#clear(paths, call);
+        return await this.#run({ ...launch, warmStart: false }, parts, call);
+      }
+      const startedMs = call.clock.nowMs();
+      writeRecord(machine.startedFile, { startedMs } satisfies Started);
+      this.#emit({ kind: "started", id, pid: this.#observe(paths).main?.pid ?? 0, startedMs });
+      const key = this.#warm.keyOf(launch, parts);
+      if (warm === undefined && key !== undefined) {
+        this.#warm.learn(key, launch, parts, backgroundCall(call.clock));
+      }
+    } catch (error) {
+      const lastWords = await this.#lastWords(paths);
+      await this.#clear(paths, backgroundCall(call.clock));
+      throw lastWords === "" ? error : withLastWords(error, lastWords);
+    }
+  }
+
+  /** What QEMU or the guest's kernel said when a start failed. */
+  async #lastWords(paths: InstancePaths): Promise<string> {
+    const range = { follow: false, tail: 5 };
+    const words: string[] = [];
+    const lines = readLog(
+      paths.logDir,
+      range,
+      () => true,
+      () => () => {},
+      backgroundCall(),
+    );
+    try {
+      for await (const line of lines)
+        if (line.stream === "stderr") words.push(Buffer.from(line.bytes).toString("utf8"));
+    } catch {
+      // Without a log there are no words.
+    }
+    return words.join("\n").trim();
   }
 
   async signal(id: InstanceId, signal: string, call: Call): Promise<void> {
@@ -177,6 +236,7 @@ export class MicrovmEngine implements Engine {
   async stop(id: InstanceId, policy: StopPolicy, call: Call): Promise<void> {
     const number = signalNumber(policy.signal);
     const paths = this.#layout.of(id);
+    this.#cancelStart(id);
     await this.#turns.idle(id);
     const cgroups = this.#on();
     const seen = this.#observe(paths);
@@ -188,6 +248,7 @@ export class MicrovmEngine implements Engine {
       if (isUp(this.#observe(paths))) await this.#endProgram(id, paths, signalNumber("SIGKILL"), settleMs, call);
     }
     await emptyCgroup(cgroups, paths.cgroup, call);
+    await this.#endVolumes(paths, call);
     const isSettled = (): boolean => {
       const now = this.#observe(paths);
       return now.monitor === undefined || now.exit !== undefined || !now.hasRun;
@@ -197,6 +258,7 @@ export class MicrovmEngine implements Engine {
 
   async remove(id: InstanceId, call: Call): Promise<void> {
     const paths = this.#layout.of(id);
+    this.#cancelStart(id);
     await this.#turns.take(id, async () => {
       await this.#clear(paths, call);
       rmSync(paths.logDir, { recursive: true, force: true });
@@ -234,6 +296,16 @@ export class MicrovmEngine implements Engine {
     yield* readLog(paths.logDir, range, hasEnded, woken, call);
   }
 
+  /** A guest may take long to boot; who wants it gone does not wait for that. */
+  #cancelStart(id: InstanceId): void {
+    this.#starting.get(id)?.abort(new Fault("cancelled", `start ${id}: it was stopped meanwhile`));
+  }
+
+  /** Resolves when no memory is being saved: for whoever measures, or goes away. */
+  async settled(): Promise<void> {
+    await this.#warm.settled();
+  }
+
   #facts(): InstanceFacts[] {
     const cgroups = this.#on();
     const names = new Set([...namesIn(this.#layout.instancesDir), ...namesIn(this.#layout.logsDir)]);
@@ -241,9 +313,12 @@ export class MicrovmEngine implements Engine {
       .filter((name): name is InstanceId => parseInstanceId(name) !== undefined)
       .map((id) => {
         const paths = this.#layout.of(id);
-        const facts = factsOf(id, this.#observe(paths), paths, cgroups);
+        const seen = this.#observe(paths);
+        const facts = factsOf(id, seen, paths, cgroups);
         const elastic = elasticOf(paths);
-        return elastic === undefined ? facts : { ...facts, elastic };
+        // Whoever waits for a volume that nobody serves waits for ever.
+        const intact = facts.intact && (!isUp(seen) || seen.volumesServed);
+        return { ...facts, intact, ...(elastic === undefined ? {} : { elastic }) };
       });
   }
 
@@ -260,8 +335,17 @@ export class MicrovmEngine implements Engine {
     const paths = this.#layout.of(launch.id);
     if (seen.hasRun) await this.#clear(paths, call);
     rotateLog(paths.logDir, launch.log.maxBytes);
+    const key = this.#warm.keyOf(launch, parts);
+    // One that cannot be read is as good as none.
+    const saved = key === undefined ? undefined : await this.#warm.find(key, call).catch(() => undefined);
     try {
-      const loaded = await this.#gate.pass(() => loadMachine(launch, parts, this.#runtime, this.#layout, call));
+      const loading = {
+        runtime: this.#runtime,
+        layout: this.#layout,
+        cgroups: this.#on(),
+        onVolumeEnd: () => this.#onVolumeEnd(launch.id),
+      };
+      const loaded = await this.#gate.pass(() => loadMachine(launch, parts, saved, loading, call));
       this.#on().adopt(this.#layout.monitorCgroup, loaded.monitor.pid);
       keepLog(paths.logDir);
       void loaded.monitorEnded.then(() => this.#onMonitorEnd(launch.id, loaded.monitor));
@@ -275,8 +359,7 @@ export class MicrovmEngine implements Engine {
     const key = makeHostKey();
     writeRecord(machinePaths(paths).keyFile, { publicBlob: key.publicBlob.toString("base64") } satisfies KeyRecord);
     const nowSeconds = call.clock.nowMs() / 1000;
-    const surroundings = { nowSeconds, hostKey: key.dropbear, volumeTags: new Map<number, string>() };
-    return launchMessage(withFiles(launch, paths), surroundings);
+    return launchMessage(withFiles(launch, paths), { nowSeconds, hostKey: key.dropbear });
   }
 
   /** Sends the signal and waits for the end of the guest. One that does not answer is left to who kills it. */
@@ -335,7 +418,7 @@ export class MicrovmEngine implements Engine {
     await this.#turns.take(id, async () => {
       const { paths, machine, record } = this.#runningOf(id, "resize");
       // What it was made as: what it is may have been resized before.
-      const size = readRecord(machine.sizeFile) as GuestSize;
+      const { size } = readRecord(machine.madeFile) as MadeAs;
       refuseBeyond(id, limits, size);
       const { memoryBytes } = await measure(machine, id, call);
       if (limits.memoryBytes !== undefined && limits.memoryBytes < memoryBytes) {
@@ -393,8 +476,24 @@ export class MicrovmEngine implements Engine {
   }
 
   async #clear(paths: InstancePaths, call: Call): Promise<void> {
-    await clearRun(paths, this.#on(), call);
+    const cgroups = this.#on();
+    await clearRun(paths, cgroups, call);
+    await this.#endVolumes(paths, call);
     rmSync(machinePaths(paths).dir, { recursive: true, force: true });
+  }
+
+  async #endVolumes(paths: InstancePaths, call: Call): Promise<void> {
+    const cgroups = this.#on();
+    const group = volumesCgroup(paths.cgroup);
+    if (!cgroups.exists(group)) return;
+    await emptyCgroup(cgroups, group, call);
+    await removeCgroup(group, cgroups, call);
+  }
+
+  #onVolumeEnd(id: InstanceId): void {
+    const seen = this.#observe(this.#layout.of(id));
+    // With the guest all of them end.
+    if (isRunning(seen) && !seen.volumesServed) this.#emit({ kind: "broken", id });
   }
 
   #onMonitorEnd(id: InstanceId, monitor: MonitorRecord): void {
@@ -427,8 +526,9 @@ function isUp(seen: MachineObservation): boolean {
 
 /** Within the guest as it was made. */
 function elasticOf(paths: InstancePaths): InstanceFacts["elastic"] {
-  const size = readRecord(machinePaths(paths).sizeFile) as GuestSize | undefined;
-  if (size === undefined) return undefined;
+  const made = readRecord(machinePaths(paths).madeFile) as MadeAs | undefined;
+  if (made === undefined) return undefined;
+  const { size } = made;
   return {
     cpus: { min: 0.01, max: size.processors },
     memoryBytes: { min: 1, max: highestLimitBytes(size) },
@@ -443,6 +543,16 @@ function isRunning(seen: MachineObservation): boolean {
 function sameLimits(before: ProgramLaunch, after: ProgramLaunch): boolean {
   const { cpus, memoryBytes, pids } = before.limits;
   return cpus === after.limits.cpus && memoryBytes === after.limits.memoryBytes && pids === after.limits.pids;
+}
+
+function withLastWords(error: unknown, words: string): Fault {
+  const fault = Fault.from(error, "start");
+  const { hint, detail } = fault;
+  return new Fault(fault.reason, `${fault.message}; its last words: ${words.slice(-2000)}`, {
+    cause: error,
+    detail,
+    ...(hint === undefined ? {} : { hint }),
+  });
 }
 
 function notRunning(id: InstanceId, verb: string): Fault {
@@ -475,7 +585,8 @@ function writeFiles(launch: ProgramLaunch, paths: InstancePaths): void {
 
 function withFiles(launch: ProgramLaunch, paths: InstancePaths): ProgramLaunch {
   const mounts = launch.mounts.map((mount, index): LaunchMount => {
-    return mount.kind === "file" ? { ...mount, content: readFileSync(join(paths.filesDir, String(index))) } : mount;
+    if (mount.kind === "file") return { ...mount, content: readFileSync(join(paths.filesDir, String(index))) };
+    return copiedFile(mount);
   });
   return { ...launch, mounts };
 }

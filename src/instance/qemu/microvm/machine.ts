@@ -2,7 +2,10 @@ import { type Accelerator, acceleratorArgs, confinedArgs } from "../accelerator.
 import type { GuestSize } from "../guest/size.ts";
 import { socketDirInside } from "./place.ts";
 
-/** A microVM as QEMU is told of it. Equal plans but for descriptors and sockets are machines alike, device by device. */
+/**
+ * A microVM as QEMU is told of it. Two plans that differ in nothing but descriptors, paths and what is behind their ports
+ * are the same machine to a guest: one can go on where the other was saved.
+ */
 export interface MachinePlan {
   readonly accelerator: Accelerator;
   readonly size: GuestSize;
@@ -14,120 +17,117 @@ export interface MachinePlan {
   readonly layers: readonly number[];
   readonly writable?: number;
   readonly taps: readonly number[];
-  /** Descriptor of the file that the guest's last words go to. */
-  readonly exit: number;
   /** Tags and sockets of the directories that the host serves. */
   readonly volumes: readonly { readonly tag: string; readonly socketPath: string }[];
-  readonly terminal: boolean;
+  readonly ports: PortBackends;
+  /** Where QEMU takes commands. */
+  readonly qmp: string;
   readonly memory: GuestMemory;
 }
 
+/** What is behind each port, as QEMU names character devices. */
+export type PortBackends = Readonly<Record<PortName | "serial", string>>;
+
 export type GuestMemory =
   | { readonly kind: "own" }
-  /** Kept in the file of that descriptor, so that it can be saved; or begun as what that file holds. */
+  /** Kept in the file of that descriptor, so that it can be saved. */
   | { readonly kind: "template"; readonly ram: number }
+  /** Begun as what that file holds, which is not written to; the devices go on from a state that was saved. */
   | { readonly kind: "resumed"; readonly ram: number; readonly state: number };
 
 /** Port numbers, which the guest's scripts know. */
 const ports = { control: 1, stdout: 2, stderr: 3, stdin: 4, exit: 5, shell: 6, console: 7 } as const;
+type PortName = keyof typeof ports;
 
-export function machineArgs(plan: MachinePlan): string[] {
-  const { size, terminal } = plan;
-  const sets: string[] = [];
-  /** The name by which QEMU opens a descriptor that it was given. */
-  const opened = (descriptor: number): string => {
-    sets.push("-add-fd", `fd=${descriptor},set=${descriptor}`);
-    return `/dev/fdset/${descriptor}`;
+/** The name by which QEMU opens a descriptor that it was given. */
+export function openedFile(descriptor: number): string {
+  return `/dev/fdset/${descriptor}`;
+}
+
+/** The backends of an instance, whose own output is conmon's to keep. `exit` is a descriptor. */
+export function instancePorts(terminal: boolean, exit: number): PortBackends {
+  return {
+    control: listening("control"),
+    shell: listening("shell"),
+    stdout: terminal ? "null" : "file,path=/proc/self/fd/1,append=on",
+    stderr: terminal ? "null" : "file,path=/proc/self/fd/2,append=on",
+    stdin: terminal ? "null" : "stdio,signal=off",
+    console: terminal ? "stdio,signal=off" : "null",
+    exit: `file,path=${openedFile(exit)}`,
+    serial: "file,path=/proc/self/fd/2,append=on",
   };
-  const devices = [
-    ...plan.layers.flatMap((descriptor, index) => [
-      "-blockdev",
-      `driver=file,node-name=layer${index},filename=${opened(descriptor)},read-only=on,locking=off`,
-      "-device",
-      `virtio-blk-device,drive=layer${index}`,
-    ]),
-    ...(plan.writable === undefined
+}
+
+/** A socket where the host finds it, that QEMU does not wait for anybody at. */
+export function listening(name: string): string {
+  return `socket,path=${socketDirInside}/${name},server=on,wait=off`;
+}
+
+/** `handed` are the descriptors that QEMU opens by name. */
+export function machineArgs(plan: MachinePlan, handed: readonly number[]): string[] {
+  const machine = "microvm,pit=off,pic=off,rtc=on,x-option-roms=off,isa-serial=on";
+  return [
+    confinedArgs,
+    acceleratorArgs(plan.accelerator),
+    ["-M", hasBackend(plan) ? `${machine},memory-backend=ram` : machine],
+    // What serves directories speaks the current form of virtio only.
+    ["-global", "virtio-mmio.force-legacy=false"],
+    ["-cpu", "max", "-m", `${plan.size.memoryMiB}M`, "-smp", String(plan.size.processors)],
+    ["-display", "none", "-no-reboot"],
+    ["-kernel", plan.kernelPath, "-initrd", plan.initramfsPath, "-append", kernelWords(plan).join(" ")],
+    ["-chardev", `${plan.ports.serial},id=serial`, "-serial", "chardev:serial"],
+    ["-chardev", `${plan.qmp},id=qmp`, "-mon", "chardev=qmp,mode=control"],
+    ...handed.map((descriptor) => ["-add-fd", `fd=${descriptor},set=${descriptor}`]),
+    memoryArgs(plan),
+    deviceArgs(plan),
+  ].flat();
+}
+
+/** In an order that the guest's scripts know: disks are counted from the first layer. */
+function deviceArgs(plan: MachinePlan): string[] {
+  const layers = plan.layers.map((descriptor, index) => {
+    const file = `driver=file,node-name=layer${index},filename=${openedFile(descriptor)},read-only=on,locking=off`;
+    return ["-blockdev", file, "-device", `virtio-blk-device,drive=layer${index}`];
+  });
+  const writable =
+    plan.writable === undefined
       ? []
       : [
           "-blockdev",
-          `driver=file,node-name=writable,filename=${opened(plan.writable)},discard=unmap`,
+          `driver=file,node-name=writable,filename=${openedFile(plan.writable)},discard=unmap`,
           "-device",
           "virtio-blk-device,drive=writable",
-        ]),
-    "-device",
-    "virtio-serial-device,max_ports=8",
-    ...socketPort("control"),
-    ...streamPort("stdout", terminal ? "null" : "file,path=/proc/self/fd/1,append=on"),
-    ...streamPort("stderr", terminal ? "null" : "file,path=/proc/self/fd/2,append=on"),
-    ...streamPort("stdin", terminal ? "null" : "stdio,signal=off"),
-    ...streamPort("exit", `file,path=${opened(plan.exit)}`),
-    ...socketPort("shell"),
-    "-chardev",
-    terminal ? "stdio,id=console,signal=off" : "null,id=console",
-    "-device",
-    `virtconsole,nr=${ports.console},chardev=console`,
-    "-object",
-    "rng-builtin,id=random",
-    "-device",
-    "virtio-rng-device,rng=random",
-    ...plan.taps.flatMap((descriptor, index) => [
-      "-netdev",
-      `tap,id=net${index},fd=${descriptor}`,
-      "-device",
-      `virtio-net-device,netdev=net${index}`,
-    ]),
-    ...plan.volumes.flatMap(({ tag, socketPath }) => [
-      "-chardev",
-      `socket,id=${tag},path=${socketPath}`,
-      "-device",
-      `vhost-user-fs-device,chardev=${tag},tag=${tag}`,
-    ]),
-  ];
+        ];
+  const portDevices = Object.entries(ports).map(([name, number]) => {
+    const device = name === "console" ? "virtconsole" : "virtserialport";
+    const backend = plan.ports[name as PortName];
+    return ["-chardev", `${backend},id=${name}`, "-device", `${device},nr=${number},chardev=${name}`];
+  });
+  const nics = plan.taps.map((descriptor, index) => {
+    return ["-netdev", `tap,id=net${index},fd=${descriptor}`, "-device", `virtio-net-device,netdev=net${index}`];
+  });
+  const volumes = plan.volumes.map(({ tag, socketPath }) => {
+    return [
+      ["-chardev", `socket,id=${tag},path=${socketPath}`],
+      ["-device", `vhost-user-fs-device,chardev=${tag},tag=${tag}`],
+    ].flat();
+  });
   return [
-    ...confinedArgs,
-    ...acceleratorArgs(plan.accelerator),
-    "-M",
-    `microvm,pit=off,pic=off,rtc=on,x-option-roms=off,isa-serial=on${memoryOption(plan)}`,
-    "-cpu",
-    "max",
-    "-m",
-    `${size.memoryMiB}M`,
-    "-smp",
-    String(size.processors),
-    "-display",
-    "none",
-    "-no-reboot",
-    "-kernel",
-    plan.kernelPath,
-    "-initrd",
-    plan.initramfsPath,
-    "-append",
-    kernelWords(plan).join(" "),
-    "-chardev",
-    "file,id=serial,path=/proc/self/fd/2,append=on",
-    "-serial",
-    "chardev:serial",
-    "-qmp",
-    `unix:${socketDirInside}/qmp,server=on,wait=off`,
-    ...sets,
-    ...memoryArgs(plan, opened),
-    ...devices,
-  ];
+    ...layers,
+    writable,
+    ["-device", "virtio-serial-device,max_ports=8"],
+    ...portDevices,
+    ["-object", "rng-builtin,id=random", "-device", "virtio-rng-device,rng=random"],
+    ...nics,
+    ...volumes,
+  ].flat();
 }
 
-function socketPort(name: "control" | "shell"): string[] {
-  return streamPort(name, `socket,path=${socketDirInside}/${name},server=on,wait=off`);
+function hasBackend({ memory, volumes }: MachinePlan): boolean {
+  return memory.kind !== "own" || volumes.length > 0;
 }
 
-function streamPort(name: keyof typeof ports, device: string): string[] {
-  return ["-chardev", `${device},id=${name}`, "-device", `virtserialport,nr=${ports[name]},chardev=${name}`];
-}
-
-function memoryOption({ memory, volumes }: MachinePlan): string {
-  return memory.kind === "own" && volumes.length === 0 ? "" : ",memory-backend=ram";
-}
-
-function memoryArgs({ memory, volumes, size }: MachinePlan, _opened: (descriptor: number) => string): string[] {
+function memoryArgs({ memory, volumes, size }: MachinePlan): string[] {
   const sizeBytes = `${size.memoryMiB}M`;
   if (memory.kind === "own") {
     // Whoever serves a directory reads and writes the guest's memory.
@@ -135,13 +135,16 @@ function memoryArgs({ memory, volumes, size }: MachinePlan, _opened: (descriptor
   }
   const share = memory.kind === "template" ? "on" : "off";
   const file = `memory-backend-file,id=ram,size=${sizeBytes},share=${share},mem-path=/proc/self/fd/${memory.ram}`;
-  const ignore = ["-global", "migration.x-ignore-shared=on"];
-  if (memory.kind === "template") return ["-object", file, ...ignore];
-  return ["-object", file, ...ignore, "-incoming", `fd:${memory.state}`];
+  const args = ["-object", file];
+  // Only later can it be told that what is in the file does not come by the stream: `ignoreShared`.
+  return memory.kind === "template" ? args : [...args, "-incoming", "defer"];
 }
 
+/** What QEMU is told before it saves or goes on: what is in the memory's file is not in the stream. */
+export const ignoreShared = { capabilities: [{ capability: "x-ignore-shared", state: true }] };
+
 /**
- * The kernel's command line. Each word saves time in a guest without KVM or keeps it from standing still: MicroVM guests
+ * The kernel's command line. Each word saves time in a guest without KVM or keeps it from standing still: these machines
  * have no timer to measure the processor's clock by (`tsc_early_khz`), no PCI, one serial port, and trust only the
  * randomness that the host gives them.
  */
@@ -150,22 +153,11 @@ function kernelWords({ accelerator, tscKhz, layers }: MachinePlan): string[] {
   // Translated code does not speculate.
   const speculation = accelerator.name === "tcg" ? ["mitigations=off"] : [];
   return [
-    "console=ttyS0",
-    "quiet",
-    "loglevel=1",
-    "reboot=t",
-    "panic=-1",
-    "no_timer_check",
+    "console=ttyS0 quiet loglevel=1 reboot=t panic=-1 no_timer_check",
     ...clock,
-    "random.trust_cpu=off",
-    "random.trust_bootloader=off",
+    "random.trust_cpu=off random.trust_bootloader=off",
     ...speculation,
-    "cryptomgr.notests",
-    "pci=off",
-    "8250.nr_uarts=1",
-    "audit=0",
-    "nowatchdog",
-    "rcupdate.rcu_cpu_stall_suppress=1",
+    "cryptomgr.notests pci=off 8250.nr_uarts=1 audit=0 nowatchdog rcupdate.rcu_cpu_stall_suppress=1",
     `croft_layers=${layers.length}`,
   ];
 }

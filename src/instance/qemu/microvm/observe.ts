@@ -4,12 +4,15 @@ import type { Exit } from "../../contract.ts";
 import type { InstancePaths } from "../../monitor/layout.ts";
 import { type Observation, observe } from "../../monitor/observe.ts";
 import { readRecord, readText } from "../../monitor/record.ts";
+import { volumesServed } from "./volume.ts";
 import { machinePaths, type Started } from "./place.ts";
 
 /** As of a container, whose main process is QEMU; only that the program in the guest begins and ends on its own. */
 export interface MachineObservation extends Observation {
   /** QEMU itself was not let go yet; `awaitsRelease` is true until the guest's program runs. */
   readonly awaitsMachine: boolean;
+  /** All volumes are there. */
+  readonly volumesServed: boolean;
 }
 
 export function observeMachine(paths: InstancePaths, cgroups: Cgroups): MachineObservation {
@@ -24,6 +27,7 @@ export function observeMachine(paths: InstancePaths, cgroups: Cgroups): MachineO
     startedMs: started?.startedMs,
     exit,
     awaitsMachine: seen.awaitsRelease,
+    volumesServed: volumesServed(machine),
     awaitsRelease: seen.main !== undefined && started === undefined,
   };
 }

@@ -18,8 +18,10 @@ export interface MachinePaths {
   readonly startedFile: string;
   /** By what this run's dropbear is known: `KeyRecord`. */
   readonly keyFile: string;
-  /** What the machine was made as: `GuestSize`. */
-  readonly sizeFile: string;
+  /** Who serves its volumes: `ProcessIdentity`s. */
+  readonly volumesFile: string;
+  /** What the machine was made as: `MadeAs`. */
+  readonly madeFile: string;
 }
 
 /** Where QEMU finds `socketDir`. */
@@ -37,7 +39,8 @@ export function machinePaths(paths: InstancePaths): MachinePaths {
     exitFile: join(dir, "exit"),
     startedFile: join(dir, "started.json"),
     keyFile: join(dir, "key.json"),
-    sizeFile: join(dir, "size.json"),
+    volumesFile: join(dir, "volumes.json"),
+    madeFile: join(dir, "made.json"),
   };
 }
 

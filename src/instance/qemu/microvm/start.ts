@@ -1,9 +1,10 @@
-import { closeSync, constants, mkdirSync, openSync, rmSync } from "node:fs";
+import { constants, mkdirSync, rmSync } from "node:fs";
 import type { Call } from "../../../base/call.ts";
 import { withDeadline } from "../../../base/call.ts";
 import { Fault, isFault } from "../../../base/fault.ts";
-import { hostFault } from "../../../host/errno.ts";
+import type { Cgroups } from "../../../host/cgroup.ts";
 import { openTap } from "../../../host/tap.ts";
+import type { Root } from "../../../storage/contract.ts";
 import type { Limits, ProgramLaunch } from "../../contract.ts";
 import type { Loaded } from "../../monitor/conmon.ts";
 import type { Layout } from "../../monitor/layout.ts";
@@ -14,7 +15,11 @@ import { type GuestSize, guestSize } from "../guest/size.ts";
 import { loadSandbox, makeOwnDirectory, type Sandbox, sandboxUid } from "../sandbox.ts";
 import { hostTscKhz } from "../tsc.ts";
 import { Control, guestFault } from "./control.ts";
-import { machineArgs, type MachinePlan } from "./machine.ts";
+import { Descriptors } from "./descriptors.ts";
+import { connectQmp } from "../qmp.ts";
+import { ignoreShared, instancePorts, listening, machineArgs, type MachinePlan } from "./machine.ts";
+import type { SavedMemory } from "./warm.ts";
+import { serveVolumes, volumesOf } from "./volume.ts";
 import { type MachinePaths, machinePaths, socketDirInside } from "./place.ts";
 
 /** What a guest is made of besides its launch. */
@@ -24,29 +29,33 @@ export interface Parts {
   readonly initramfsPath: string;
 }
 
+/** Those who change what it is loaded with. */
+export interface Loading {
+  readonly runtime: Runtime;
+  readonly layout: Layout;
+  readonly cgroups: Cgroups;
+  /** Called when one of those who serve its volumes ends. */
+  readonly onVolumeEnd: () => void;
+}
+
 /** Where QEMU finds them. */
 const kernelInside = "/guest/kernel";
 const initramfsInside = "/guest/initramfs";
-
-/** The first descriptor that a sandbox hands over. */
-const firstDescriptor = 3;
 
 /** What QEMU takes for itself: translated code, its own heap. */
 const ownBytes = 256 * 2 ** 20;
 const ownThreads = 64;
 
-/** Puts QEMU in its sandbox, where it waits to be let go. On failure the caller clears away what is left. */
+/** Puts QEMU in its sandbox, where it waits to be let go: to boot, or to go on from what was saved. On failure the caller clears away what is left. */
 export async function loadMachine(
   launch: ProgramLaunch,
   parts: Parts,
-  runtime: Runtime,
-  layout: Layout,
+  saved: SavedMemory | undefined,
+  { runtime, layout, cgroups, onVolumeEnd }: Loading,
   call: Call,
 ): Promise<Loaded> {
   const { root, attachment } = launch;
-  if (root.kind !== "block" || attachment.kind !== "tap") {
-    throw new Fault("bug", `${launch.id}: a microVM takes a block root and taps`);
-  }
+  if (attachment.kind !== "tap") throw new Fault("bug", `${launch.id}: a microVM takes taps`);
   const paths = layout.of(launch.id);
   const machine = machinePaths(paths);
   const uid = sandboxUid(launch.id);
@@ -56,7 +65,6 @@ export async function loadMachine(
   makeOwnDirectory(machine.socketDir, uid);
   using descriptors = new Descriptors();
   const size = guestSize(launch.limits);
-  writeRecord(machine.sizeFile, size);
   const tscKhz = hostTscKhz();
   const plan: MachinePlan = {
     accelerator: parts.accelerator,
@@ -64,16 +72,25 @@ export async function loadMachine(
     kernelPath: kernelInside,
     initramfsPath: initramfsInside,
     ...(tscKhz === undefined ? {} : { tscKhz }),
-    layers: root.layers.map(({ path }) => descriptors.open(path, constants.O_RDONLY)),
-    ...(root.writable === undefined ? {} : { writable: descriptors.open(root.writable, constants.O_RDWR) }),
+    ...openDisks(root, descriptors),
     taps: attachment.taps.map(({ name }) => descriptors.add(openTap(name))),
-    exit: descriptors.open(machine.exitFile, constants.O_WRONLY | constants.O_CREAT),
-    volumes: [],
-    terminal: launch.terminal,
-    memory: { kind: "own" },
+    volumes: serveVolumes(volumesOf(launch), machine, uid, paths.cgroup, cgroups, onVolumeEnd),
+    ports: instancePorts(launch.terminal, descriptors.file(machine.exitFile, constants.O_WRONLY | constants.O_CREAT)),
+    qmp: listening("qmp"),
+    memory:
+      saved === undefined
+        ? { kind: "own" }
+        : {
+            kind: "resumed",
+            ram: descriptors.lend(saved.ram),
+            state: descriptors.open(saved.statePath, constants.O_RDONLY),
+          },
   };
+  const warm =
+    saved !== undefined && plan.memory.kind === "resumed" ? { warm: { key: saved.key, state: plan.memory.state } } : {};
+  writeRecord(machine.madeFile, { size, ...warm } satisfies MadeAs);
   const sandbox: Sandbox = {
-    argv: machineArgs(plan),
+    argv: machineArgs(plan, descriptors.named),
     uid,
     descriptors: descriptors.all,
     binds: [
@@ -90,6 +107,14 @@ export async function loadMachine(
   return await loadSandbox(launch.id, sandbox, runtime, layout, call);
 }
 
+/** Layers can be read by all who have them; what is written is the instance's own. */
+export function openDisks(root: Root, descriptors: Descriptors): Pick<MachinePlan, "layers" | "writable"> {
+  if (root.kind === "directory") return { layers: [] };
+  const layers = root.layers.map(({ path }) => descriptors.file(path, constants.O_RDONLY));
+  if (root.writable === undefined) return { layers };
+  return { layers, writable: descriptors.file(root.writable, constants.O_RDWR) };
+}
+
 /** Of the group around QEMU: the guest as a whole can take no more than this of the host. */
 export function hostLimits(limits: Limits, size: GuestSize): Limits {
   return {
@@ -99,35 +124,35 @@ export function hostLimits(limits: Limits, size: GuestSize): Limits {
   };
 }
 
-/** Descriptors of ours that are handed over; closed here when that is done. */
-class Descriptors implements Disposable {
-  readonly all: number[] = [];
+/** What the machine of this run was made as: `MadeAs`. */
+export interface MadeAs {
+  readonly size: GuestSize;
+  /** The memory it goes on from: its key, and QEMU's descriptor of the devices' state. */
+  readonly warm?: { readonly key: string; readonly state: number };
+}
 
-  open(path: string, flags: number): number {
-    try {
-      return this.add(openSync(path, flags, 0o600));
-    } catch (error) {
-      throw hostFault(error, `open ${path}`);
-    }
-  }
-
-  /** The number by which the other side knows it. */
-  add(descriptor: number): number {
-    this.all.push(descriptor);
-    return firstDescriptor + this.all.length - 1;
-  }
-
-  [Symbol.dispose](): void {
-    for (const descriptor of this.all) closeSync(descriptor);
-  }
+/** Lets a machine that was loaded with saved memory go on from it. */
+export async function resume(
+  what: string,
+  machine: MachinePaths,
+  state: number,
+  isAlive: () => boolean,
+  call: Call,
+): Promise<void> {
+  using qmp = await connectQmp(machine.qmpSocket, what, isAlive, call);
+  await qmp.execute("migrate-set-capabilities", ignoreShared, call);
+  await qmp.execute("migrate-incoming", { uri: `fd:${state}` }, call);
 }
 
 /** A guest with KVM boots in a fraction of a second, one without in some seconds, on a busy machine in many. */
 const bootTimeoutMs = { kvm: 30_000, tcg: 120_000 } as const;
+/** One that went on from saved memory is there at once, or never. */
+const resumeTimeoutMs = 15_000;
 
 /**
  * Waits until the guest is there and hands it its launch; returns when its program runs. `isAlive` says whether QEMU is
- * there. A guest that runs its program already, as a daemon that was killed left it, is left alone.
+ * there, `fresh` whether it was made just now. A guest that runs its program already, as a daemon that was killed left it, is
+ * left alone.
  */
 export async function handOver(
   what: string,
@@ -135,13 +160,16 @@ export async function handOver(
   message: () => Promise<Buffer>,
   accelerator: Accelerator,
   isAlive: () => boolean,
+  fresh: "booting" | "resumed" | "unknown",
   call: Call,
 ): Promise<void> {
-  const limitMs = bootTimeoutMs[accelerator.name];
+  const limitMs = fresh === "resumed" ? resumeTimeoutMs : bootTimeoutMs[accelerator.name];
   using bounded = withDeadline(call, limitMs, `${what}: boot its guest`);
   using control = await connected(what, machine.controlSocket, isAlive, bounded);
   control.write("\nhello\n");
-  let sent = false;
+  // One that waits for sure is not asked first; one that boots would hear of a time that has passed.
+  let sent = fresh === "resumed";
+  if (sent) control.write(await message());
   for (;;) {
     const line = await control.line(bounded);
     if (line === undefined) throw new Fault("failed", `${what}: its guest ended before its program ran`);

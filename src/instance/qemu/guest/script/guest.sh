@@ -43,21 +43,35 @@ limit() {
   echo "$2" >/cgroup/program/pids.max
 }
 
-# Puts the root together. Without a writable disk what is written goes to memory.
+# Puts the root together. What is written goes to a disk, to memory, or to a directory that the host shares.
 assemble() {
+  if [ "$1" = share ]; then
+    mount -t virtiofs root /image
+    mkdir -p /image/proc /image/sys /image/dev /image/etc
+    for name in hosts hostname resolv.conf; do
+      [ -e "/image/etc/$name" ] || : >"/image/etc/$name"
+      mount -o bind "/inject/etc/$name" "/image/etc/$name"
+    done
+    : >/run/fstab
+  else
+    assemble_layers "$1"
+  fi
+  {
+    echo "proc /image/proc proc nosuid,noexec,nodev 0 0"
+    echo "/stage/sys /image/sys none rbind 0 0"
+    echo "/stage/dev /image/dev none rbind 0 0"
+  } >>/run/fstab
+  mount -a -T /run/fstab
+}
+
+assemble_layers() {
   if [ "$1" = disk ]; then
     mount -t ext4 -o discard,noinit_itable "$writable" /writable
     # From an earlier run, with another address perhaps.
     rm -f /writable/upper/etc/hosts /writable/upper/etc/hostname /writable/upper/etc/resolv.conf
   fi
   mkdir -p /writable/upper /writable/work
-  {
-    echo "root /image overlay lowerdir=$lower,upperdir=/writable/upper,workdir=/writable/work 0 0"
-    echo "proc /image/proc proc nosuid,noexec,nodev 0 0"
-    echo "/stage/sys /image/sys none rbind 0 0"
-    echo "/stage/dev /image/dev none rbind 0 0"
-  } >/run/fstab
-  mount -a -T /run/fstab
+  echo "root /image overlay lowerdir=$lower,upperdir=/writable/upper,workdir=/writable/work 0 0" >/run/fstab
 }
 
 # Mounts what the launch named, with the image's root as root: its links lead nowhere else.
