@@ -57,6 +57,8 @@ export const benchPackages = {
   podman: "podman",
   containerd: "containerd",
   "containernetworking-plugins": "/usr/lib/cni/bridge",
+  "libvirt-daemon-system": "libvirtd",
+  "libvirt-clients": "virsh",
 };
 
 /** Installs what is missing, saying so. Off Debian, says exactly what to install. */
