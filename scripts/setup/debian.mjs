@@ -34,6 +34,7 @@ export const testPackages = {
   "apache2-utils": "htpasswd",
   xfsprogs: "xfs_io",
   strace: "strace",
+  slirp4netns: "slirp4netns",
   socat: "socat",
   curl: "curl",
   attr: "getfattr",
