@@ -86,9 +86,12 @@ function readTally(file) {
   }
 }
 
-/** Tests keep their homes beneath the scratch directory and empty it themselves; what is in it now was forgotten. */
+/**
+ * Tests keep their homes beneath the scratch directory and empty it themselves; what is in it now was forgotten, but for
+ * the guests that several of them share.
+ */
 function cleanScratch() {
-  const forgotten = globSync("*", { cwd: scratch }).filter((name) => !name.endsWith(".json"));
+  const forgotten = globSync("*", { cwd: scratch }).filter((name) => !name.endsWith(".json") && name !== "cache");
   rmSync(scratch, { recursive: true, force: true });
   return forgotten.map((name) => `file ${join(scratch, name)}`);
 }

@@ -45,6 +45,7 @@ export const testPackages = {
   dosfstools: "mkfs.vfat",
   binutils: "objcopy",
   fdisk: "sfdisk",
+  "openssh-client": "ssh",
   "systemd-boot-efi": "/usr/lib/systemd/boot/efi/linuxx64.efi.stub",
   gpg: "gpg",
   xorriso: "xorriso",

@@ -52,7 +52,7 @@ export async function openHandover(): Promise<Handover> {
   };
   return {
     become(argv, env, keptFds) {
-      for (let fd = 3; fd < 3 + keptFds; fd += 1) keepOpen(fd);
+      for (let fd = 0; fd < 3 + keptFds; fd += 1) keepOpen(fd);
       restoreOpenFiles(door, number.prlimit64);
       door.setSignalDefault(sigpipe);
       door.setSignalDefault(sigxfsz);

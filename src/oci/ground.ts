@@ -4,11 +4,21 @@ import type { Handover } from "../host/handover.ts";
 import { type CommandLine, valueOf } from "./command-line.ts";
 import type { HostConfig } from "./host-rules.ts";
 import type { Log } from "./log.ts";
+import type { ExecScript, MachineMaker } from "./microvm/contract.ts";
 import type { Place } from "./place.ts";
 import { decide, type Decision, type Target, targets } from "./route.ts";
 
 /** The version of the specification that is spoken. */
 export const specVersion = "1.2.0";
+
+/** What only `bin` can give: the engine for microVMs, and where it can be used. */
+export interface Wiring {
+  /** Where the runtime that we run in has what the engine needs. */
+  readonly maker?: (host: HostConfig) => Promise<MachineMaker>;
+  /** The command line of a program that has it, to become where we have not. */
+  readonly elsewhere?: () => readonly string[];
+  readonly execScript: () => Promise<ExecScript>;
+}
 
 /** What every command is handed. */
 export interface Ground {
@@ -17,6 +27,9 @@ export interface Ground {
   readonly host: HostConfig;
   readonly log: Log;
   readonly handover: Handover;
+  readonly wiring: Wiring;
+  /** The command line as it was given. */
+  readonly argv: readonly string[];
 }
 
 /** Which engine serves a container, and why: what was said on the command line, else by the host's rules. */

@@ -4,7 +4,7 @@ import { valueOf } from "./command-line.ts";
 import { isJson, type Json } from "./config/shape.ts";
 import { type Ground, print } from "./ground.ts";
 import { findProgram } from "./namespace/program.ts";
-import { engineRoot, idsOf } from "./place.ts";
+import { engineNames, engineRoot, idsOf } from "./place.ts";
 
 /** All containers beneath the root, of all engines, as runc lists its own. */
 export function list(ground: Ground): number {
@@ -14,7 +14,7 @@ export function list(ground: Ground): number {
     throw new Fault("invalid", `list: --format ${format}: there is table, json`);
   }
   if (line.flags.has("quiet")) {
-    const ids = (["crun", "runc", "microvm"] as const).flatMap((engine) => idsOf(place, engine)).sort();
+    const ids = engineNames.flatMap((engine) => idsOf(place, engine)).sort();
     return print(ids.map((id) => `${id}\n`).join(""));
   }
   const containers = [...namespaceContainers(ground)].sort((a, b) => (text(a, "id") < text(b, "id") ? -1 : 1));
@@ -29,14 +29,16 @@ export function list(ground: Ground): number {
 }
 
 function* namespaceContainers({ place, host, log }: Ground): Iterable<Json> {
-  for (const name of ["crun", "runc"] as const) {
-    if (idsOf(place, name).length === 0) continue;
+  for (const engine of engineNames) {
+    if (idsOf(place, engine).length === 0) continue;
+    // A microVM is a container of crun's, with QEMU in it.
+    const name = engine === "microvm" ? "crun" : engine;
     const program = findProgram(name, host);
     if (program === undefined) {
       log.warn(`list: ${name} is not installed, so its containers are not shown`);
       continue;
     }
-    const argv = ["--root", engineRoot(place, name), "list", "--format", "json"];
+    const argv = ["--root", engineRoot(place, engine), "list", "--format", "json"];
     const { status, stdout, stderr } = spawnSync(program, argv, { encoding: "utf8", timeout: 30_000 });
     if (status !== 0) throw new Fault("failed", `list: ${name}: ${stderr.trim()}`);
     const found: unknown = JSON.parse(stdout);

@@ -176,7 +176,10 @@ function deviceNode(path: string): { readonly path: string; readonly major: numb
 }
 
 /** Programs and libraries of the host: `/usr` as it is, and the links that merged file systems have to it. */
-function programPlaces(): { readonly binds: readonly SandboxBind[]; readonly links: ReadonlyMap<string, string> } {
+export function programPlaces(): {
+  readonly binds: readonly SandboxBind[];
+  readonly links: ReadonlyMap<string, string>;
+} {
   const binds: SandboxBind[] = [];
   const links = new Map<string, string>();
   for (const path of ["/usr/bin", "/usr/lib", "/usr/libexec", "/usr/lib64", "/usr/share", "/lib", "/lib64"]) {
@@ -191,7 +194,7 @@ function programPlaces(): { readonly binds: readonly SandboxBind[]; readonly lin
 }
 
 /** The runtime makes what mounts need in it; links are ours to make. */
-function makeRoot(rootPath: string, links: ReadonlyMap<string, string>): void {
+export function makeRoot(rootPath: string, links: ReadonlyMap<string, string>): void {
   mkdirSync(rootPath, { recursive: true, mode: 0o755 });
   for (const [path, target] of links) {
     const link = join(rootPath, path);
@@ -200,7 +203,7 @@ function makeRoot(rootPath: string, links: ReadonlyMap<string, string>): void {
   }
 }
 
-function hostFacts(): Pick<Surroundings, "oomScoreAdj" | "hardOpenFiles" | "swapAccounting"> {
+export function hostFacts(): Pick<Surroundings, "oomScoreAdj" | "hardOpenFiles" | "swapAccounting"> {
   const { memory } = findHierarchies();
   return {
     oomScoreAdj: Number(readFileSync("/proc/self/oom_score_adj", "utf8")),

@@ -1,6 +1,5 @@
 import { Fault } from "../../base/fault.ts";
 import { type CommandLine, type CommandName, type Said, valueOf, wordsOf } from "../command-line.ts";
-import { engineRoot, type Place } from "../place.ts";
 import type { RuntimeName } from "./program.ts";
 
 /** Options of a command that one of the runtimes does not have: refused, as leaving them out changes what was asked. */
@@ -23,11 +22,11 @@ const indifferent: Readonly<Record<RuntimeName, readonly string[]>> = {
   runc: ["no-subreaper", "cgroup-manager", "kernel-memory", "kernel-memory-tcp", "engine", "rules"],
 };
 
-/** The command line by which a runtime does what ours was asked for. `flags` stand in for those of the command line. */
+/** The command line by which a runtime does what ours was asked for. `root` is where it keeps its records; `flags` stand in for those of the command line. */
 export function argumentsFor(
   name: RuntimeName,
   program: string,
-  place: Place,
+  root: string,
   { globals, command, words }: CommandLine,
   flags: Said,
 ): readonly string[] {
@@ -35,7 +34,7 @@ export function argumentsFor(
   const without = lacking[name][command]?.find((flag) => flags.has(flag));
   if (without !== undefined) throw new Fault("unsupported", `${command}: ${name} has no --${without}`);
   const global = new Map(globals);
-  global.set("root", [engineRoot(place, name)]);
+  global.set("root", [root]);
   if (name === "runc") {
     if (valueOf(globals, "cgroup-manager") === "systemd") global.set("systemd-cgroup", [true]);
     const log = valueOf(globals, "log");

@@ -5,17 +5,16 @@ import { Fault } from "../../base/fault.ts";
 import { valueOf } from "../command-line.ts";
 import { isJson, own } from "../config/shape.ts";
 import { type Ground, print } from "../ground.ts";
-import { engineRoot } from "../place.ts";
 import { findTrees, groupsOf } from "./group.ts";
 
 /** `events` for a runtime that has none: counters of the container's control groups, in the form of runc's. */
-export function events(ground: Ground, program: string, id: string): number {
+export function events(ground: Ground, program: string, root: string, id: string): number {
   const { line } = ground;
   const intervalMs = durationMs(valueOf(line.flags, "interval") ?? "5s");
   const isOnce = line.flags.has("stats");
   let oomKills: number | undefined;
   for (;;) {
-    const pid = runningPid(ground, program, id);
+    const pid = runningPid(program, root, id);
     if (pid === undefined) {
       if (isOnce || oomKills === undefined) throw new Fault("precondition", `events: container "${id}" is not running`);
       return 0;
@@ -29,8 +28,8 @@ export function events(ground: Ground, program: string, id: string): number {
   }
 }
 
-function runningPid({ place }: Ground, program: string, id: string): number | undefined {
-  const argv = ["--root", engineRoot(place, "crun"), "state", id];
+function runningPid(program: string, root: string, id: string): number | undefined {
+  const argv = ["--root", root, "state", id];
   const { status, stdout } = spawnSync(program, argv, { encoding: "utf8", timeout: 30_000 });
   if (status !== 0) return undefined;
   const state: unknown = JSON.parse(stdout);

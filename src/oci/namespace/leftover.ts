@@ -2,7 +2,6 @@ import { existsSync, readFileSync, readdirSync, readlinkSync, rmSync } from "nod
 import { join } from "node:path";
 import { Fault } from "../../base/fault.ts";
 import { isJson, own } from "../config/shape.ts";
-import { engineRoot, type Place } from "../place.ts";
 import { directoriesOf, pidsIn, removeGroup } from "./group.ts";
 import type { RuntimeName } from "./program.ts";
 
@@ -10,8 +9,8 @@ import type { RuntimeName } from "./program.ts";
 const records: Readonly<Record<RuntimeName, string>> = { crun: "status", runc: "state.json" };
 
 /** Whether the runtime was killed while it made this container: it does not know it, but something may be there. */
-export function isHalfMade(place: Place, name: RuntimeName, id: string): boolean {
-  const directory = join(engineRoot(place, name), id);
+export function isHalfMade(root: string, name: RuntimeName, id: string): boolean {
+  const directory = join(root, id);
   return existsSync(directory) && !existsSync(join(directory, records[name]));
 }
 
@@ -20,8 +19,8 @@ export function isHalfMade(place: Place, name: RuntimeName, id: string): boolean
  * that never comes, its control groups and its directory. Only processes that are still the runtime's own program are
  * ended: nothing of the container's has run yet, and a control group may be shared.
  */
-export function clearHalfMade(place: Place, name: RuntimeName, id: string): void {
-  const directory = join(engineRoot(place, name), id);
+export function clearHalfMade(root: string, name: RuntimeName, id: string): void {
+  const directory = join(root, id);
   const groups = directoriesOf(groupPathOf(directory, id));
   const patience = 100;
   for (let round = 0; round < patience; round += 1) {

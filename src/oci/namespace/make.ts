@@ -6,6 +6,7 @@ import { valueOf } from "../command-line.ts";
 import { type Bundle, refused } from "../config/bundle.ts";
 import { withVersion } from "../config/version.ts";
 import type { Ground } from "../ground.ts";
+import { engineRoot } from "../place.ts";
 import type { Target } from "../route.ts";
 import { argumentsFor } from "./argument.ts";
 import { chooseRuntime } from "./probe.ts";
@@ -35,7 +36,7 @@ export function prepareContainer(ground: Ground, bundle: Bundle, target: Target)
     for (let written = 0; written < bytes.length;) written += writeSync(fd, bytes, written);
     flags.set("config", [path]);
   }
-  return { name, argv: argumentsFor(name, program, place, line, flags) };
+  return { name, argv: argumentsFor(name, program, engineRoot(place, name), line, flags) };
 }
 
 function chosen({ host, place }: Ground, target: Target): { name: RuntimeName; program: string } {

@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { Fault } from "../../base/fault.ts";
 import { isJson, own } from "../config/shape.ts";
 import type { Ground } from "../ground.ts";
-import { engineRoot, type Place } from "../place.ts";
 
 /**
  * Callers tell from runc's words whether a program was not there or may not be run, and answer 127 or 126; crun has
@@ -27,9 +26,9 @@ export function isSuspect(root: string, process: unknown): boolean {
 }
 
 /** The root of a running container as its first process sees it, by the runtime's own record. */
-export function rootOfRunning(place: Place, id: string): string | undefined {
+export function rootOfRunning(runtimeRoot: string, id: string): string | undefined {
   try {
-    const status: unknown = JSON.parse(readFileSync(join(engineRoot(place, "crun"), id, "status"), "utf8"));
+    const status: unknown = JSON.parse(readFileSync(join(runtimeRoot, id, "status"), "utf8"));
     const pid = own(status, "pid");
     return isJson(status) && typeof pid === "number" && pid > 0 ? `/proc/${pid}/root` : undefined;
   } catch {

@@ -1,0 +1,179 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Call } from "../../../base/call.ts";
+import type { Home } from "../../../base/home.ts";
+import { findHierarchies, openCgroups } from "../../../host/cgroup.ts";
+import type { ProgramLaunch } from "../../contract.ts";
+import { type Accelerator, findAccelerator } from "../accelerator.ts";
+import { makeHostKey } from "../guest/host-key.ts";
+import { Kits } from "../guest/kit.ts";
+import { launchMessage } from "../guest/launch.ts";
+import { guestSize } from "../guest/size.ts";
+import { copiedFile, serveVolumes, volumesOf } from "../microvm/volume.ts";
+import { instancePorts, machineArgs } from "../microvm/machine.ts";
+import { type MachinePaths, socketDirInside } from "../microvm/place.ts";
+import { handOver, hostLimits } from "../microvm/start.ts";
+import { makeOwnDirectory, programPlaces, makeRoot, hostFacts, sandboxConfig } from "../sandbox.ts";
+import { hostTscKhz } from "../tsc.ts";
+
+/**
+ * MicroVMs that no daemon keeps, for a caller with records and a container of its own around QEMU (`croft-oci`). The same
+ * guest, command line and messages as the engine's; what differs is who watches and where the files are.
+ */
+
+export interface LoneParts {
+  readonly accelerator: Accelerator["name"];
+  readonly detail: string;
+  readonly kernelPath: string;
+  readonly initramfsPath: string;
+}
+
+export interface LonePlace {
+  readonly directory: string;
+  readonly shared: string;
+  readonly cgroup: string;
+  readonly program: string;
+  readonly uid: number;
+}
+
+export interface LoneNic {
+  readonly tap: string;
+  readonly mac: string;
+  readonly addresses: readonly { readonly address: string; readonly prefixLength: number }[];
+}
+
+const kernelInside = "/guest/kernel";
+const initramfsInside = "/guest/initramfs";
+const programInside = "/croft-oci";
+
+/** For the watcher and for what relays programs that run beside the main one. */
+const watcherBytes = 192 * 2 ** 20;
+const watcherThreads = 400;
+
+export async function prepareLone(home: Home, kernelPath: string | undefined, call: Call): Promise<LoneParts> {
+  const [accelerator, kit] = await Promise.all([findAccelerator(home, call), new Kits(home).get(kernelPath, call)]);
+  return {
+    accelerator: accelerator.name,
+    detail: `${accelerator.detail}; Linux ${kit.kernel.version}`,
+    kernelPath: kit.kernel.path,
+    initramfsPath: kit.initramfs.path,
+  };
+}
+
+/** The OCI configuration of the container around QEMU: a sandbox as the engine's, with the watcher as its program. */
+export function loneConfig(launch: ProgramLaunch, parts: LoneParts, place: LonePlace): Record<string, unknown> {
+  const { uid } = place;
+  makeOwnDirectory(place.shared, uid);
+  const rootPath = join(place.directory, "root");
+  const places = programPlaces();
+  makeRoot(rootPath, places.links);
+  const size = guestSize(launch.limits);
+  const limits = hostLimits(launch.limits, size);
+  const binds = [
+    ...places.binds,
+    { source: parts.kernelPath, destination: kernelInside, readOnly: true },
+    { source: parts.initramfsPath, destination: initramfsInside, readOnly: true },
+    { source: place.program, destination: programInside, readOnly: true },
+    { source: place.shared, destination: socketDirInside, readOnly: false },
+  ];
+  const sandbox = {
+    argv: [programInside, "--watch-machine"],
+    uid,
+    binds,
+    devices: ["/dev/net/tun", ...(parts.accelerator === "kvm" ? ["/dev/kvm"] : [])],
+    limits: {
+      ...limits,
+      memoryBytes: (limits.memoryBytes ?? 0) + watcherBytes,
+      pids: (limits.pids ?? 0) + watcherThreads,
+    },
+    log: { maxBytes: 0 },
+  };
+  const config = sandboxConfig(sandbox, { rootPath, binds, cgroupPath: place.cgroup, ...hostFacts() });
+  return config as Record<string, unknown>;
+}
+
+function pathsOf({ directory, shared }: LonePlace): MachinePaths {
+  return {
+    dir: directory,
+    socketDir: shared,
+    controlSocket: join(shared, "control"),
+    shellSocket: join(shared, "shell"),
+    qmpSocket: join(shared, "qmp"),
+    exitFile: join(shared, "exit"),
+    startedFile: join(shared, "started"),
+    keyFile: join(directory, "key.json"),
+    volumesFile: join(directory, "volumes.json"),
+    madeFile: join(directory, "made.json"),
+  };
+}
+
+/** Serves the launch's directories from now on, and says how QEMU is to be run. */
+export function equipLone(
+  launch: ProgramLaunch,
+  parts: LoneParts,
+  place: LonePlace,
+  nics: readonly LoneNic[],
+): readonly string[] {
+  const paths = pathsOf(place);
+  const cgroups = openCgroups(findHierarchies());
+  const volumes = serveVolumes(volumesOf(launch), paths, place.uid, place.cgroup, cgroups, () => {});
+  const tscKhz = hostTscKhz();
+  const args = machineArgs(
+    {
+      accelerator: { name: parts.accelerator, detail: parts.detail },
+      size: guestSize(launch.limits),
+      kernelPath: kernelInside,
+      initramfsPath: initramfsInside,
+      ...(tscKhz === undefined ? {} : { tscKhz }),
+      layers: [],
+      taps: [],
+      volumes,
+      ports: { ...instancePorts(launch.terminal, 0), exit: `file,path=${socketDirInside}/exit` },
+      qmp: `socket,path=${socketDirInside}/qmp,server=on,wait=off`,
+      memory: { kind: "own" },
+    },
+    [],
+  );
+  return [
+    ...args,
+    ...nics.flatMap(({ tap }, index) => [
+      ...["-netdev", `tap,id=net${index},ifname=${tap},script=no,downscript=no`],
+      ...["-device", `virtio-net-device,netdev=net${index}`],
+    ]),
+  ];
+}
+
+/** Hands the launch to the guest that boots; returns when its program runs. */
+export async function handOverLone(
+  launch: ProgramLaunch,
+  parts: LoneParts,
+  place: LonePlace,
+  extra: readonly string[],
+  isAlive: () => boolean,
+  call: Call,
+): Promise<void> {
+  const paths = pathsOf(place);
+  const key = makeHostKey();
+  writeFileSync(paths.keyFile, JSON.stringify({ publicBlob: key.publicBlob.toString("base64") }), { mode: 0o600 });
+  const whole = { ...launch, mounts: launch.mounts.map(copiedFile) };
+  const message = (): Promise<Buffer> =>
+    Promise.resolve(
+      withLines(launchMessage(whole, { nowSeconds: call.clock.nowMs() / 1000, hostKey: key.dropbear }), extra),
+    );
+  const accelerator = { name: parts.accelerator, detail: parts.detail };
+  await handOver(`start ${launch.id}`, paths, message, accelerator, isAlive, "booting", call);
+  writeFileSync(paths.startedFile, "");
+}
+
+/** The message with further lines before the script's last, which begins the program. */
+function withLines(message: Buffer, lines: readonly string[]): Buffer {
+  if (lines.length === 0) return message;
+  const end = message.indexOf(0x0a);
+  const length = Number(message.toString("latin1", 0, end).split(" ")[1]);
+  const script = message.toString("utf8", end + 1, end + 1 + length);
+  const last = script.trimEnd().lastIndexOf("\n") + 1;
+  const whole = Buffer.from(
+    `${script.slice(0, last)}${lines.map((line) => `${line}\n`).join("")}${script.slice(last)}`,
+  );
+  return Buffer.concat([Buffer.from(`launch ${whole.length}\n`), whole, message.subarray(end + 1 + length)]);
+}

@@ -1,0 +1,102 @@
+import { existsSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { backgroundCall } from "../../base/call.ts";
+import { Fault } from "../../base/fault.ts";
+import { valueOf } from "../command-line.ts";
+import type { Bundle } from "../config/bundle.ts";
+import { recordsIn } from "../config/sense.ts";
+import { isJson, own } from "../config/shape.ts";
+import type { Ground } from "../ground.ts";
+import { argumentsFor } from "../namespace/argument.ts";
+import { requireProgram } from "../namespace/program.ts";
+import { claim, engineRoot } from "../place.ts";
+import type { MachinePlace } from "./contract.ts";
+import { launchOf } from "./launch.ts";
+import { type MachineFiles, machineFiles, makeMachineFiles, writeRecord } from "./record.ts";
+
+/** The command line that creates the container around the machine. Refused before anything is there: what it cannot be. */
+export async function prepareMicrovm(ground: Ground, id: string, bundle: Bundle): Promise<readonly string[]> {
+  const { line, place, host, wiring } = ground;
+  const { launch, extra } = launchOf(id, bundle);
+  if (launch.terminal && valueOf(line.flags, "console-socket") === undefined) {
+    throw new Fault("invalid", `${line.command} ${id}: process.terminal: a microVM's terminal needs --console-socket`);
+  }
+  const program = requireProgram("crun", host);
+  if (wiring.maker === undefined) throw new Fault("bug", "microVMs are made elsewhere");
+  const maker = await wiring.maker(host);
+  const parts = await maker.prepare(backgroundCall());
+  claim(place, id, ground.handover);
+  const files = machineFiles(place, id);
+  makeMachineFiles(files);
+  const linux = own(bundle.config, "linux");
+  const cgroupsPath = own(linux, "cgroupsPath");
+  const cgroup = typeof cgroupsPath === "string" && cgroupsPath !== "" ? cgroupsPath : `/croft-oci-${id}`;
+  const network = recordsIn(linux, "namespaces").find(({ type }) => type === "network")?.["path"];
+  const hooks = own(bundle.config, "hooks");
+  writeRecord(files, {
+    launch,
+    extra,
+    cgroup: cgroup.includes(":") ? `/croft-oci-${id}` : cgroup,
+    settings: host.microvm,
+    poststart: recordsIn(hooks, "poststart"),
+    ...(typeof network === "string" ? { network } : {}),
+  });
+  const made = maker.containerConfig(launch, parts, placeOf(files, cgroup));
+  const configFile = join(files.directory, "config.json");
+  writeFileSync(configFile, JSON.stringify(combined(made, bundle, network)), { mode: 0o600 });
+  const flags = new Map(line.flags);
+  flags.delete("detach");
+  flags.set("bundle", [resolve(valueOf(line.flags, "bundle") ?? ".")]);
+  flags.set("config", [configFile]);
+  return argumentsFor("crun", program, engineRoot(place, "microvm"), { ...line, command: "create" }, flags);
+}
+
+export function placeOf(files: MachineFiles, cgroup: string): MachinePlace {
+  return { directory: files.directory, shared: files.shared, cgroup, program: watcherProgram(), uid: files.uid };
+}
+
+/** The compiled program, which needs nothing that the container around QEMU does not have. */
+function watcherProgram(): string {
+  const program = process.env["CROFT_OCI_PROGRAM"] ?? join(import.meta.dirname, "../../../dist/croft-oci");
+  if (!existsSync(program)) {
+    throw new Fault("unsupported", `${program} is not there, and microVMs need it`, { hint: "npm start compiles it" });
+  }
+  return program;
+}
+
+const terminals = {
+  destination: "/dev/pts",
+  type: "devpts",
+  source: "devpts",
+  options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+};
+
+/** The container around QEMU, with what of the caller's concerns the container: terminal, network, hooks, annotations. */
+function combined(made: object, { config }: Bundle, network: unknown): object {
+  const process = own(made, "process");
+  const linux = own(made, "linux");
+  const hooks = own(config, "hooks");
+  const kept = ["prestart", "createRuntime", "poststop"].flatMap((kind) => {
+    const list = recordsIn(hooks, kind);
+    return list.length === 0 ? [] : [[kind, list]];
+  });
+  const consoleSize = own(own(config, "process"), "consoleSize");
+  return {
+    ...made,
+    process: {
+      ...(isJson(process) ? process : {}),
+      terminal: own(own(config, "process"), "terminal") === true,
+      ...(consoleSize === undefined ? {} : { consoleSize }),
+    },
+    ...(kept.length === 0 ? {} : { hooks: Object.fromEntries(kept) as object }),
+    ...(own(config, "annotations") === undefined ? {} : { annotations: own(config, "annotations") }),
+    // For the terminals that crun makes for the watcher and for relays.
+    mounts: [...recordsIn(made, "mounts"), terminals],
+    linux: {
+      ...(isJson(linux) ? linux : {}),
+      namespaces: ["pid", "ipc", "uts", "mount", "network"].map((type) =>
+        type === "network" && typeof network === "string" ? { type, path: network } : { type },
+      ),
+    },
+  };
+}

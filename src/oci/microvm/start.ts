@@ -1,0 +1,90 @@
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { backgroundCall } from "../../base/call.ts";
+import { Fault } from "../../base/fault.ts";
+import { own, isJson, type Json } from "../config/shape.ts";
+import { listOf } from "./launch.ts";
+import type { Ground } from "../ground.ts";
+import { requireProgram } from "../namespace/program.ts";
+import { engineRoot } from "../place.ts";
+import { shared } from "./contract.ts";
+import { placeOf } from "./make.ts";
+import { adoptNetwork, firstOf } from "./network.ts";
+import { machineFiles, readRecord, writeRecord } from "./record.ts";
+
+/** Lets the machine boot and its program run, and returns when it does. What fails ends the machine. */
+export async function startMicrovm(ground: Ground, id: string): Promise<number> {
+  const { place, host, wiring } = ground;
+  const crun = [requireProgram("crun", host), "--root", engineRoot(place, "microvm")];
+  const state = stateOf(crun, id);
+  if (state["status"] !== "created") {
+    throw new Fault("precondition", `start ${id}: the container is not in the state "created"`);
+  }
+  if (wiring.maker === undefined) throw new Fault("bug", "microVMs are started elsewhere");
+  const files = machineFiles(place, id);
+  const record = readRecord(files);
+  const maker = await wiring.maker({ ...host, microvm: record.settings });
+  const call = backgroundCall();
+  const parts = await maker.prepare(call);
+  const pid = Number(state["pid"]);
+  const { nics, extra } = adoptNetwork(`/proc/${pid}/ns/net`, id, files.uid);
+  const taps = nics.map(({ tap, mac, addresses }) => {
+    const { address, prefixLength } = firstOf(addresses) ?? { address: "", prefixLength: 0 };
+    return { name: tap, mac, address, prefixLength };
+  });
+  const launch = { ...record.launch, attachment: { kind: "tap", taps, resolvers: [] } } as const;
+  writeRecord(files, { ...record, launch });
+  const where = placeOf(files, record.cgroup);
+  try {
+    const plan = maker.equip(launch, parts, where, nics);
+    writeFileSync(join(files.shared, shared.plan), JSON.stringify(plan), { mode: 0o644 });
+    runCrun([...crun, "start", id]);
+    const isAlive = (): boolean => existsSync(`/proc/${pid}`) && !isZombie(pid);
+    await maker.handOver(launch, parts, where, [...extra, ...record.extra], isAlive, call);
+  } catch (error) {
+    spawnSync(crun[0] ?? "", [...crun.slice(1), "kill", id, "KILL"], { stdio: "ignore", timeout: 20_000 });
+    throw error;
+  }
+  runHooks(record.poststart, { ...state, status: "running" });
+  return 0;
+}
+
+export function stateOf(crun: readonly string[], id: string): Json {
+  const { stdout } = runCrun([...crun, "state", id]);
+  const state: unknown = JSON.parse(stdout);
+  return isJson(state) ? state : {};
+}
+
+function runCrun(argv: readonly string[]): { readonly stdout: string } {
+  const [program = "", ...args] = argv;
+  const { status, stdout, stderr, error } = spawnSync(program, args, { encoding: "utf8", timeout: 60_000 });
+  if (status !== 0) throw new Fault("failed", error?.message ?? (stderr.trim() || `${program} ended with ${status}`));
+  return { stdout };
+}
+
+export function isZombie(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return stat[stat.lastIndexOf(")") + 2] === "Z";
+  } catch {
+    return true;
+  }
+}
+
+/** The caller's hooks for when the program runs: a failure of one is told, and the others run all the same. */
+function runHooks(hooks: readonly unknown[], state: Json): void {
+  for (const hook of hooks) {
+    const path = own(hook, "path");
+    if (typeof path !== "string") continue;
+    const [, ...args] = listOf(hook, "args");
+    const timeout = own(hook, "timeout");
+    const env = Object.fromEntries(listOf(hook, "env").map((pair) => pair.split(/=(.*)/s).slice(0, 2)));
+    spawnSync(path, args, {
+      input: JSON.stringify(state),
+      env: own(hook, "env") === undefined ? process.env : env,
+      timeout: typeof timeout === "number" ? timeout * 1000 : 0,
+      killSignal: "SIGKILL",
+    });
+  }
+}
