@@ -23,6 +23,7 @@ export async function startLibvirt(folder: string, diskPath: string): Promise<Li
   writeFileSync("/etc/libvirt/qemu.conf", qemu.join("\n"));
   const argv = ["libvirtd", "--config", join(folder, "libvirtd.conf")];
   const daemon = await startDaemon(argv, "/run/libvirt/libvirt-sock", join(folder, "log"));
+  runSync({ argv: ["ip", "link", "add", bridge, "type", "bridge"] });
   runSync({ argv: ["ip", "link", "set", bridge, "up"] });
   const serialPath = join(folder, "serial");
   writeFileSync(join(folder, "machine.xml"), machineXml(diskPath, serialPath, join(folder, "vnc.sock")));
