@@ -52,7 +52,7 @@ function describe(launch: ProgramLaunch, around: Surroundings): { lines: string[
       const path = `/run/file/${index}`;
       return ["mkdir -p /run/file", receive(mount.content, path), `chmod ${mount.mode.toString(8)} ${path}`];
     }),
-    ...(mounts.length === 0 ? [] : [receive(Buffer.from(mounts.join("")), "/run/mounts")]),
+    ...(mounts.length === 0 ? [] : [receive(Buffer.from(mounts.join("")), "/run/launch-mounts")]),
   ];
   const program = [
     ...environmentLines(programEnvironment(launch)),
