@@ -1,7 +1,7 @@
 import type { PeerName } from "./contender/contender.ts";
 import type { Row } from "./row.ts";
 
-const peers: readonly PeerName[] = ["docker", "podman", "ctr", "crun", "runc", "qemu", "cold"];
+const peers: readonly PeerName[] = ["docker", "podman", "ctr", "crun", "runc", "virsh", "qemu", "cold"];
 const bare: ReadonlyMap<PeerName, string> = new Map([
   ["crun", "bare crun"],
   ["qemu", "bare qemu"],
