@@ -18,7 +18,7 @@ import { connect, type Client } from "../../src/client/client.ts";
 import type { Event } from "../../src/client/message.ts";
 
 export const checkout = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
-const startLimitMs = 20_000;
+const startLimitMs = 60_000;
 
 /** What a finished command line said. */
 export interface Said {

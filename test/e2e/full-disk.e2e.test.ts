@@ -10,6 +10,9 @@ import { eventually } from "./eventually.ts";
 
 const mib = 2 ** 20;
 
+/** Of an image that nobody runs. */
+const spareMib = 8;
+
 const stackFile = (version: number): string => `
 stack = "small"
 ${busyboxImage}
@@ -77,6 +80,15 @@ function greed(): Disposable {
   return { [Symbol.dispose]: () => void process.kill(-(greedy.pid ?? assert.fail("it did not start")), "SIGKILL") };
 }
 
+test("an image that fits is loaded", async () => {
+  const archive = join(daemon.root, "spare.tar");
+  const layer = await layerOf([{ name: "noise", content: randomBytes(spareMib * mib) }]);
+  writeFileSync(archive, await archiveOf("spare:1", [layer]));
+  const { code, stderr } = await daemon.croft(["image", "load", "-i", archive]);
+  rmSync(archive);
+  assert.equal(code, 0, stderr);
+});
+
 test("an image that does not fit is refused as such, and leaves nothing", async () => {
   const free = freeMib();
   const archive = join(daemon.root, "big.tar");
@@ -111,6 +123,16 @@ test("what runs goes on while the disk is full, also through a restart of the da
     const after = await pids();
     for (const name of ["keeper", "talker"]) assert.equal(after[name], before[name], `${name} after ${end}`);
   }
+});
+
+test("what nobody needs can be deleted from a full disk", async () => {
+  fill();
+  const removed = await daemon.croft(["image", "rm", "spare:1"]);
+  assert.equal(removed.code, 0, removed.stderr);
+  const collected = await daemon.croft(["image", "gc"]);
+  assert.equal(collected.code, 0, collected.stderr);
+  await eventually("the space is given back", () => freeMib() > spareMib - 2);
+  fill();
 });
 
 test("once there is space, the next command converges and nothing was lost", async () => {

@@ -55,7 +55,6 @@ export function imageService({ images, diskImages, cloud, operations, registries
     },
     async loadImages(requests, call) {
       const loaded = await images.load(chunksOf(requests), call);
-      await cloud.stacks.collect(call);
       const inUse = await cloud.stacks.imagesInUse(call);
       return { images: loaded.map((image) => toMessage(image, inUse)) };
     },
@@ -87,6 +86,8 @@ export function imageService({ images, diskImages, cloud, operations, registries
     async collectImages(_, call) {
       const kept = [...(await cloud.stacks.imagesInUse(call)).keys()];
       const [programs, disks] = await Promise.all([images.collect(kept, call), diskImages.collect(kept, call)]);
+      // After them: it writes, and on a full disk there is room for that only now.
+      await cloud.stacks.collect(call);
       return { images: programs.images + disks.images, freedBytes: programs.freedBytes + disks.freedBytes };
     },
     async loginRegistry({ registry, username, password }, call) {

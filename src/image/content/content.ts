@@ -1,10 +1,10 @@
 import { createHash, randomBytes } from "node:crypto";
-import { createReadStream, renameSync } from "node:fs";
+import { createReadStream, renameSync, unlinkSync } from "node:fs";
 import { mkdir, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { Fault, isFault } from "../../base/fault.ts";
 import { type Digest, isDigest, sha256 } from "../../base/id.ts";
-import { hostFault } from "../../host/errno.ts";
+import { errnoOf, hostFault } from "../../host/errno.ts";
 import { readSmallFile, removeTree, syncDirectory, writeFileAtomic } from "../../host/file.ts";
 import type { Image } from "../contract.ts";
 import {
@@ -269,8 +269,8 @@ export class Content {
    * Files leave their places within one turn of the event loop, so nobody can start to rely on one that is going.
    */
   async collect(keep: ReadonlySet<Digest>): Promise<{ images: number; freedBytes: number }> {
-    const stale = (await readdir(this.layout.temporaryDir)).filter((name) => !this.#working.has(name));
-    const bin = await this.workspace();
+    const { temporaryDir } = this.layout;
+    const discarded = (await readdir(temporaryDir)).filter((name) => !this.#working.has(name));
     const named = new Set(this.#names.values());
     const kept = (digest: Digest): boolean => named.has(digest) || keep.has(digest) || this.#held.has(digest);
     const needed = new Set<Digest>();
@@ -282,7 +282,10 @@ export class Content {
     let images = 0;
     let freedBytes = 0;
     const discard = (path: string, sizeBytes: number): void => {
-      renameSync(path, join(bin.path, randomBytes(8).toString("hex")));
+      const name = randomBytes(8).toString("hex");
+      // No directory is made for them, and one that is full is no obstacle: this is what gives a full disk its space back.
+      if (renamed(path, join(temporaryDir, name))) discarded.push(name);
+      else unlinkSync(path);
       freedBytes += sizeBytes;
     };
     for (const [digest, image] of this.#images) {
@@ -303,8 +306,7 @@ export class Content {
       discard(layerPath(this.layout, diffId), sizeBytes);
       this.#layers.delete(diffId);
     }
-    for (const name of stale) await removeTree(join(this.layout.temporaryDir, name));
-    await bin.release();
+    for (const name of discarded) await removeTree(join(temporaryDir, name));
     return { images, freedBytes };
   }
 
@@ -353,6 +355,17 @@ export class Content {
     return new Fault("corrupt", `${digest} is damaged on this machine's disk`, {
       hint: "pull or build the image again",
     });
+  }
+}
+
+/** False when there is no room for the new name. */
+function renamed(from: string, to: string): boolean {
+  try {
+    renameSync(from, to);
+    return true;
+  } catch (error) {
+    if (["ENOSPC", "EDQUOT"].includes(errnoOf(error) ?? "")) return false;
+    throw hostFault(error, `remove ${from}`);
   }
 }
 

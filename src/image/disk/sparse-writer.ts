@@ -1,4 +1,5 @@
 import { type FileHandle, open } from "node:fs/promises";
+import { Fault } from "../../base/fault.ts";
 import { hostFault } from "../../host/errno.ts";
 
 const blockBytes = 64 << 10;
@@ -37,7 +38,7 @@ export class SparseWriter implements AsyncDisposable {
         while (at < chunk.length && isZero(chunk, at)) at += blockBytes;
       }
     } catch (error) {
-      throw hostFault(error, `write ${this.#path}`);
+      throw writeFault(error, this.#path);
     }
     this.sizeBytes += chunk.length;
   }
@@ -48,7 +49,7 @@ export class SparseWriter implements AsyncDisposable {
       await this.#file.truncate(this.sizeBytes);
       await this.#file.sync();
     } catch (error) {
-      throw hostFault(error, `write ${this.#path}`);
+      throw writeFault(error, this.#path);
     }
   }
 
@@ -62,6 +63,17 @@ export class SparseWriter implements AsyncDisposable {
       done += bytesWritten;
     }
   }
+}
+
+function writeFault(error: unknown, path: string): Fault {
+  const fault = hostFault(error, `write ${path}`);
+  if (fault.reason !== "exhausted") return fault;
+  const { message, cause, detail } = fault;
+  return new Fault("exhausted", message, {
+    cause,
+    detail,
+    hint: "make room on the disk, for example with croft image gc",
+  });
 }
 
 function isZero(chunk: Uint8Array, at: number): boolean {

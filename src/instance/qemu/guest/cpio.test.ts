@@ -13,6 +13,7 @@ function readCpio(archive: Buffer): CpioEntry[] {
       Number.parseInt(archive.toString("latin1", at + 6 + index * 8, at + 14 + index * 8), 16);
     const mode = field(1);
     const sizeBytes = field(6);
+    const device = { major: field(9), minor: field(10) };
     const nameEnd = at + 110 + field(11);
     const path = archive.toString("utf8", at + 110, nameEnd - 1);
     assert.equal(archive[nameEnd - 1], 0);
@@ -27,8 +28,7 @@ function readCpio(archive: Buffer): CpioEntry[] {
     const type = mode & 0o170000;
     if (type === 0o040000) entries.push({ kind: "directory", path, mode: permissions });
     else if (type === 0o120000) entries.push({ kind: "link", path, target: Buffer.from(content).toString() });
-    else if (type === 0o020000)
-      entries.push({ kind: "device", path, mode: permissions, major: field(9), minor: field(10) });
+    else if (type === 0o020000) entries.push({ kind: "device", path, mode: permissions, ...device });
     else entries.push({ kind: "file", path, mode: permissions, content });
   }
 }
@@ -39,10 +39,16 @@ const path = fc
 const mode = fc.integer({ min: 0, max: 0o7777 });
 const number = fc.integer({ min: 0, max: 0xffff_ffff });
 const entry: fc.Arbitrary<CpioEntry> = fc.oneof(
-  fc.record({ kind: fc.constant("directory" as const), path, mode }),
-  fc.record({ kind: fc.constant("file" as const), path, mode, content: fc.uint8Array({ maxLength: 40 }) }),
-  fc.record({ kind: fc.constant("link" as const), path, target: path }),
-  fc.record({ kind: fc.constant("device" as const), path, mode, major: number, minor: number }),
+  fc.record({ kind: fc.constant("directory" as const), path, mode }, { noNullPrototype: true }),
+  fc.record(
+    { kind: fc.constant("file" as const), path, mode, content: fc.uint8Array({ maxLength: 40 }) },
+    { noNullPrototype: true },
+  ),
+  fc.record({ kind: fc.constant("link" as const), path, target: path }, { noNullPrototype: true }),
+  fc.record(
+    { kind: fc.constant("device" as const), path, mode, major: number, minor: number },
+    { noNullPrototype: true },
+  ),
 );
 
 it("writes what the kernel reads back, whatever the names and contents", () => {

@@ -13,6 +13,7 @@ import type { MachineDisk, MachineLaunch, ProgramLaunch } from "../../contract.t
 import type { Harness } from "../../contract-suite.ts";
 import type { RuntimeName } from "../../monitor/runtime.ts";
 import { MachineEngine } from "./engine.ts";
+import { testCache } from "./test-cache.fixture.ts";
 import { makeTinyEfiGuest, makeTinyGuest, writeScriptDisk } from "./tiny-guest.fixture.ts";
 
 /** A home of its own, disks, and taps that lead nowhere: what a test of this driver needs, and the way to be rid of it. */
@@ -84,7 +85,7 @@ export class HostHarness implements Harness {
   async child(id: InstanceId, name: string): Promise<MachineDisk["disk"]> {
     const call = backgroundCall();
     // Shared by all suites of a run: it takes seconds to make.
-    const base = await makeTinyGuest(join(tmpdir(), "croft-tiny-guest"));
+    const base = await makeTinyGuest(testCache());
     const path = join(this.directory, "disk", id, `${name}.qcow2`);
     mkdirSync(join(this.directory, "disk", id), { recursive: true });
     const argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, path];
@@ -97,7 +98,7 @@ export class HostHarness implements Harness {
 
   /** A read-only disk that boots the tiny guest by UEFI. */
   async efiDisk(): Promise<MachineDisk> {
-    const path = await makeTinyEfiGuest(join(tmpdir(), "croft-tiny-guest"));
+    const path = await makeTinyEfiGuest(testCache());
     return { name: "efi", disk: { path, format: "raw", backing: [] }, readOnly: true, cdrom: false };
   }
 

@@ -7,6 +7,7 @@
 _c_tell=$1 _c_user=$2 _c_directory=$3 _c_bounding=$4 _c_ambient=$5 _c_extra=$6
 shift 6
 _c_tools=/proc/1/root/croft
+[ "$_c_bounding" != usual ] || read -r _c_bounding <"$_c_tools/usual-capabilities"
 _c_newline='
 '
 set -f
@@ -96,7 +97,7 @@ esac
 # Another user than root has of capabilities only what was asked for by name.
 [ "$_c_uid" -eq 0 ] && _c_ambient=''
 # Handed over for this user to read, and for nobody else.
-[ "$_c_tell" = 3 ] && [ -e /proc/1/root/run/mounts ] && chown -R "$_c_uid:$_c_gid" /proc/1/root/run/file
+[ "$_c_tell" = 3 ] && [ -d /proc/1/root/run/file ] && chown -R "$_c_uid:$_c_gid" /proc/1/root/run/file
 [ -n "${HOME+set}" ] || export HOME="$_c_home"
 
 # Only the first program makes a directory that the image forgot.
