@@ -4,12 +4,13 @@
 //     npm test                     all of it
 //     npm test -- --only host      one suite: unit, host, e2e
 //     npm test -- --grep rollback  tests whose file name holds the word
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { globSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { root } from "./setup/node.mjs";
+import { writeAptConfiguration } from "./test/mirror.mjs";
 import { difference, takeTrace } from "./test/trace.mjs";
 
 const { values } = parseArgs({ options: { only: { type: "string" }, grep: { type: "string", default: "" } } });
@@ -26,14 +27,23 @@ if (values.only !== undefined && suites[values.only] === undefined) {
   process.exit(64);
 }
 
-/** The first process of the namespace stays a shell, which buries whatever loses its parent. */
-const init = 'ip link set lo up && "$@"; exit $?';
+/**
+ * The first process of the namespace stays a shell, which buries whatever loses its parent. Images of Debian packages are
+ * built in it, so apt's way to its mirror is let in, and nothing else is.
+ */
+const init =
+  'ip link set lo up && mount -t overlay apt -o "lowerdir=$1:/etc/apt/apt.conf.d" /etc/apt/apt.conf.d && ' +
+  '{ "$2" "$3" inside "$4" & } && shift 4 && "$@"; exit $?';
 
 /** A network, mount and pid namespace of our own: whatever happens inside ends with it. */
 const namespaces = ["-n", "-m", "-p", "-f", "--mount-proc", "--kill-child", "--propagation", "private"];
 
 const scratch = mkdtempSync(join(tmpdir(), "croft-test-"));
 const before = takeTrace(root);
+const mirror = join(root, "scripts/test/mirror.mjs");
+const mirrorSocket = join(scratch, "mirror.sock");
+const mirrorOutside = spawn(process.execPath, [mirror, "outside", mirrorSocket], { stdio: "inherit" });
+const inside = [writeAptConfiguration(join(scratch, "apt")), process.execPath, mirror, mirrorSocket];
 let failed = false;
 const totals = { passed: 0, failed: 0 };
 for (const [name, files] of Object.entries(suites)) {
@@ -54,7 +64,7 @@ for (const [name, files] of Object.entries(suites)) {
     `--test-reporter-destination=${tally}`,
     ...files,
   ];
-  const argv = name === "unit" ? node : ["unshare", ...namespaces, "sh", "-c", init, "sh", ...node];
+  const argv = name === "unit" ? node : ["unshare", ...namespaces, "sh", "-c", init, "sh", ...inside, ...node];
   const { status } = spawnSync(argv[0], argv.slice(1), {
     cwd: root,
     stdio: "inherit",
@@ -66,6 +76,7 @@ for (const [name, files] of Object.entries(suites)) {
   totals.failed += counts.failed;
 }
 
+mirrorOutside.kill();
 const left = [...difference(before, takeTrace(root)), ...cleanScratch()];
 if (left.length === 0)
   console.log(
@@ -91,7 +102,8 @@ function readTally(file) {
  * the guests that several of them share.
  */
 function cleanScratch() {
-  const forgotten = globSync("*", { cwd: scratch }).filter((name) => !name.endsWith(".json") && name !== "cache");
+  const ours = new Set(["cache", "apt", "mirror.sock"]);
+  const forgotten = globSync("*", { cwd: scratch }).filter((name) => !name.endsWith(".json") && !ours.has(name));
   rmSync(scratch, { recursive: true, force: true });
   return forgotten.map((name) => `file ${join(scratch, name)}`);
 }
