@@ -2,15 +2,15 @@
 // its own, and shows at the end that it left nothing behind.
 //
 //     npm test                     all of it
-//     npm test -- --only host      one suite: unit, host, e2e
+//     npm test -- --only host      one suite: unit, host, e2e, online
 //     npm test -- --grep rollback  tests whose file name holds the word
-import { spawn, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { globSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { root } from "./setup/node.mjs";
-import { writeAptConfiguration } from "./test/mirror.mjs";
+import { runIsolated } from "./test/namespace.mjs";
 import { difference, takeTrace } from "./test/trace.mjs";
 
 const { values } = parseArgs({ options: { only: { type: "string" }, grep: { type: "string", default: "" } } });
@@ -18,32 +18,19 @@ const all = globSync("{src,test}/**/*.test.ts", { cwd: root })
   .filter((file) => file.includes(values.grep))
   .sort();
 const suites = {
-  unit: all.filter((file) => !/\.(host|e2e)\.test\.ts$/.test(file)),
+  unit: all.filter((file) => !/\.(host|e2e|online)\.test\.ts$/.test(file)),
   host: all.filter((file) => file.endsWith(".host.test.ts")),
   e2e: all.filter((file) => file.endsWith(".e2e.test.ts")),
+  // Those that build images of Debian's packages, and so have a way out to where packages come from.
+  online: all.filter((file) => file.endsWith(".online.test.ts")),
 };
 if (values.only !== undefined && suites[values.only] === undefined) {
   console.error(`there is no suite "${values.only}"; there is: ${Object.keys(suites).join(", ")}`);
   process.exit(64);
 }
 
-/**
- * The first process of the namespace stays a shell, which buries whatever loses its parent. Images of Debian packages are
- * built in it, so apt's way to its mirror is let in, and nothing else is.
- */
-const init =
-  'ip link set lo up && mount -t overlay apt -o "lowerdir=$1:/etc/apt/apt.conf.d" /etc/apt/apt.conf.d && ' +
-  '{ "$2" "$3" inside "$4" & } && shift 4 && "$@"; exit $?';
-
-/** A network, mount and pid namespace of our own: whatever happens inside ends with it. */
-const namespaces = ["-n", "-m", "-p", "-f", "--mount-proc", "--kill-child", "--propagation", "private"];
-
 const scratch = mkdtempSync(join(tmpdir(), "croft-test-"));
 const before = takeTrace(root);
-const mirror = join(root, "scripts/test/mirror.mjs");
-const mirrorSocket = join(scratch, "mirror.sock");
-const mirrorOutside = spawn(process.execPath, [mirror, "outside", mirrorSocket], { stdio: "inherit" });
-const inside = [writeAptConfiguration(join(scratch, "apt")), process.execPath, mirror, mirrorSocket];
 let failed = false;
 const totals = { passed: 0, failed: 0 };
 for (const [name, files] of Object.entries(suites)) {
@@ -64,19 +51,17 @@ for (const [name, files] of Object.entries(suites)) {
     `--test-reporter-destination=${tally}`,
     ...files,
   ];
-  const argv = name === "unit" ? node : ["unshare", ...namespaces, "sh", "-c", init, "sh", ...inside, ...node];
-  const { status } = spawnSync(argv[0], argv.slice(1), {
-    cwd: root,
-    stdio: "inherit",
-    env: { ...process.env, CROFT_TEST_DIR: scratch },
-  });
+  const env = { ...process.env, CROFT_TEST_DIR: scratch };
+  const status =
+    name === "unit"
+      ? spawnSync(node[0], node.slice(1), { cwd: root, stdio: "inherit", env }).status
+      : await runIsolated(node, { cwd: root, env, online: name === "online", scratch });
   if (status !== 0) failed = true;
   const counts = readTally(tally);
   totals.passed += counts.passed;
   totals.failed += counts.failed;
 }
 
-mirrorOutside.kill();
 const left = [...difference(before, takeTrace(root)), ...cleanScratch()];
 if (left.length === 0)
   console.log(
@@ -102,8 +87,7 @@ function readTally(file) {
  * the guests that several of them share.
  */
 function cleanScratch() {
-  const ours = new Set(["cache", "apt", "mirror.sock"]);
-  const forgotten = globSync("*", { cwd: scratch }).filter((name) => !name.endsWith(".json") && !ours.has(name));
+  const forgotten = globSync("*", { cwd: scratch }).filter((name) => !name.endsWith(".json") && name !== "cache");
   rmSync(scratch, { recursive: true, force: true });
   return forgotten.map((name) => `file ${join(scratch, name)}`);
 }

@@ -280,6 +280,8 @@ export class Actor {
     await this.beforeStart.get(id)?.();
     this.beforeStart.delete(id);
     await engine.start(id, call);
+    // Whether it can be looked at or not, it was started.
+    await this.#lookAt(id, engine, call).catch(() => {});
     const facts = this.#sight.instances.get(id);
     // The engine's own event usually came first and knows the pid; a process that ended already stays ended.
     if (facts?.status !== "running" && facts?.exit?.finishedMs === before?.exit?.finishedMs) {
@@ -304,6 +306,13 @@ export class Actor {
       );
     }
     this.#tell({ kind: "instance.started", subject: subjectOf(id), message: `${subjectOf(id)} started` });
+  }
+
+  /** What a guest can become while it runs is known when it does. Of a container there is nothing to look for. */
+  async #lookAt(id: InstanceId, engine: Engine, call: Call): Promise<void> {
+    if (engine.takes.root !== "block") return;
+    const facts = (await engine.list(call)).find((known) => known.id === id);
+    if (facts !== undefined) this.#sight.sawInstance(facts, engine);
   }
 
   async #updateInstance(
@@ -354,7 +363,7 @@ export class Actor {
     this.graces.delete(id);
     await this.#engineOf(id).stop(id, { signal: await this.#stopSignal(id, call), graceMs }, call);
     const facts = this.#sight.instances.get(id);
-    if (facts?.status === "running" || facts?.status === "frozen") {
+    if (facts?.status === "running" || facts?.status === "frozen" || facts?.status === "suspended") {
       const { pid: _, ...rest } = facts;
       const exit = facts.exit ?? { code: 0, oomKilled: false, finishedMs: call.clock.nowMs() };
       this.#sight.sawInstance({ ...rest, status: "exited", exit });
@@ -390,8 +399,7 @@ export class Actor {
       if (isFault(thrown, "not-found")) await this.#forgetRevert(id, asked.mark, call);
       throw thrown;
     }
-    const facts = (await engine.list(call)).find((known) => known.id === id);
-    if (facts !== undefined) this.#sight.sawInstance(facts, engine);
+    await this.#lookAt(id, engine, call);
     await this.#forgetRevert(id, asked.mark, call);
   }
 

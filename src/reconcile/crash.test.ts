@@ -7,7 +7,7 @@ import { parseInstanceId } from "../base/id.ts";
 import type { Operation } from "../operation/contract.ts";
 import type { StackSpec } from "../stack/model.ts";
 import type { InstanceRecord, StackRecord } from "./record.ts";
-import { check, runOf, stackOf, World, type Daemon, type Mishap } from "./world.fixture.ts";
+import { check, machine, runOf, stackOf, World, type Daemon, type Mishap } from "./world.fixture.ts";
 
 /**
  * Rule 2 of the architecture: whatever call to a driver a daemon dies at, the next one finds its way from what is there.
@@ -32,11 +32,41 @@ const variants: readonly StackSpec[] = [
   ),
 ];
 
+/** Guests, and the same changed: in place, by a restart, and by another kind. */
+const guests: readonly StackSpec[] = [
+  stackOf(
+    {
+      steady: {},
+      guest: { kind: "microvm", health: check, mounts },
+      files: machine(),
+      web: { kind: "microvm", needs: ["files"] },
+    },
+    { volumes },
+  ),
+  stackOf(
+    {
+      steady: {},
+      guest: { health: check, mounts },
+      files: machine({
+        tpm: true,
+        disks: [
+          { name: "root", from: { kind: "image", image: "debian.qcow2" } },
+          { name: "data", from: { kind: "blank" }, sizeBytes: 2 ** 20 },
+        ],
+      }),
+      web: { kind: "microvm", needs: ["files"], memoryBytes: 2 ** 26 },
+    },
+    { volumes },
+  ),
+];
+const all = [...variants, ...guests];
+
 type Verb =
   | { readonly kind: "up"; readonly variant: number }
   | { readonly kind: "rollback" }
   | { readonly kind: "down"; readonly volumes: boolean }
-  | { readonly kind: "stop" | "start" | "restart"; readonly name: string }
+  | { readonly kind: "stop" | "start" | "restart" | "suspend"; readonly name: string }
+  | { readonly kind: "snapshot" | "revert"; readonly memory: boolean }
   | { readonly kind: "run"; readonly remove: boolean };
 
 /** Begins a verb and gives it time. Whether it was acknowledged. */
@@ -69,9 +99,9 @@ async function perform(daemon: Daemon, verb: Verb): Promise<boolean> {
 }
 
 async function begin(daemon: Daemon, verb: Verb): Promise<Operation | undefined> {
-  const { stacks, instances, world } = daemon;
+  const { stacks, instances, machines, world } = daemon;
   if (verb.kind === "up") {
-    const spec = variants[verb.variant] ?? stackOf({});
+    const spec = all[verb.variant] ?? stackOf({});
     const options = { pruneVolumes: false, pull: false, build: false, author: "", message: "" };
     return await stacks.apply({ spec, files: {}, secrets: new Map() }, options, world.call);
   }
@@ -82,7 +112,19 @@ async function begin(daemon: Daemon, verb: Verb): Promise<Operation | undefined>
     await instances.run(request, world.call);
     return undefined;
   }
-  const { id } = instances.find(`shop/${verb.name}`);
+  const { id } = instances.find(`shop/${"name" in verb ? verb.name : "files-1"}`);
+  if (verb.kind === "snapshot") {
+    await machines.snapshot(id, { name: "before", memory: verb.memory }, world.call);
+    return undefined;
+  }
+  if (verb.kind === "revert") {
+    await machines.revert(id, "before", world.call);
+    return undefined;
+  }
+  if (verb.kind === "suspend") {
+    await instances.suspend(id, world.call);
+    return undefined;
+  }
   if (verb.kind === "start") await instances.start(id, world.call);
   else await instances[verb.kind](id, undefined, world.call);
   return undefined;
@@ -94,7 +136,11 @@ async function assertConverged(world: World, daemon: Daemon): Promise<void> {
   const wanted = [...daemon.reconciler.loops()].flatMap((loop) => loop.state.desired().instances);
   const ids = wanted.map(({ id }) => id).sort();
   assert.deepEqual(remains["instances"], ids, "instances");
-  assert.deepEqual(remains["roots"], ids, "roots");
+  const programs = wanted.filter(({ section }) => section.kind !== "vm").map(({ id }) => id);
+  assert.deepEqual(remains["roots"], programs.sort(), "roots");
+  for (const { id, section } of wanted) {
+    for (const { name } of section.disks ?? []) assert.ok(remains["disks"]?.includes(`${id}/${name}`), `${id}/${name}`);
+  }
   assert.deepEqual(remains["ports"], ids, "ports");
   assert.deepEqual(remains["records"], ids, "records");
   assert.deepEqual(remains["leases"], ids, "leases");
@@ -151,8 +197,7 @@ async function cutOff(before: readonly Verb[], verb: Verb, mishap: Mishap | unde
   for (let turn = 0; turn < 7; turn += 1) await third.pass(turn < 4 ? 1000 : 15_000);
   await assertConverged(world, third);
   const spec = await specOfCurrent(world);
-  if (verb.kind === "up" && acknowledged)
-    assert.deepEqual(spec, variants[verb.variant], "an acknowledged apply is kept");
+  if (verb.kind === "up" && acknowledged) assert.deepEqual(spec, all[verb.variant], "an acknowledged apply is kept");
   if (verb.kind === "down" && acknowledged) assert.equal(spec, undefined, "an acknowledged removal is kept");
   // Good generations pass their gate: what the pointer said when the daemon died is what comes.
   if (acknowledged || mishap?.kind === "crash") assert.deepEqual(spec, specNow, "the pointer stays where it was");
@@ -178,6 +223,31 @@ const scenes: Readonly<Record<string, readonly [readonly Verb[], Verb]>> = {
   "a stop": [[up0], { kind: "stop", name: "web-1" }],
   "a start": [[up0, { kind: "stop", name: "web-1" }], { kind: "start", name: "web-1" }],
   "a restart": [[up0], { kind: "restart", name: "web-2" }],
+  "an up of guests": [[], { kind: "up", variant: 3 }],
+  "an update of guests": [[{ kind: "up", variant: 3 }], { kind: "up", variant: 4 }],
+  "a removal of guests with their disks": [[{ kind: "up", variant: 4 }], { kind: "down", volumes: true }],
+  "a suspension": [[{ kind: "up", variant: 3 }], { kind: "suspend", name: "files-1" }],
+  "a resumption": [
+    [
+      { kind: "up", variant: 3 },
+      { kind: "suspend", name: "guest-1" },
+    ],
+    { kind: "start", name: "guest-1" },
+  ],
+  "going back to disks": [
+    [
+      { kind: "up", variant: 3 },
+      { kind: "snapshot", memory: false },
+    ],
+    { kind: "revert", memory: false },
+  ],
+  "going back to disks and memory": [
+    [
+      { kind: "up", variant: 3 },
+      { kind: "snapshot", memory: true },
+    ],
+    { kind: "revert", memory: true },
+  ],
   "a run": [[], { kind: "run", remove: false }],
   "a run that removes itself": [[], { kind: "run", remove: true }],
 };
@@ -201,10 +271,12 @@ for (const [name, [before, verb]] of Object.entries(scenes)) {
 }
 
 const anyVerb: fc.Arbitrary<Verb> = fc.oneof(
-  { weight: 4, arbitrary: fc.record({ kind: fc.constant("up" as const), variant: fc.nat(2) }) },
+  { weight: 4, arbitrary: fc.record({ kind: fc.constant("up" as const), variant: fc.nat(4) }) },
   fc.record({ kind: fc.constant("rollback" as const) }),
   fc.record({ kind: fc.constant("down" as const), volumes: fc.boolean() }),
   fc.record({ kind: fc.constantFrom("stop", "start", "restart"), name: fc.constantFrom("web-1", "web-2", "db-1") }),
+  fc.record({ kind: fc.constant("suspend" as const), name: fc.constantFrom("web-1", "files-1") }),
+  fc.record({ kind: fc.constantFrom("snapshot" as const, "revert" as const), memory: fc.boolean() }),
   fc.record({ kind: fc.constant("run" as const), remove: fc.boolean() }),
 );
 const anyLife = fc.record({
@@ -230,7 +302,7 @@ test("any verbs by any number of daemons that die at any call end in what the st
           const moves = verb.kind === "up" || verb.kind === "down" || verb.kind === "rollback";
           // A verb that was not acknowledged may have come through all the same.
           if (moves) acknowledged = undefined;
-          if (isDone && verb.kind === "up") acknowledged = variants[verb.variant];
+          if (isDone && verb.kind === "up") acknowledged = all[verb.variant];
           if (isDone && verb.kind === "down") acknowledged = "gone";
         }
         daemon.kill();

@@ -67,7 +67,8 @@ function observeInstance(
     health: section?.health === undefined || !running ? "none" : health.health(id).health,
     ...(record === undefined ? {} : { section: record.section }),
     intact: facts.intact,
-    attached: isAttached(id, section, sight),
+    // What it was last asked to stand on: a disk that comes in this generation is a change, not a loss.
+    attached: isAttached(id, record?.section ?? section, sight),
     ...(facts.exit === undefined || settled ? {} : { exitCode: facts.exit.code }),
     ...(restartAfterMs === undefined ? {} : { restartAfterMs }),
     ...(running && endedPid !== undefined && endedPid === (facts.pid ?? 0) ? { restartAsked: true } : {}),

@@ -15,7 +15,7 @@ import type { Operation } from "../operation/contract.ts";
 import { StoredOperations } from "../operation/stored-operations.ts";
 import { Secret } from "../secret/secret.ts";
 import type { Secrets } from "../secret/contract.ts";
-import { instanceDefaults } from "../stack/default.ts";
+import { instanceDefaults, machineDefaults } from "../stack/default.ts";
 import type { HealthSection, InstanceSection, StackSpec } from "../stack/model.ts";
 import { MemoryPool } from "../storage/memory/pool.ts";
 import { MemoryStore } from "../store/memory/store.ts";
@@ -114,6 +114,7 @@ export class World {
       pages: pages.map(({ key }) => key.slice("network/".length)).sort(),
       names: [...new Set(this.host.routing.names.map(({ address }) => address))].sort(),
       volumes: volumes.map(({ id }) => id).sort(),
+      disks: (await this.pool.disks.listDisks(this.call)).map(({ id, name }) => `${id}/${name}`).sort(),
       stacks: await keys("stack/"),
       generations: await keys("generation/"),
     };
@@ -257,7 +258,21 @@ export const check: HealthSection = {
   startPeriodMs: 0,
 };
 
-/** A stack `shop` with these containers. */
+/** What a section has because it is a machine's. */
+export function machine(section: Partial<InstanceSection> = {}): Partial<InstanceSection> {
+  return {
+    ...machineDefaults,
+    image: "debian.qcow2",
+    restart: "always",
+    cloudInit: { kind: "files" },
+    sshKeys: [],
+    passthrough: { pci: [], usb: [] },
+    disks: [{ name: "root", from: { kind: "image", image: "debian.qcow2" } }],
+    ...section,
+  };
+}
+
+/** A stack `shop` with these instances, containers where they do not say otherwise. */
 export function stackOf(
   instances: Readonly<Record<string, Partial<InstanceSection>>>,
   parts: Partial<StackSpec> = {},
@@ -325,7 +340,9 @@ class CheckedEngine extends MemoryEngine {
 }
 
 /** What of an engine a mishap can befall. */
-const engineVerbs = ["create", "start", "stop", "remove", "signal", "list", "resize"];
+const engineVerbs = ["create", "start", "stop", "remove", "signal", "list"];
+
+const facets: ReadonlySet<string> = new Set(["resize", "suspend", "snapshots", "hotplug", "disks"]);
 
 /** Counts a daemon's calls to drivers, and lets the mishap happen. */
 class Tap {
@@ -352,12 +369,20 @@ class Tap {
     return new Proxy(target, {
       get: (_, name) => {
         const member: unknown = Reflect.get(target, name, target);
-        if (typeof member !== "function") return member;
+        if (typeof member !== "function") return this.#facet(name, member, durable);
         const method = member as (...parameters: unknown[]) => unknown;
         if (!verbs.includes(String(name))) return method.bind(target);
         return (...parameters: unknown[]) => this.#pass(() => method.apply(target, parameters), durable);
       },
     });
+  }
+
+  /** What a facet does can go wrong as well. */
+  #facet(name: string | symbol, member: unknown, durable: boolean): unknown {
+    if (!facets.has(String(name)) || typeof member !== "object" || member === null) return member;
+    const prototype: unknown = Object.getPrototypeOf(member);
+    const verbs = [...Object.keys(member), ...Object.getOwnPropertyNames(prototype ?? {})];
+    return this.around(member, verbs, durable);
   }
 
   async #pass(act: () => unknown, durable: boolean): Promise<unknown> {
