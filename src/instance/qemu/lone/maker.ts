@@ -5,14 +5,14 @@ import type { Home } from "../../../base/home.ts";
 import { findHierarchies, openCgroups } from "../../../host/cgroup.ts";
 import type { ProgramLaunch } from "../../contract.ts";
 import { type Accelerator, findAccelerator } from "../accelerator.ts";
-import { makeHostKey } from "../guest/host-key.ts";
 import { Kits } from "../guest/kit.ts";
 import { launchMessage } from "../guest/launch.ts";
 import { guestSize } from "../guest/size.ts";
 import { copiedFile, serveVolumes, volumesOf } from "../microvm/volume.ts";
 import { instancePorts, machineArgs } from "../microvm/machine.ts";
 import { type MachinePaths, socketDirInside } from "../microvm/place.ts";
-import { handOver, hostLimits } from "../microvm/start.ts";
+import { shellPlace } from "../microvm/exec.ts";
+import { bootTimeoutMs, handOver, hostLimits } from "../microvm/start.ts";
 import { makeOwnDirectory, programPlaces, makeRoot, hostFacts, sandboxConfig } from "../sandbox.ts";
 import { hostTscKhz } from "../tsc.ts";
 
@@ -153,15 +153,14 @@ export async function handOverLone(
   call: Call,
 ): Promise<void> {
   const paths = pathsOf(place);
-  const key = makeHostKey();
-  writeFileSync(paths.keyFile, JSON.stringify({ publicBlob: key.publicBlob.toString("base64") }), { mode: 0o600 });
+  const what = `start ${launch.id}`;
   const whole = { ...launch, mounts: launch.mounts.map(copiedFile) };
   const message = (): Promise<Buffer> =>
-    Promise.resolve(
-      withLines(launchMessage(whole, { nowSeconds: call.clock.nowMs() / 1000, hostKey: key.dropbear }), extra),
-    );
-  const accelerator = { name: parts.accelerator, detail: parts.detail };
-  await handOver(`start ${launch.id}`, paths, message, accelerator, isAlive, "booting", call);
+    Promise.resolve(withLines(launchMessage(whole, { nowSeconds: call.clock.nowMs() / 1000 }), extra));
+  const limitMs = bootTimeoutMs({ name: parts.accelerator, detail: parts.detail }, "booting");
+  await handOver(what, paths, message, isAlive, { fresh: "booting", limitMs }, call);
+  // Who runs a program beside this one later has neither the time nor the records to begin the guest's shell.
+  await shellPlace(what, paths).begin(call);
   writeFileSync(paths.startedFile, "");
 }
 
