@@ -185,6 +185,27 @@ describe("a machine that cannot be, or is killed", () => {
     await nothingLeft();
   });
 
+  it("takes the medium out of a CD-ROM drive that was there from the start, and puts it back", async () => {
+    const launch = await harness.machine(newId(), "sleep 1000");
+    const iso: MachineDisk = { ...(await harness.blank(launch.id, "iso", "4M")), readOnly: true, cdrom: true };
+    const isOpen = async (): Promise<boolean> => {
+      const { pid } = (await factsOf(engine, launch.id)) ?? {};
+      return (await run(["ls", "-l", `/proc/${pid}/fd`], {}, call)).stdout.includes("iso.qcow2");
+    };
+    const withIso = { ...launch, disks: [...launch.disks, iso] };
+    await engine.create(withIso, call);
+    await engine.start(launch.id, call);
+    assert.ok(await isOpen());
+    for (let round = 0; round < 2; round += 1) {
+      await engine.hotplug.replug(launch, call);
+      assert.ok(!(await isOpen()));
+      await engine.hotplug.replug(withIso, call);
+      assert.ok(await isOpen());
+    }
+    await engine.remove(launch.id, call);
+    await nothingLeft();
+  });
+
   it("says to the guest that the host's disk is full, and runs on after a snapshot that found no room", async () => {
     const launch = await harness.machine(newId(), obedient);
     const small = join(harness.directory, "small");
