@@ -6,6 +6,8 @@ export interface Bound {
   readonly factor: number;
   /** Left out: the factor is a figure in the row's own unit. */
   readonly of?: PeerName;
+  /** In the row's own unit, on top. */
+  readonly plus?: number;
 }
 
 /** One line of the result. */
@@ -27,8 +29,8 @@ export type Figures = ReadonlyMap<"croft" | PeerName, number>;
 export function rowOf(work: string, unit: string, figures: Figures, bounds: readonly Bound[]): Row {
   const croft = figures.get("croft") ?? Number.NaN;
   const others = [...figures].filter((entry): entry is [PeerName, number] => entry[0] !== "croft");
-  const keeps = ({ sense, factor, of }: Bound): boolean => {
-    const limit = factor * (of === undefined ? 1 : (figures.get(of) ?? Number.NaN));
+  const keeps = ({ sense, factor, of, plus }: Bound): boolean => {
+    const limit = factor * (of === undefined ? 1 : (figures.get(of) ?? Number.NaN)) + (plus ?? 0);
     return sense === "at most" ? croft <= limit : croft >= limit;
   };
   return {
@@ -54,7 +56,8 @@ export function rounded(value: number): number {
   return Number(value.toPrecision(3));
 }
 
-function sentence({ sense, factor, of }: Bound, unit: string): string {
+function sentence({ sense, factor, of, plus }: Bound, unit: string): string {
   const sign = sense === "at most" ? "≤" : "≥";
+  if (of !== undefined && plus !== undefined) return `${sign} ${factor} × ${of} + ${plus} ${unit}`;
   return of === undefined ? `${sign} ${factor} ${unit}` : `${sign} ${factor} × ${of}`;
 }

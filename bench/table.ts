@@ -1,7 +1,7 @@
 import type { PeerName } from "./contender/contender.ts";
 import type { Row } from "./row.ts";
 
-const peers: readonly PeerName[] = ["docker", "podman", "ctr", "crun"];
+const peers: readonly PeerName[] = ["docker", "podman", "ctr", "crun", "runc", "virsh"];
 const heads = ["", "unit", "croft", ...peers.map((peer) => (peer === "crun" ? "bare crun" : peer)), "reach", ""];
 
 /** The rows as a person likes to read them, each ratio beneath the figure that it compares with. */

@@ -2,7 +2,7 @@
 // its own, and shows at the end that it left nothing behind.
 //
 //     npm test                     all of it
-//     npm test -- --only host      one suite: unit, host, e2e
+//     npm test -- --only host      one suite: unit, host, e2e, online
 //     npm test -- --grep rollback  tests whose file name holds the word
 import { spawnSync } from "node:child_process";
 import { globSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -10,6 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { root } from "./setup/node.mjs";
+import { runIsolated } from "./test/namespace.mjs";
 import { difference, takeTrace } from "./test/trace.mjs";
 
 const { values } = parseArgs({ options: { only: { type: "string" }, grep: { type: "string", default: "" } } });
@@ -17,20 +18,16 @@ const all = globSync("{src,test}/**/*.test.ts", { cwd: root })
   .filter((file) => file.includes(values.grep))
   .sort();
 const suites = {
-  unit: all.filter((file) => !/\.(host|e2e)\.test\.ts$/.test(file)),
+  unit: all.filter((file) => !/\.(host|e2e|online)\.test\.ts$/.test(file)),
   host: all.filter((file) => file.endsWith(".host.test.ts")),
   e2e: all.filter((file) => file.endsWith(".e2e.test.ts")),
+  // Those that build images of Debian's packages, and so have a way out to where packages come from.
+  online: all.filter((file) => file.endsWith(".online.test.ts")),
 };
 if (values.only !== undefined && suites[values.only] === undefined) {
   console.error(`there is no suite "${values.only}"; there is: ${Object.keys(suites).join(", ")}`);
   process.exit(64);
 }
-
-/** The first process of the namespace stays a shell, which buries whatever loses its parent. */
-const init = 'ip link set lo up && "$@"; exit $?';
-
-/** A network, mount and pid namespace of our own: whatever happens inside ends with it. */
-const namespaces = ["-n", "-m", "-p", "-f", "--mount-proc", "--kill-child", "--propagation", "private"];
 
 const scratch = mkdtempSync(join(tmpdir(), "croft-test-"));
 const before = takeTrace(root);
@@ -54,12 +51,11 @@ for (const [name, files] of Object.entries(suites)) {
     `--test-reporter-destination=${tally}`,
     ...files,
   ];
-  const argv = name === "unit" ? node : ["unshare", ...namespaces, "sh", "-c", init, "sh", ...node];
-  const { status } = spawnSync(argv[0], argv.slice(1), {
-    cwd: root,
-    stdio: "inherit",
-    env: { ...process.env, CROFT_TEST_DIR: scratch },
-  });
+  const env = { ...process.env, CROFT_TEST_DIR: scratch };
+  const status =
+    name === "unit"
+      ? spawnSync(node[0], node.slice(1), { cwd: root, stdio: "inherit", env }).status
+      : await runIsolated(node, { cwd: root, env, online: name === "online", scratch });
   if (status !== 0) failed = true;
   const counts = readTally(tally);
   totals.passed += counts.passed;

@@ -3,12 +3,16 @@ import { TestDaemon } from "../../test/e2e/daemon.ts";
 import { type Command, runSync } from "../process.ts";
 import type { Contender } from "./contender.ts";
 
-const cli = fileURLToPath(new URL("../../dist/croft", import.meta.url));
+/** The compiled command line. */
+export const croftProgram = fileURLToPath(new URL("../../dist/croft", import.meta.url));
 
 /** Us: a daemon with a fresh root, and the compiled command line. */
 export async function startCroft(): Promise<Contender> {
   let daemon = await TestDaemon.start();
-  const croft = (...args: readonly string[]): Command => ({ argv: [cli, ...args], env: { CROFT_ROOT: daemon.root } });
+  const croft = (...args: readonly string[]): Command => ({
+    argv: [croftProgram, ...args],
+    env: { CROFT_ROOT: daemon.root },
+  });
   return {
     name: "croft",
     get daemonPid() {

@@ -34,6 +34,7 @@ export const testPackages = {
   "apache2-utils": "htpasswd",
   xfsprogs: "xfs_io",
   strace: "strace",
+  slirp4netns: "slirp4netns",
   socat: "socat",
   curl: "curl",
   attr: "getfattr",
@@ -57,6 +58,8 @@ export const benchPackages = {
   podman: "podman",
   containerd: "containerd",
   "containernetworking-plugins": "/usr/lib/cni/bridge",
+  "libvirt-daemon-system": "libvirtd",
+  "libvirt-clients": "virsh",
 };
 
 /** Installs what is missing, saying so. Off Debian, says exactly what to install. */

@@ -39,7 +39,7 @@ export class Site implements AsyncDisposable {
 
   /** The tree of a small image: busybox under its common names. */
   imageTar(): Buffer {
-    const tree = join(this.directory, "image");
+    const tree = mkdtempSync(join(this.directory, "image-"));
     mkdirSync(join(tree, "bin"), { recursive: true });
     for (const directory of ["proc", "dev", "sys", "etc", "run", "tmp", "data"]) mkdirSync(join(tree, directory));
     copyFileSync("/bin/busybox", join(tree, "bin", "busybox"));

@@ -37,6 +37,7 @@ export async function prepareMicrovm(ground: Ground, id: string, bundle: Bundle)
     launch,
     extra,
     cgroup: cgroup.includes(":") ? `/croft-oci-${id}` : cgroup,
+    settings: host.microvm,
     poststart: recordsIn(hooks, "poststart"),
     ...(typeof network === "string" ? { network } : {}),
   });
@@ -63,6 +64,13 @@ function watcherProgram(): string {
   return program;
 }
 
+const terminals = {
+  destination: "/dev/pts",
+  type: "devpts",
+  source: "devpts",
+  options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+};
+
 /** The container around QEMU, with what of the caller's concerns the container: terminal, network, hooks, annotations. */
 function combined(made: object, { config }: Bundle, network: unknown): object {
   const process = own(made, "process");
@@ -82,6 +90,8 @@ function combined(made: object, { config }: Bundle, network: unknown): object {
     },
     ...(kept.length === 0 ? {} : { hooks: Object.fromEntries(kept) as object }),
     ...(own(config, "annotations") === undefined ? {} : { annotations: own(config, "annotations") }),
+    // For the terminals that crun makes for the watcher and for relays.
+    mounts: [...recordsIn(made, "mounts"), terminals],
     linux: {
       ...(isJson(linux) ? linux : {}),
       namespaces: ["pid", "ipc", "uts", "mount", "network"].map((type) =>

@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node
 import { join } from "node:path";
 import { hostFault } from "../../host/errno.ts";
 import type { ProgramLaunch } from "../../instance/contract.ts";
+import type { Json } from "../config/shape.ts";
 import type { Place } from "../place.ts";
 
 /** What a microVM has beneath the runtime's root, besides crun's own record of the container around it. */
@@ -44,6 +45,8 @@ interface LaunchRecord {
   readonly launch: ProgramLaunch;
   readonly extra: readonly string[];
   readonly cgroup: string;
+  /** What the host's configuration said of microVMs then: it may say something else by the start. */
+  readonly settings: Json;
   /** The caller's hooks that run when the program runs. */
   readonly poststart: readonly unknown[];
   /** The network namespace that is the caller's own; absent: it is the container's. */

@@ -22,11 +22,11 @@ export async function startMicrovm(ground: Ground, id: string): Promise<number> 
     throw new Fault("precondition", `start ${id}: the container is not in the state "created"`);
   }
   if (wiring.maker === undefined) throw new Fault("bug", "microVMs are started elsewhere");
-  const maker = await wiring.maker(host);
-  const call = backgroundCall();
-  const parts = await maker.prepare(call);
   const files = machineFiles(place, id);
   const record = readRecord(files);
+  const maker = await wiring.maker({ ...host, microvm: record.settings });
+  const call = backgroundCall();
+  const parts = await maker.prepare(call);
   const pid = Number(state["pid"]);
   const { nics, extra } = adoptNetwork(`/proc/${pid}/ns/net`, id, files.uid);
   const taps = nics.map(({ tap, mac, addresses }) => {

@@ -1,5 +1,5 @@
-import { spawn } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, rmSync } from "node:fs";
 import { constants } from "node:os";
 import { join } from "node:path";
 import { isatty, WriteStream } from "node:tty";
@@ -13,7 +13,9 @@ import { insideDirectory, shared } from "./contract.ts";
 export async function watchMachine(): Promise<number> {
   const at = (name: string): string => join(insideDirectory, name);
   const [program = "", ...args] = JSON.parse(readFileSync(at(shared.plan), "utf8")) as readonly string[];
-  const machine = spawn(program, args, { stdio: "inherit" });
+  const streams = [1, 2].map((fd) => streamFor(fd, at(`stream${fd}`)));
+  const machine = spawn(program, args, { stdio: [0, ...streams.map(({ fd }) => fd)] });
+  for (const { close } of streams) close();
   // What a caller sends by the runtime reaches the program in the guest; what comes here directly ends the machine.
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const)
     process.on(signal, () => machine.kill("SIGKILL"));
@@ -23,7 +25,34 @@ export async function watchMachine(): Promise<number> {
     machine.once("exit", (code, signal) => resolve({ code, signal }));
   });
   stopFollowing();
-  return codeIn(at(shared.exit)) ?? 128 + constants.signals[ended.signal === null ? "SIGKILL" : "SIGKILL"];
+  await Promise.all(streams.map(({ drained }) => drained));
+  if (ended.code === 127) return ended.code;
+  return codeIn(at(shared.exit)) ?? 128 + constants.signals.SIGKILL;
+}
+
+interface Stream {
+  /** What QEMU is given. */
+  readonly fd: number;
+  close(): void;
+  /** Resolves when all that was written has arrived. */
+  readonly drained: Promise<void>;
+}
+
+/**
+ * QEMU opens its output by a path, which a pipe and a terminal allow. A socket cannot be opened so, and a file would be
+ * written from another position than by others who have it: to these it comes by a pipe with a name.
+ */
+function streamFor(fd: number, path: string): Stream {
+  if (isatty(fd) || fstatSync(fd).isFIFO() || fstatSync(fd).isCharacterDevice()) {
+    return { fd, close: () => {}, drained: Promise.resolve() };
+  }
+  rmSync(path, { force: true });
+  spawnSync("/usr/bin/mkfifo", ["-m", "600", path]);
+  const reader = spawn("/usr/bin/cat", [path], { stdio: ["ignore", fd, "ignore"] });
+  const drained = new Promise<void>((resolve) => reader.once("exit", () => resolve()));
+  // Waits for the reader, which is on its way.
+  const writer = openSync(path, "w");
+  return { fd: writer, close: () => closeSync(writer), drained };
 }
 
 /** What the guest wrote last: the program's code, and how often memory ran out. */

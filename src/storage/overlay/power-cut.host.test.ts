@@ -81,16 +81,16 @@ test("whenever the power is cut, what was handed out is there, and everything th
   for (let round = 1; round <= 4; round += 1) {
     const pool = new OverlayPool(home);
     const handedOut = new Set<string>();
-    let isOff = false;
+    const power = { on: true };
     // What a daemon meant to do later ends with it.
     const after = (delayMs: number, action: () => void): (() => void) =>
-      systemClock.after(delayMs, () => (isOff ? undefined : action()));
+      systemClock.after(delayMs, () => (power.on ? action() : undefined));
     const living = backgroundCall({ ...systemClock, after });
     const working = (async () => {
-      for (let ordinal = 1; !isOff; ordinal += 1) {
+      for (let ordinal = 1; power.on; ordinal += 1) {
         const id = machine(ordinal);
         await pool.disks.attachDisk({ id, name: "root", base }, living);
-        if (!isOff) handedOut.add(id);
+        if (power.on) handedOut.add(id);
         await pool.attachRoot({ id, kind: "block", layers: [], readOnly: false }, living);
         if (ordinal % 3 > 0) continue;
         handedOut.delete(machine(ordinal - 1));
@@ -98,7 +98,7 @@ test("whenever the power is cut, what was handed out is there, and everything th
       }
     })().catch(() => {});
     await call.clock.sleep(150 + Math.random() * 200);
-    isOff = true;
+    power.on = false;
     // Only what was said before the cut counts.
     const before = [...handedOut];
     assert.ok(before.length > 0);

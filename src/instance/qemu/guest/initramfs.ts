@@ -8,9 +8,11 @@ import { Fault } from "../../../base/fault.ts";
 import { sha256 } from "../../../base/id.ts";
 import { hostFault } from "../../../host/errno.ts";
 import { findProgram, stream } from "../../../host/process.ts";
+import { resolveCapabilities } from "../../monitor/capability.ts";
 import { readText } from "../../monitor/record.ts";
 import { type CpioEntry, writeCpio } from "./cpio.ts";
 import { modulesDirectory } from "./kernel.ts";
+import { capabilityWord } from "./launch.ts";
 import { linkedProgram } from "./library.ts";
 import { moduleName, moduleOrder } from "./module.ts";
 
@@ -22,14 +24,23 @@ export interface Initramfs {
 }
 
 /** Loaded by every guest, in this order as far as they do not need each other. */
-const wantedModules = ["virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "erofs", "overlay", "ext4"];
-/** Loaded when it is known what the guest runs: randomness of its own; volumes. */
-const laterModules = ["virtio_rng", "virtiofs"];
+const wantedModules = [
+  "virtio_mmio",
+  "virtio_console",
+  "virtio_blk",
+  "virtio_net",
+  "virtio_rng",
+  "erofs",
+  "overlay",
+  "ext4",
+];
+/** Loaded when it is known that the guest has volumes. */
+const laterModules = ["virtiofs"];
 
 /** By these names the scripts call busybox. */
 const applets = "sh mount insmod mkdir mkfifo ip stty dd wc cat rm date usleep chroot reboot chmod setsid".split(" ");
 
-const scripts = ["guest.sh", "enter.sh", "inside.sh", "shell.sh"];
+const scripts = ["guest.sh", "enter.sh", "inside.sh", "shell.sh", "usual-root.sh", "runner.sh"];
 
 /**
  * Makes the initramfs for a kernel, unless there is one of the very same parts already. Reads a few megabytes from the
@@ -108,6 +119,7 @@ async function entriesFor(version: string, call: Call): Promise<CpioEntry[]> {
     ...modules.files.map(({ name, content }) => file(`croft/module/${name}.ko`, content)),
     text("croft/modules", ...modules.first.map((name) => `${name}.ko`)),
     text("croft/modules-volume", ...modules.forVolumes.map((name) => `${name}.ko`)),
+    text("croft/usual-capabilities", capabilityWord(resolveCapabilities({ add: [], drop: [] }))),
     text("etc/passwd", "root::0:0:root:/root:/bin/sh"),
     text("etc/group", "root:x:0:", "tty:x:5:"),
     text("etc/shells", "/bin/sh"),
@@ -172,7 +184,7 @@ async function modulesOf(version: string, call: Call): Promise<Modules> {
     files.push({ name: moduleName(path), content: await readModule(join(directory, path), call) });
   }
   const rest = all.filter((path) => !first.includes(path)).map(moduleName);
-  return { files, first: first.map(moduleName), forVolumes: rest.filter((name) => name !== "virtio_rng") };
+  return { files, first: first.map(moduleName), forVolumes: rest };
 }
 
 async function readModule(path: string, call: Call): Promise<Uint8Array> {

@@ -8,16 +8,22 @@ import { commandLine, quote } from "./quote.ts";
 /** How a launch reaches its guest: over a port, into its memory, never by a disk. See `script/guest.sh`. */
 export function launchMessage(launch: ProgramLaunch, surroundings: Surroundings): Buffer {
   const { lines, files } = describe(launch, surroundings);
-  const script = Buffer.from(lines.map((line) => `${line}\n`).join(""));
-  return Buffer.concat([Buffer.from(`launch ${script.length}\n`), script, ...files]);
+  return Buffer.concat([Buffer.from(`launch\n${scriptText(lines)}.\n`), ...files]);
+}
+
+/** A line that is a dot alone would end it; only within quotes is there one, where it can be written in another way. */
+function scriptText(lines: readonly string[]): string {
+  return withoutDots(lines.map((line) => `${line}\n`).join(""));
+}
+
+function withoutDots(text: string): string {
+  return text.replaceAll(/^\.$/gm, "'.'");
 }
 
 /** What of a launch the host decides. */
 export interface Surroundings {
   /** Seconds since the Unix epoch. */
   readonly nowSeconds: number;
-  /** Of the guest's dropbear, in its own form. */
-  readonly hostKey: Uint8Array;
 }
 
 /** Names that a shell would take for itself, or that change how programs are loaded: these go by `env`. */
@@ -39,29 +45,29 @@ function describe(launch: ProgramLaunch, around: Surroundings): { lines: string[
   const mounts = mountLines(launch);
   // All that comes is taken first: what follows may not fail halfway for want of it.
   const taken = [
-    receive(around.hostKey, "/run/host-key"),
     ...launch.mounts.flatMap((mount, index) => {
       if (mount.kind !== "file") return [];
       const path = `/run/file/${index}`;
-      return [receive(mount.content, path), `chmod ${mount.mode.toString(8)} ${path}`];
+      return ["mkdir -p /run/file", receive(mount.content, path), `chmod ${mount.mode.toString(8)} ${path}`];
     }),
     ...(mounts.length === 0 ? [] : [receive(Buffer.from(mounts.join("")), "/run/mounts")]),
   ];
-  const lines = [
-    "mkdir -p /run/file",
-    ...taken,
-    `date -s @${Math.round(around.nowSeconds)} >/dev/null`,
-    "reseed",
-    ...network(launch),
-    ...injectedFiles(launch),
-    limitLine(launch.limits),
-    ...(launch.root.kind === "directory" || launch.mounts.some(({ kind }) => kind === "bind") ? ["load_volumes"] : []),
-    `assemble ${rootWord(launch)}`,
-    ...(mounts.length === 0 ? [] : ["mount_inside || return"]),
-    "program() {",
+  const program = [
     ...environmentLines(programEnvironment(launch)),
     `${launch.terminal ? "on_terminal " : ""}enter 3 ${enterWords(launch, {}, launch.argv)}`,
-    "}",
+  ];
+  const lines = [
+    ...taken,
+    `swiftly "date -s @${Math.round(around.nowSeconds)} >/dev/null"`,
+    "reseed",
+    ...network(launch),
+    nameLine(launch),
+    limitLine(launch.limits),
+    ...(launch.root.kind === "directory" || launch.mounts.some(({ kind }) => kind === "bind") ? ["load_volumes"] : []),
+    `assemble ${rootWord(launch)} || return`,
+    ...(mounts.length === 0 ? [] : ["mount_inside || return"]),
+    ...usualLines(launch),
+    `program_text=${quote(withoutDots(program.join("\n")))}`,
     `begin ${streams(launch)}`,
   ];
   return { lines, files };
@@ -79,6 +85,15 @@ export const rootTag = "root";
 function rootWord({ root }: ProgramLaunch): string {
   if (root.kind === "directory") return "share";
   return root.writable === undefined ? "memory" : "disk";
+}
+
+/** Says whether the program runs as most do: as root, with the usual rights, and an environment of plain names. */
+function usualLines(launch: ProgramLaunch): string[] {
+  const { add, drop } = launch.capabilities;
+  const isRoot = ["", "0", "root", "0:0", "root:root"].includes(launch.user);
+  const isPlain = Object.keys(programEnvironment(launch)).every((name) => plainName.test(name));
+  const isUsual = isRoot && isPlain && add.length === 0 && drop.length === 0 && !launch.terminal;
+  return [`usual=${isUsual ? "yes" : "no"} usual_directory=${quote(launch.workdir === "" ? "/" : launch.workdir)}`];
 }
 
 /** bytes and pids, as the guest's `limit` takes them. */
@@ -103,25 +118,11 @@ function network(launch: ProgramLaunch): string[] {
   const { gateway } = attachment;
   if (gateway === undefined) return taps;
   if (isIP(gateway) !== 4) throw new Fault("bug", `${launch.id}: ${gateway} is not an address`);
-  return [...taps, `ip route add default via ${gateway}`];
+  return [...taps, `swiftly ip route add default via ${gateway}`];
 }
 
-/** What every program expects to find, and only the host knows. */
-function injectedFiles(launch: ProgramLaunch): string[] {
-  const { resolvers } = launch.attachment;
-  // With a resolver the own name is asked there, and is the address that others reach; without one it is a loopback one.
-  const self = resolvers.length > 0 ? "" : `127.0.1.1\t${launch.hostname}\n`;
-  const hosts = `127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n${self}`;
-  return [
-    write(launch.hostname, "/proc/sys/kernel/hostname"),
-    write(hosts, "/inject/etc/hosts"),
-    write(`${launch.hostname}\n`, "/inject/etc/hostname"),
-    write(resolvers.map((address) => `nameserver ${address}\n`).join(""), "/inject/etc/resolv.conf"),
-  ];
-}
-
-function write(text: string, path: string): string {
-  return `printf %s ${quote(text)} >${path}`;
+function nameLine({ hostname, attachment }: ProgramLaunch): string {
+  return `name ${commandLine([hostname, ...attachment.resolvers])}`;
 }
 
 /** Done inside the root, where links of the image lead nowhere else. Outer ones first. */
@@ -148,12 +149,15 @@ function depth(path: string): number {
   return posix.normalize(path).split("/").filter(Boolean).length;
 }
 
+/** As the guest's scripts have it, too. */
+const usualPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /** What programs rely on, and the image may leave out; the launch's own values win. The guest adds `HOME`. */
 function programEnvironment(
   launch: Pick<ProgramLaunch, "env" | "hostname" | "terminal">,
 ): Readonly<Record<string, string>> {
   return {
-    PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    PATH: usualPath,
     HOSTNAME: launch.hostname,
     ...(launch.terminal ? { TERM: "xterm" } : {}),
     ...launch.env,
@@ -162,7 +166,11 @@ function programEnvironment(
 
 function environmentLines(env: Readonly<Record<string, string>>): string[] {
   const plain = Object.entries(env).filter(([name]) => plainName.test(name));
-  return ["unset_own", ...plain.map(([name, value]) => `export ${name}=${quote(value)}`)];
+  const usual = env["PATH"] === usualPath;
+  const words = plain.map(([name, value]) =>
+    usual && name === "PATH" ? "PATH=$usual_path" : `${name}=${quote(value)}`,
+  );
+  return ["unset_own", `export ${words.join(" ")}`];
 }
 
 /** The arguments of `enter` after the first. */
@@ -179,7 +187,7 @@ function enterWords(
   return commandLine([
     spec.user ?? launch.user,
     spec.workdir ?? (launch.workdir === "" ? "/" : launch.workdir),
-    capabilityWord(granted),
+    launch.capabilities.add.length + launch.capabilities.drop.length === 0 ? "usual" : capabilityWord(granted),
     capabilityWord(ambient),
     String(extra.length),
     ...extra.map(([name, value]) => `${name}=${value}`),
@@ -188,7 +196,7 @@ function enterWords(
 }
 
 /** As setpriv adds them to none. */
-function capabilityWord(names: readonly string[]): string {
+export function capabilityWord(names: readonly string[]): string {
   return names.map((name) => `,+${name.replace(/^CAP_/, "").toLowerCase()}`).join("");
 }
 

@@ -87,20 +87,21 @@ const answerTimeoutMs = 10_000;
 
 /**
  * Asks a running guest, and returns the words of its answer. `unavailable` when it does not answer in time, `failed` when
- * it says so.
+ * it says so. A payload follows the question as bytes, as many as the question says.
  */
 export async function ask(
   path: string,
   what: string,
   question: string,
   call: Call,
-  timeoutMs: number = answerTimeoutMs,
+  options: { readonly timeoutMs?: number; readonly payload?: Uint8Array } = {},
 ): Promise<readonly string[]> {
-  using bounded = withDeadline(call, timeoutMs, what);
+  using bounded = withDeadline(call, options.timeoutMs ?? answerTimeoutMs, what);
   using control = Control.connect(path, what);
   const mark = randomBytes(4).toString("hex");
   // Half a line of somebody who was killed may lie there.
   control.write(`\n${mark} ${question}\n`);
+  if (options.payload !== undefined) control.write(options.payload);
   for (;;) {
     const line = await control.line(bounded).catch((error: unknown) => {
       if (!isFault(error, "timeout")) throw error;

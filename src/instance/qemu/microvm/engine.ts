@@ -1,5 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { backgroundCall, type Call } from "../../../base/call.ts";
 import type { Probe } from "../../../base/driver.ts";
@@ -17,7 +16,6 @@ import type {
   InstanceEvent,
   InstanceFacts,
   Launch,
-  LaunchMount,
   Limits,
   LogLine,
   LogRange,
@@ -44,18 +42,19 @@ import { signalNumber } from "../../monitor/signal.ts";
 import { Gate, Turns } from "../../monitor/turn.ts";
 import { watchInstances } from "../../monitor/watch.ts";
 import { findAccelerator } from "../accelerator.ts";
-import { makeHostKey } from "../guest/host-key.ts";
 import { Kits } from "../guest/kit.ts";
-import { launchMessage, limitLine } from "../guest/launch.ts";
-import { type GuestSize, highestLimitBytes } from "../guest/size.ts";
+import { launchMessage } from "../guest/launch.ts";
 import { ask } from "./control.ts";
-import { execInGuest } from "./exec.ts";
+import { execInGuest, shellPlace } from "./exec.ts";
+import { withLastWords } from "./last-words.ts";
+import { withFiles, writeFiles } from "./launch-files.ts";
+import { elasticOf, resizeGuest } from "./resize.ts";
 import { measure, tapCounters } from "./measure.ts";
 import { type MachineObservation, observeMachine } from "./observe.ts";
-import { type KeyRecord, type MachinePaths, machinePaths, type Started } from "./place.ts";
+import { type MachinePaths, machinePaths, type Started } from "./place.ts";
 import { Shells } from "./shell.ts";
-import { copiedFile, volumesCgroup } from "./volume.ts";
-import { handOver, hostLimits, loadMachine, type MadeAs, type Parts, resume } from "./start.ts";
+import { volumesCgroup } from "./volume.ts";
+import { bootTimeoutMs, handOver, hostLimits, loadMachine, type MadeAs, type Parts, resume } from "./start.ts";
 import { WarmStarts } from "./warm.ts";
 
 /**
@@ -76,6 +75,7 @@ export class MicrovmEngine implements Engine {
   readonly stats: StatsFacet = { stats: (id, call) => this.#stats(id, call) };
   readonly processes: ProcessesFacet = { processes: (id) => this.#processes(id) };
   readonly #home: Home;
+  readonly #bootTimeoutMs: number | undefined;
   readonly #layout: Layout;
   readonly #runtime: Runtime;
   readonly #kits: Kits;
@@ -90,7 +90,9 @@ export class MicrovmEngine implements Engine {
   readonly #releasing = new Set<InstanceId>();
   #cgroups: Cgroups | undefined;
 
-  constructor(options: { readonly home: Home; readonly runtime: RuntimeName }) {
+  /** `bootTimeoutMs`: how long a guest may take until its program runs. Default: what its accelerator needs at worst. */
+  constructor(options: { readonly home: Home; readonly runtime: RuntimeName; readonly bootTimeoutMs?: number }) {
+    this.#bootTimeoutMs = options.bootTimeoutMs;
     this.#home = options.home;
     this.#runtime = runtimes[options.runtime];
     this.#layout = layoutOf(options.home, "microvm");
@@ -180,7 +182,8 @@ export class MicrovmEngine implements Engine {
       const fresh = !isFresh ? "unknown" : warm === undefined ? "booting" : "resumed";
       try {
         if (isFresh && warm !== undefined) await resume(`start ${id}`, machine, warm.state, isAlive, call);
-        await handOver(`start ${id}`, machine, message, parts.accelerator, isAlive, fresh, call);
+        const limitMs = this.#bootTimeoutMs ?? bootTimeoutMs(parts.accelerator, fresh);
+        await handOver(`start ${id}`, machine, message, isAlive, { fresh, limitMs }, call);
       } catch (error) {
         if (warm === undefined || call.signal.aborted || isFault(error, "invalid") || isFault(error, "not-found")) {
           throw error;
@@ -198,30 +201,10 @@ export class MicrovmEngine implements Engine {
         this.#warm.learn(key, launch, parts, backgroundCall(call.clock));
       }
     } catch (error) {
-      const lastWords = await this.#lastWords(paths);
+      const fault = await withLastWords(error, paths.logDir);
       await this.#clear(paths, backgroundCall(call.clock));
-      throw lastWords === "" ? error : withLastWords(error, lastWords);
+      throw fault;
     }
-  }
-
-  /** What QEMU or the guest's kernel said when a start failed. */
-  async #lastWords(paths: InstancePaths): Promise<string> {
-    const range = { follow: false, tail: 5 };
-    const words: string[] = [];
-    const lines = readLog(
-      paths.logDir,
-      range,
-      () => true,
-      () => () => {},
-      backgroundCall(),
-    );
-    try {
-      for await (const line of lines)
-        if (line.stream === "stderr") words.push(Buffer.from(line.bytes).toString("utf8"));
-    } catch {
-      // Without a log there are no words.
-    }
-    return words.join("\n").trim();
   }
 
   async signal(id: InstanceId, signal: string, call: Call): Promise<void> {
@@ -315,7 +298,7 @@ export class MicrovmEngine implements Engine {
         const paths = this.#layout.of(id);
         const seen = this.#observe(paths);
         const facts = factsOf(id, seen, paths, cgroups);
-        const elastic = elasticOf(paths);
+        const elastic = elasticOf(machinePaths(paths));
         // Whoever waits for a volume that nobody serves waits for ever.
         const intact = facts.intact && (!isUp(seen) || seen.volumesServed);
         return { ...facts, intact, ...(elastic === undefined ? {} : { elastic }) };
@@ -356,10 +339,8 @@ export class MicrovmEngine implements Engine {
   }
 
   async #message(launch: ProgramLaunch, paths: InstancePaths, call: Call): Promise<Buffer> {
-    const key = makeHostKey();
-    writeRecord(machinePaths(paths).keyFile, { publicBlob: key.publicBlob.toString("base64") } satisfies KeyRecord);
     const nowSeconds = call.clock.nowMs() / 1000;
-    return launchMessage(withFiles(launch, paths), { nowSeconds, hostKey: key.dropbear });
+    return launchMessage(withFiles(launch, paths), { nowSeconds });
   }
 
   /** Sends the signal and waits for the end of the guest. One that does not answer is left to who kills it. */
@@ -404,32 +385,14 @@ export class MicrovmEngine implements Engine {
 
   async #exec(id: InstanceId, spec: ExecSpec, call: Call): Promise<Session> {
     const { machine, record } = this.#runningOf(id, "run a program in");
-    const key = readRecord(machine.keyFile) as KeyRecord | undefined;
-    if (key === undefined) throw notRunning(id, "run a program in");
-    const place = {
-      what: `run a program in ${id}`,
-      socketPath: machine.shellSocket,
-      hostKey: Buffer.from(key.publicBlob, "base64"),
-    };
+    const place = shellPlace(`run a program in ${id}`, machine);
     return await execInGuest(place, machine, record.launch, spec, this.#shells, call);
   }
 
   async #resize(id: InstanceId, limits: Limits, call: Call): Promise<void> {
     await this.#turns.take(id, async () => {
       const { paths, machine, record } = this.#runningOf(id, "resize");
-      // What it was made as: what it is may have been resized before.
-      const { size } = readRecord(machine.madeFile) as MadeAs;
-      refuseBeyond(id, limits, size);
-      const { memoryBytes } = await measure(machine, id, call);
-      if (limits.memoryBytes !== undefined && limits.memoryBytes < memoryBytes) {
-        throw new Fault(
-          "precondition",
-          `limit the memory of ${id} to ${limits.memoryBytes} bytes: it uses ${memoryBytes}`,
-          { hint: "choose a higher limit, or restart it with this one" },
-        );
-      }
-      const [answer] = await ask(machine.controlSocket, `resize ${id}`, limitLine(limits), call);
-      if (answer !== "ok") throw new Fault("failed", `resize ${id}: the guest's kernel refuses`);
+      const size = await resizeGuest(id, limits, machine, call);
       this.#on().limit(paths.cgroup, hostLimits(limits, size));
       writeRecord(paths.launchFile, { ...record, launch: { ...record.launch, limits } });
     });
@@ -524,18 +487,6 @@ function isUp(seen: MachineObservation): boolean {
   return seen.main !== undefined;
 }
 
-/** Within the guest as it was made. */
-function elasticOf(paths: InstancePaths): InstanceFacts["elastic"] {
-  const made = readRecord(machinePaths(paths).madeFile) as MadeAs | undefined;
-  if (made === undefined) return undefined;
-  const { size } = made;
-  return {
-    cpus: { min: 0.01, max: size.processors },
-    memoryBytes: { min: 1, max: highestLimitBytes(size) },
-    pids: { min: 1, max: 2 ** 22 },
-  };
-}
-
 function isRunning(seen: MachineObservation): boolean {
   return seen.main !== undefined && !seen.awaitsRelease;
 }
@@ -545,48 +496,6 @@ function sameLimits(before: ProgramLaunch, after: ProgramLaunch): boolean {
   return cpus === after.limits.cpus && memoryBytes === after.limits.memoryBytes && pids === after.limits.pids;
 }
 
-function withLastWords(error: unknown, words: string): Fault {
-  const fault = Fault.from(error, "start");
-  const { hint, detail } = fault;
-  return new Fault(fault.reason, `${fault.message}; its last words: ${words.slice(-2000)}`, {
-    cause: error,
-    detail,
-    ...(hint === undefined ? {} : { hint }),
-  });
-}
-
 function notRunning(id: InstanceId, verb: string): Fault {
   return new Fault("precondition", `${verb} ${id}: it is not running`, { hint: "start it first" });
-}
-
-function refuseBeyond(id: InstanceId, limits: Limits, size: GuestSize): void {
-  const most = highestLimitBytes(size);
-  const hint = "restart it with this limit: its machine is made anew then";
-  if ((limits.memoryBytes ?? 0) > most) {
-    throw new Fault("precondition", `give ${id} ${limits.memoryBytes} bytes of memory: its machine has ${most}`, {
-      hint,
-    });
-  }
-  if (Math.ceil(limits.cpus ?? 1) > size.processors) {
-    throw new Fault("precondition", `give ${id} ${limits.cpus} processors: its machine has ${size.processors}`, {
-      hint,
-    });
-  }
-}
-
-/** Contents of injected files lie beside the launch, on a file system that is memory. */
-function writeFiles(launch: ProgramLaunch, paths: InstancePaths): void {
-  rmSync(paths.filesDir, { recursive: true, force: true });
-  mkdirSync(paths.filesDir, { recursive: true, mode: 0o700 });
-  launch.mounts.forEach((mount, index) => {
-    if (mount.kind === "file") writeFileSync(join(paths.filesDir, String(index)), mount.content, { mode: 0o600 });
-  });
-}
-
-function withFiles(launch: ProgramLaunch, paths: InstancePaths): ProgramLaunch {
-  const mounts = launch.mounts.map((mount, index): LaunchMount => {
-    if (mount.kind === "file") return { ...mount, content: readFileSync(join(paths.filesDir, String(index))) };
-    return copiedFile(mount);
-  });
-  return { ...launch, mounts };
 }

@@ -7,9 +7,11 @@ import { hostFault } from "../../../host/errno.ts";
 import type { ExecSpec, ProgramLaunch, Session } from "../../contract.ts";
 import { merged } from "../../monitor/merged.ts";
 import { signalNumber } from "../../monitor/signal.ts";
+import { readRecord, writeRecord } from "../../monitor/record.ts";
+import { makeHostKey } from "../guest/host-key.ts";
 import { execCommand } from "../guest/launch.ts";
 import { ask, guestFault } from "./control.ts";
-import type { MachinePaths } from "./place.ts";
+import type { KeyRecord, MachinePaths } from "./place.ts";
 import type { Shells, ShellPlace } from "./shell.ts";
 
 /** Runs a program in the guest, beside the main one. Its first line of output is ours: whether it began, and as which process. */
@@ -28,7 +30,8 @@ export async function execInGuest(
   const stdout = new PassThrough();
   const first = await firstLine(channel, stdout);
   if (!first.startsWith("started ")) {
-    channel.close();
+    // Not closed by us: ssh2 gives the channel's number to the next one before it hears that the guest closed it, too.
+    await exited;
     if (first.startsWith("fault ")) throw guestFault(place.what, first);
     throw new Fault("unavailable", `${place.what}: the guest ended`);
   }
@@ -56,8 +59,27 @@ export async function execInGuest(
     signal: async (signal) => kill(signalNumber(signal)),
     exited,
     async close() {
-      await kill(constants.signals.SIGKILL).catch(() => {});
-      channel.close();
+      await kill(constants.signals.SIGKILL).catch(() => channel.close());
+    },
+  };
+}
+
+/** The guest's dropbear. It is begun when it is first needed, with a key that is made then and kept as long as the guest. */
+export function shellPlace(what: string, machine: MachinePaths): ShellPlace {
+  let key = readRecord(machine.keyFile) as KeyRecord | undefined;
+  if (key === undefined) {
+    const { publicBlob, dropbear } = makeHostKey();
+    key = { publicBlob: publicBlob.toString("base64"), dropbear: dropbear.toString("base64") };
+    writeRecord(machine.keyFile, key);
+  }
+  const payload = Buffer.from(key.dropbear, "base64");
+  return {
+    what,
+    socketPath: machine.shellSocket,
+    hostKey: Buffer.from(key.publicBlob, "base64"),
+    async begin(call) {
+      const [answer] = await ask(machine.controlSocket, what, `shell ${payload.length}`, call, { payload });
+      if (answer !== "ok") throw new Fault("unavailable", `${what}: the guest cannot`);
     },
   };
 }

@@ -21,15 +21,16 @@ export class HostHarness implements Harness {
   readonly directory: string;
   readonly home: Home;
   readonly pool: OverlayPool;
-  readonly #runtime: RuntimeName;
+  readonly runtime: RuntimeName;
   readonly #layer: LayerFile;
+  readonly #engines: MicrovmEngine[] = [];
   readonly #taps = new Set<string>();
 
   private constructor(directory: string, home: Home, runtime: RuntimeName, layer: LayerFile) {
     this.directory = directory;
     this.home = home;
     this.pool = new OverlayPool(home);
-    this.#runtime = runtime;
+    this.runtime = runtime;
     this.#layer = layer;
   }
 
@@ -49,8 +50,10 @@ export class HostHarness implements Harness {
     return new HostHarness(directory, home, runtime, { digest: sha256("layer"), path });
   }
 
-  engine(): MicrovmEngine {
-    return new MicrovmEngine({ home: this.home, runtime: this.#runtime });
+  engine(options: { readonly bootTimeoutMs?: number } = {}): MicrovmEngine {
+    const engine = new MicrovmEngine({ home: this.home, runtime: this.runtime, ...options });
+    this.#engines.push(engine);
+    return engine;
   }
 
   async launch(id: InstanceId, change: Partial<ProgramLaunch> = {}): Promise<ProgramLaunch> {
@@ -92,6 +95,10 @@ export class HostHarness implements Harness {
   /** Ends what the home has left, and throws when anything was. */
   async dispose(): Promise<void> {
     const call = backgroundCall();
+    // What saves a memory ends with us, but is not waited for by anything that keeps this process alive.
+    const awake = setInterval(() => {}, 1000);
+    for (const engine of this.#engines) await engine.settled();
+    clearInterval(awake);
     for (const tap of this.#taps) await run(["ip", "link", "del", tap], {}, call);
     for (const { id } of (await this.pool.list()).roots) await this.pool.removeRoot(id);
     const cgroups = openCgroups(findHierarchies());

@@ -117,10 +117,20 @@ function deviceArgs(plan: MachinePlan): string[] {
     writable,
     ["-device", "virtio-serial-device,max_ports=8"],
     ...portDevices,
-    ["-object", "rng-builtin,id=random", "-device", "virtio-rng-device,rng=random"],
+    randomness(plan),
+    ["-device", "virtio-rng-device,rng=random"],
     ...nics,
     ...volumes,
   ].flat();
+}
+
+/**
+ * What will be the memory of many gets none: its kernel knows then that it has not enough, and asks again as soon as there
+ * is some. So no two of them make the same numbers.
+ */
+function randomness({ memory }: MachinePlan): string[] {
+  if (memory.kind !== "template") return ["-object", "rng-builtin,id=random"];
+  return ["-chardev", "null,id=nothing", "-object", "rng-egd,id=random,chardev=nothing"];
 }
 
 function hasBackend({ memory, volumes }: MachinePlan): boolean {

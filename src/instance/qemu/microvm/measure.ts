@@ -12,7 +12,7 @@ export async function measure(
   id: InstanceId,
   call: Call,
 ): Promise<{ readonly memoryBytes: number; readonly pids: number; readonly oomKills: number }> {
-  const words = await ask(machine.controlSocket, `measure ${id}`, "stat", call, answerTimeoutMs);
+  const words = await ask(machine.controlSocket, `measure ${id}`, "stat", call, { timeoutMs: answerTimeoutMs });
   const [usedBytes = NaN, cacheBytes = NaN, pids = NaN, oomKills = NaN] = words.map(Number);
   if (![usedBytes, cacheBytes, pids, oomKills].every((value) => Number.isSafeInteger(value) && value >= 0)) {
     throw new Fault("failed", `measure ${id}: the guest answers with no numbers`);

@@ -45,8 +45,9 @@ export function machinePaths(paths: InstancePaths): MachinePaths {
 }
 
 export interface KeyRecord {
-  /** As it goes over the wire, in base64. */
+  /** As it goes over the wire, in base64; and as dropbear keeps it. */
   readonly publicBlob: string;
+  readonly dropbear: string;
 }
 
 export interface Started {

@@ -9,6 +9,8 @@ export interface ShellPlace {
   readonly what: string;
   readonly socketPath: string;
   readonly hostKey: Buffer;
+  /** Makes the guest have it; repeated without harm. */
+  begin(call: Call): Promise<void>;
 }
 
 /** A guest without KVM needs a while for the arithmetic, on a busy machine a long one. */
@@ -67,7 +69,7 @@ export class Shells {
 
 async function openConnection(place: ShellPlace, call: Call, onClose: () => void): Promise<Connection> {
   // Takes some 50 ms, so nobody waits for it who does not need it.
-  const ssh2 = await import("ssh2");
+  const [ssh2] = await Promise.all([import("ssh2"), place.begin(call)]);
   for (let tries = 1; ; tries += 1) {
     throwIfCancelled(call);
     const client = new ssh2.Client();

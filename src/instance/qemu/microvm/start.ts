@@ -145,9 +145,16 @@ export async function resume(
 }
 
 /** A guest with KVM boots in a fraction of a second, one without in some seconds, on a busy machine in many. */
-const bootTimeoutMs = { kvm: 30_000, tcg: 120_000 } as const;
+const bootTimeoutsMs = { kvm: 30_000, tcg: 120_000 } as const;
 /** One that went on from saved memory is there at once, or never. */
 const resumeTimeoutMs = 15_000;
+
+/** Whether a guest was made just now, and how. */
+export type Freshness = "booting" | "resumed" | "unknown";
+
+export function bootTimeoutMs(accelerator: Accelerator, fresh: Freshness): number {
+  return fresh === "resumed" ? resumeTimeoutMs : bootTimeoutsMs[accelerator.name];
+}
 
 /**
  * Waits until the guest is there and hands it its launch; returns when its program runs. `isAlive` says whether QEMU is
@@ -158,12 +165,10 @@ export async function handOver(
   what: string,
   machine: MachinePaths,
   message: () => Promise<Buffer>,
-  accelerator: Accelerator,
   isAlive: () => boolean,
-  fresh: "booting" | "resumed" | "unknown",
+  { fresh, limitMs }: { readonly fresh: Freshness; readonly limitMs: number },
   call: Call,
 ): Promise<void> {
-  const limitMs = fresh === "resumed" ? resumeTimeoutMs : bootTimeoutMs[accelerator.name];
   using bounded = withDeadline(call, limitMs, `${what}: boot its guest`);
   using control = await connected(what, machine.controlSocket, isAlive, bounded);
   control.write("\nhello\n");

@@ -7,6 +7,7 @@
 _c_tell=$1 _c_user=$2 _c_directory=$3 _c_bounding=$4 _c_ambient=$5 _c_extra=$6
 shift 6
 _c_tools=/proc/1/root/croft
+[ "$_c_bounding" != usual ] || read -r _c_bounding <"$_c_tools/usual-capabilities"
 _c_newline='
 '
 set -f

@@ -10,13 +10,30 @@ await_launch() {
     while read -r verb length <&3; do
       case $verb in
       hello) echo ready >&3 ;;
-      launch) take "$length" /run/launch && . /run/launch ;;
+      launch) take_lines && follow_launch ;;
       esac
     done
   done
 }
 
-# The next so many bytes from the host, as a file. Fails when the host went away meanwhile.
+# The launch may give up with `return`, having told why.
+follow_launch() {
+  eval "$taken"
+}
+
+# Lines from the host up to one that is a dot alone. Read by the shell itself: another program would take longer to begin
+# than this takes to end. Fails when the host went away meanwhile.
+take_lines() {
+  taken=
+  while IFS= read -r line <&3; do
+    [ "$line" = . ] && return
+    taken="$taken$line
+"
+  done
+  return 1
+}
+
+# The next so many bytes from the host, as a file.
 take() {
   : >"$2"
   [ "$1" -eq 0 ] && return
@@ -24,16 +41,43 @@ take() {
   [ "$(wc -c <"$2")" -eq "$1" ]
 }
 
-# Fresh randomness: two guests that were resumed from the same memory must not make the same numbers.
+# Runs a command of busybox in a shell that waits already: making one takes a guest without KVM longer than most commands.
+# Without one left it is made all the same.
+swiftly() {
+  spares=${spares#* }
+  case $spares in
+  "") eval "$*" ;;
+  *)
+    echo "$*" >"/run/spare/${spares%% *}"
+    eval "wait \$spare_${spares%% *}"
+    ;;
+  esac
+}
+
+# Fresh randomness: two guests that were resumed from the same memory must not make the same numbers. The host gives none
+# before; here the kernel waits until it has enough.
 reseed() {
-  [ -e /croft/module/virtio_rng.ko ] && insmod /croft/module/virtio_rng.ko
+  read -r -n 1 random </dev/random
+}
+
+# What every program expects to find, and only the host knows: the name, then addresses of resolvers.
+name() {
+  echo "$1" >/proc/sys/kernel/hostname
+  echo "$1" >/inject/etc/hostname
+  # With a resolver the own name is asked there, and is the address that others reach; without one it is a loopback one.
+  {
+    echo "127.0.0.1	localhost
+::1	localhost ip6-localhost ip6-loopback"
+    [ $# -gt 1 ] || echo "127.0.1.1	$1"
+  } >/inject/etc/hosts
+  shift
+  for resolver; do echo "nameserver $resolver"; done >/inject/etc/resolv.conf
 }
 
 # interface, its hardware address, address with prefix
 nic() {
-  ip link set "$1" address "$2"
-  ip link set "$1" up
-  ip addr add "$3" dev "$1"
+  swiftly ip link set "$1" address "$2" up
+  swiftly ip addr add "$3" dev "$1"
 }
 
 # bytes, pids: either may be `max`
@@ -43,35 +87,46 @@ limit() {
   echo "$2" >/cgroup/program/pids.max
 }
 
-# Puts the root together. What is written goes to a disk, to memory, or to a directory that the host shares.
+# Puts the root together. What is written goes to a disk, to memory, or to a directory that the host shares. `mount` runs
+# already and reads what to mount from a pipe (8), line by line.
 assemble() {
   if [ "$1" = share ]; then
     mount -t virtiofs root /image
     mkdir -p /image/proc /image/sys /image/dev /image/etc
     for name in hosts hostname resolv.conf; do
       [ -e "/image/etc/$name" ] || : >"/image/etc/$name"
-      mount -o bind "/inject/etc/$name" "/image/etc/$name"
+      echo "/inject/etc/$name /image/etc/$name none bind 0 0" >&8
     done
-    : >/run/fstab
   else
-    assemble_layers "$1"
+    assemble_layers "$1" || return
   fi
-  {
-    echo "proc /image/proc proc nosuid,noexec,nodev 0 0"
-    echo "/stage/sys /image/sys none rbind 0 0"
-    echo "/stage/dev /image/dev none rbind 0 0"
-  } >>/run/fstab
-  mount -a -T /run/fstab
+  echo "proc /image/proc proc nosuid,noexec,nodev 0 0
+/stage/sys /image/sys none rbind 0 0
+/stage/dev /image/dev none rbind 0 0" >&8
+  exec 8>&-
+  wait "$mounter"
+  [ ! -s /run/mount-error ] || fail_to_mount
+}
+
+fail_to_mount() {
+  read -r why </run/mount-error
+  echo "fault failed put the root together: $why" >&3
+  return 1
 }
 
 assemble_layers() {
   if [ "$1" = disk ]; then
-    mount -t ext4 -o discard,noinit_itable "$writable" /writable
+    echo "$writable /writable ext4 discard,noinit_itable 0 0" >&8
+    until [ -d /writable/lost+found ]; do
+      # What `mount` says is why it cannot.
+      [ ! -s /run/mount-error ] || fail_to_mount || return
+      usleep 500
+    done
     # From an earlier run, with another address perhaps.
     rm -f /writable/upper/etc/hosts /writable/upper/etc/hostname /writable/upper/etc/resolv.conf
   fi
   mkdir -p /writable/upper /writable/work
-  echo "root /image overlay lowerdir=$lower,upperdir=/writable/upper,workdir=/writable/work 0 0" >/run/fstab
+  echo "root /image overlay lowerdir=$lower,upperdir=/writable/upper,workdir=/writable/work 0 0" >&8
 }
 
 # Mounts what the launch named, with the image's root as root: its links lead nowhere else.
@@ -94,6 +149,9 @@ on_terminal() {
   exec setsid -c chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
 }
 
+# What most programs are run with.
+usual_path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
 # What comes by dropbear belongs to the program's group and network from here on.
 join_program() {
   echo 0 >/cgroup/program/cgroup.procs
@@ -105,27 +163,41 @@ enter() {
   exec $through chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
 }
 
-# Runs `program`, which the launch defined, and ends the guest when it ends.
+# Runs what `program_text` says with this input, output and errors, and ends the guest when it ends. Root as most images
+# have it becomes a shell that waits already, if the launch says that it may (`usual`).
 begin() {
-  (
-    exec 5>&- 6>&-
-    echo 0 >/cgroup/program/cgroup.procs
-    program
-  ) <"$1" >"$2" 2>"$3" &
-  main=$!
-  answer &
-  serve_shell &
+  if [ "$usual:$usual_root" = yes:yes ] && mkdir -p "/image$usual_directory" &&
+    [ ! -e /writable/upper/etc/passwd ] && [ ! -e /writable/upper/etc/group ]; then
+    main=$runner
+    {
+      [ "$1" = /dev/null ] || echo "exec <$1"
+      echo "_c_home='$root_home'
+$program_text
+."
+    } >/run/runner
+  else
+    kill -9 "$runner"
+    (
+      exec 5>&- 6>&-
+      echo 0 >/cgroup/program/cgroup.procs
+      eval "$program_text"
+    ) <"$1" >"$2" 2>"$3" &
+    main=$!
+  fi
   tell_when_running
+  answer &
   wait "$main"
   finish $?
 }
 
 # The program runs when it is no longer one of ours: a signal that came before would not find its handler. One that is
-# itself called so is told of a little later. A failure was told already.
+# itself called so is told of a little later; one that could not begin has no words left, and told why.
 tell_when_running() {
   tries=0
-  while read -r name <"/proc/$main/comm" && [ "$tries" -lt 500 ]; do
-    case $name in init | busybox | loader) usleep 1000 ;; *) break ;; esac
+  while read -r name <"/proc/$main/comm" && [ "$tries" -lt 1000 ]; do
+    case $name in init | busybox | loader) ;; *) break ;; esac
+    read -r words <"/proc/$main/cmdline" || [ -n "$words" ] || return
+    usleep 1000
     tries=$((tries + 1))
   done
   echo "started $main" >&3
@@ -150,6 +222,7 @@ oom_kills() {
 # Asked by the host while the program runs.
 answer() {
   exec 5>&- 6>&-
+  shell=
   while :; do
     while read -r mark verb first second <&3; do
       case $verb in
@@ -157,6 +230,7 @@ answer() {
       size) stty rows "$first" cols "$second" </dev/hvc0 && echo "$mark ok" >&3 ;;
       limit) limit "$first" "$second" && echo "$mark ok" >&3 || echo "$mark failed" >&3 ;;
       stat) measure "$mark" >&3 ;;
+      shell) take "$first" /run/host-key && serve_shell && echo "$mark ok" >&3 || echo "$mark failed" >&3 ;;
       esac
       [ "$mark" = hello ] && echo "running $main" >&3
     done
@@ -174,9 +248,12 @@ measure() {
   echo "$1 $memory $value $pids $(oom_kills)"
 }
 
-# Programs that are run in the instance come by dropbear, which begins when the host first comes for it.
+# Programs that are run in the instance come by dropbear, which begins when the host first asks for it.
 serve_shell() {
-  exec 3>&- 5>&- 6>&- 7<>"${port}6"
-  echo >&7
-  exec unshare -n /bin/busybox sh /croft/shell.sh "${port}6"
+  [ -n "$shell" ] && return
+  (
+    exec 3>&-
+    exec unshare -n /bin/busybox sh /croft/shell.sh "${port}6"
+  ) &
+  shell=$!
 }

@@ -50,5 +50,36 @@ cat /run/err >"${port}3" 2>/dev/null &
 relay_err=$!
 exec 5<>/run/out 6<>/run/err 3<>"${port}1"
 
+# What is begun now need not be begun when there is something to do: shells that wait for a command, `mount` that waits for
+# what to mount, and a shell that waits for its program with the rights that most programs have.
+mkdir /run/spare
+mkfifo /run/mounts /run/runner
+spares=-
+for number in 1 2 3 4 5 6; do
+  mkfifo "/run/spare/$number"
+  (
+    exec 3>&- 5>&- 6>&-
+    read -r line <"/run/spare/$number"
+    eval "exec $line"
+  ) &
+  eval "spare_$number=$!"
+  spares="$spares $number"
+done
+(
+  exec 3>&- 5>&- 6>&-
+  exec mount -a -T /run/mounts 2>/run/mount-error
+) &
+mounter=$!
+. /croft/usual-root.sh
+(
+  exec 3>&- 5>&- 6>&-
+  echo 0 >/cgroup/program/cgroup.procs
+  read -r usual </croft/usual-capabilities
+  exec /croft/lib/loader --library-path /croft/lib /croft/bin/setpriv --no-new-privs --reuid 0 --regid 0 \
+    "${root_groups:+--groups=}${root_groups:---clear-groups}" --bounding-set="-all$usual" --inh-caps=-all \
+    --ambient-caps=-all -- /bin/busybox sh /croft/runner.sh
+) </dev/null >/run/out 2>/run/err &
+runner=$!
+exec 8<>/run/mounts
 . /croft/guest.sh
 await_launch

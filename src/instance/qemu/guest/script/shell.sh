@@ -4,7 +4,7 @@
 PATH=/bin
 ip link set lo up
 /croft/lib/loader --library-path /croft/lib /croft/bin/dropbear -F -B -j -k -r /run/host-key -p 127.0.0.1:22 \
-  <&- >&- 2>&- 7>&- &
+  <&- >&- 2>&- &
 
 listens() {
   while read -r line; do
@@ -15,9 +15,9 @@ listens() {
 
 until listens; do usleep 5000; done
 while :; do
+  exec 7<>"$1"
+  # Until somebody comes.
+  echo >&7
   nc 127.0.0.1 22 <&7 >&7
   exec 7>&-
-  exec 7<>"$1"
-  # Until somebody comes again.
-  echo >&7
 done

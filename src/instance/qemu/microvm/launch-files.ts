@@ -1,0 +1,23 @@
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { LaunchMount, ProgramLaunch } from "../../contract.ts";
+import type { InstancePaths } from "../../monitor/layout.ts";
+import { copiedFile } from "./volume.ts";
+
+/** Keeps the contents of injected files beside the launch, on a file system that is memory. */
+export function writeFiles(launch: ProgramLaunch, paths: InstancePaths): void {
+  rmSync(paths.filesDir, { recursive: true, force: true });
+  mkdirSync(paths.filesDir, { recursive: true, mode: 0o700 });
+  launch.mounts.forEach((mount, index) => {
+    if (mount.kind === "file") writeFileSync(join(paths.filesDir, String(index)), mount.content, { mode: 0o600 });
+  });
+}
+
+/** A launch as it was recorded, with the contents of its files again, and those of bound files. */
+export function withFiles(launch: ProgramLaunch, paths: InstancePaths): ProgramLaunch {
+  const mounts = launch.mounts.map((mount, index): LaunchMount => {
+    if (mount.kind === "file") return { ...mount, content: readFileSync(join(paths.filesDir, String(index))) };
+    return copiedFile(mount);
+  });
+  return { ...launch, mounts };
+}

@@ -1,0 +1,310 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { archiveOf } from "./archive.ts";
+import { eventually } from "./eventually.ts";
+import { Ground, runtime } from "./oci-bundle.ts";
+import { finish, onTerminal, run, Site, startDaemon } from "./oci-caller.ts";
+
+/** A guest without KVM takes seconds to boot, on a busy machine many. */
+const patienceMs = 180_000;
+
+let site: Site;
+/** The runtime as callers are told of it: with rules by which everything becomes a microVM. */
+let asMicrovm: string;
+let rules: string;
+
+before(() => {
+  site = new Site();
+  rules = join(site.directory, "oci.toml");
+  const cache = `cache = "${site.directory}/cache"\nrun = "${site.directory}/cache/run"\n`;
+  writeFileSync(rules, `default = "microvm"\n[microvm]\n${cache}`);
+  asMicrovm = join(site.directory, "croft-oci");
+  writeFileSync(asMicrovm, `#!/bin/sh\nexec ${runtime} --rules ${rules} "$@"\n`);
+  chmodSync(asMicrovm, 0o755);
+});
+
+after(async () => {
+  await site?.[Symbol.asyncDispose]();
+});
+
+const kernel = readdirSync("/boot").find((name) => name.startsWith("vmlinuz-") && name.includes("cloud"));
+const kernelVersion = kernel?.slice("vmlinuz-".length) ?? "a kernel for guests is not installed";
+const sayKernel = "echo kernel $(busybox uname -r)";
+const ourGround = (): Ground => new Ground(["--rules", rules]);
+const word = (file: string): string => readFileSync(file, "utf8");
+
+test("a bundle as a microVM: its life, its exit code, its directories", { timeout: patienceMs }, async () => {
+  using on = ourGround();
+  const data = join(on.directory, "data");
+  mkdirSync(data);
+  writeFileSync(join(data, "in"), "from outside\n");
+  const program = `${sayKernel} >/data/kernel; id >/data/id; cat /data/in >/data/out; echo own >/tmp/own; trap 'exit 4' TERM; echo >/data/ready; while :; do sleep 0.1; done`;
+  const bundle = on.bundle("a", ["/bin/sh", "-c", program], (config) => {
+    (config["mounts"] as object[]).push({ destination: "/data", type: "bind", source: data, options: ["rbind"] });
+    config.process["user"] = { uid: 7, gid: 8 };
+    spawnSync("chown", ["7:8", data, join(on.directory, "bundle", "a", "rootfs", "tmp")]);
+    config["annotations"] = { mine: "yes" };
+    config["hooks"] = {
+      prestart: [{ path: "/bin/sh", args: ["sh", "-c", `cat >${data}/prestart`] }],
+      poststart: [{ path: "/bin/sh", args: ["sh", "-c", `cat >${data}/poststart`] }],
+      poststop: [{ path: "/bin/sh", args: ["sh", "-c", `cat >${data}/poststop`] }],
+    };
+  });
+  const pidFile = join(on.directory, "pid");
+  on.ok(["create", "--bundle", bundle, "--pid-file", pidFile, "a"]);
+  const created = on.state("a");
+  assert.equal(created.status, "created");
+  assert.equal(created.pid, Number(word(pidFile)));
+  assert.equal(created.bundle, bundle);
+  assert.deepEqual(created.annotations, { mine: "yes" });
+  assert.ok(existsSync(join(data, "prestart")) && !existsSync(join(data, "poststart")));
+  assert.match(on.oci(["create", "--bundle", bundle, "a"]).stderr, /already exists/);
+
+  on.ok(["start", "a"]);
+  assert.equal(on.state("a").status, "running");
+  assert.equal(on.state("a").pid, created.pid);
+  assert.ok(existsSync(join(data, "poststart")));
+  await eventually("the program says so", () => existsSync(join(data, "ready")));
+  assert.equal(word(join(data, "kernel")), `kernel ${kernelVersion}\n`);
+  assert.match(word(join(data, "id")), /uid=7 gid=8/);
+  assert.equal(word(join(data, "out")), "from outside\n");
+  assert.equal(word(join(bundle, "rootfs", "tmp", "own")), "own\n");
+  assert.match(on.oci(["start", "a"]).stderr, /not in the state "created"/);
+  assert.notEqual(on.oci(["delete", "a"]).code, 0);
+
+  assert.equal(on.ok(["exec", "--env", "A=b", "--cwd", "/tmp", "a", "/bin/sh", "-c", "echo $A $PWD"]), "b /tmp\n");
+  assert.equal(on.oci(["exec", "a", "/bin/sh", "-c", "exit 7"]).code, 7);
+  assert.equal(on.oci(["exec", "a", "/bin/nothing"]).code, 127);
+  assert.equal(on.ok(["exec", "a", "/bin/cat"], { input: "through\n" }), "through\n");
+  assert.match(on.ok(["list"]), /a +\d+ +running/);
+  assert.ok(on.ok(["ps", "a"]).includes(String(created.pid)));
+  assert.match(on.ok(["events", "--stats", "a"]), /"type":"stats"/);
+  on.ok(["pause", "a"]);
+  assert.equal(on.state("a").status, "paused");
+  on.ok(["resume", "a"]);
+  on.ok(["update", "--pids-limit", "50", "a"]);
+  const tooMuch = on.oci(["update", "--memory", String(2 ** 40), "a"]);
+  assert.match(tooMuch.stderr, /memory\.limit/);
+
+  on.ok(["kill", "a", "TERM"]);
+  await eventually("it is stopped", () => on.state("a").status === "stopped");
+  assert.notEqual(on.oci(["kill", "a", "TERM"]).code, 0);
+  on.ok(["delete", "a"]);
+  assert.ok(existsSync(join(data, "poststop")));
+  assert.deepEqual(on.traces(), []);
+  assert.equal(existsSync(join(on.root, "machine", "a")), false);
+});
+
+test("run gives the program's code and passes its output", { timeout: patienceMs }, () => {
+  using on = ourGround();
+  const bundle = on.bundle("a", ["/bin/sh", "-c", `${sayKernel}; echo wrong >&2; exit 9`]);
+  const argv = [runtime, ...on.args(["run", "--bundle", bundle, "a"])];
+  const { code, stdout, stderr } = finish(argv, { timeoutMs: patienceMs });
+  assert.equal(code, 9, stderr);
+  assert.equal(stdout, `kernel ${kernelVersion}\n`);
+  assert.match(stderr, /wrong/);
+  assert.deepEqual(on.traces(), []);
+});
+
+test("what a microVM cannot do is refused by its field before anything is there", () => {
+  using on = ourGround();
+  const refused = (name: string, message: RegExp, change: Parameters<Ground["bundle"]>[2]): void => {
+    const { code, stderr } = on.oci(["create", "--bundle", on.bundle(name, ["/bin/true"], change), "a"]);
+    assert.equal(code, 1);
+    assert.match(stderr, message);
+    assert.deepEqual(on.traces(), []);
+    assert.equal(existsSync(join(on.root, "machine", "a")), false);
+  };
+  refused("device", /linux\.devices\[0\]: a microVM has no \/dev\/fuse/, (config) => {
+    config.linux["devices"] = [{ type: "c", path: "/dev/fuse", major: 10, minor: 229 }];
+  });
+  refused("host-network", /linux\.namespaces: a microVM cannot have the host's network/, (config) => {
+    config.linux["namespaces"] = ["pid", "mount", "ipc", "uts"].map((type) => ({ type }));
+  });
+  refused("user", /linux\.namespaces\[\d\]: a microVM has users of its own/, (config) => {
+    (config.linux["namespaces"] as object[]).push({ type: "user" });
+  });
+  refused("file", /mounts\[2\]\.source: a microVM cannot share a single file that it may write to/, (config) => {
+    (config["mounts"] as object[]).push({ destination: "/x", type: "bind", source: "/etc/passwd", options: ["bind"] });
+  });
+  refused("hook", /hooks\.startContainer/, (config) => {
+    config["hooks"] = { startContainer: [{ path: "/bin/true" }] };
+  });
+  refused("scheduler", /process\.scheduler: a microVM cannot do it/, (config) => {
+    config.process["scheduler"] = { policy: "SCHED_BATCH" };
+  });
+});
+
+test("a microVM whose start is killed is taken away by delete --force", { timeout: patienceMs }, async () => {
+  using on = ourGround();
+  const bundle = on.bundle("a", ["/bin/sleep", "1000000"]);
+  for (const afterMs of [200, 900, 2500]) {
+    on.ok(["create", "--bundle", bundle, "a"]);
+    const argv = ["-c", '"$@" >/dev/null 2>&1', "sh", "timeout", "-s", "KILL", String(afterMs / 1000)];
+    spawnSync("sh", [...argv, runtime, ...on.args(["start", "a"])], { stdio: "ignore" });
+    on.ok(["delete", "--force", "a"]);
+    await eventually(`nothing is left: ${on.traces().join(", ")}`, () => on.traces().length === 0);
+    assert.equal(existsSync(join(on.root, "machine", "a")), false);
+  }
+});
+
+test("podman: a container as a microVM, on podman's own bridge", { timeout: 3 * patienceMs }, async () => {
+  const folder = join(site.directory, "podman");
+  mkdirSync(join(folder, "cni"), { recursive: true });
+  const ipam = { type: "host-local", ranges: [[{ subnet: "10.88.0.0/16" }]], routes: [{ dst: "0.0.0.0/0" }] };
+  const plugin = { type: "bridge", bridge: "cni-podman0", isGateway: true, ipMasq: true, hairpinMode: true, ipam };
+  const list = { cniVersion: "0.4.0", name: "podman", plugins: [plugin] };
+  writeFileSync(join(folder, "cni", "87-podman.conflist"), JSON.stringify(list));
+  writeFileSync(
+    join(folder, "storage.conf"),
+    `[storage]\ndriver = "overlay"\ngraphroot = "${folder}/root"\nrunroot = "${folder}/run"\n`,
+  );
+  const network = `[network]\nnetwork_backend = "cni"\ncni_plugin_dirs = ["/usr/lib/cni"]\nnetwork_config_dir = "${folder}/cni"\n`;
+  const engine = `[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n[engine.runtimes]\ncroft-oci = ["${asMicrovm}"]\n`;
+  const limits = `[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n`;
+  writeFileSync(join(folder, "containers.conf"), network + engine + limits);
+  const env = {
+    CONTAINERS_STORAGE_CONF: join(folder, "storage.conf"),
+    CONTAINERS_CONF: join(folder, "containers.conf"),
+  };
+  const podman = (...args: readonly string[]): readonly string[] => ["podman", "--runtime", "croft-oci", ...args];
+  const options = { env, timeoutMs: patienceMs };
+  const ok = (...args: readonly string[]): string => run(podman(...args), options).stdout;
+  const own = ["--cgroup-parent", site.cgroup];
+  run(["podman", "import", "-", "box:1"], { env, input: site.imageTar() });
+
+  const once = finish(podman("run", "--rm", ...own, "box:1", "/bin/sh", "-c", `${sayKernel}; exit 3`), options);
+  assert.deepEqual([once.code, once.stdout], [3, `kernel ${kernelVersion}\n`], once.stderr);
+
+  const shared = join(site.directory, "shared");
+  mkdirSync(shared, { recursive: true });
+  writeFileSync(join(shared, "file"), "seen\n");
+  const program = "cat /data/file; hostname; while :; do echo from the guest | busybox nc -l -p 7000; done";
+  ok(
+    "run",
+    "-d",
+    ...own,
+    "--name",
+    "vm",
+    "--hostname",
+    "box",
+    "-v",
+    `${shared}:/data`,
+    "box:1",
+    "/bin/sh",
+    "-c",
+    program,
+  );
+  await eventually("its first words", () => ok("logs", "vm").includes("seen\nbox\n"));
+  const pid = Number(ok("inspect", "vm", "--format", "{{.State.Pid}}"));
+  assert.match(word(`/proc/${pid}/cmdline`), /--watch-machine/);
+  assert.equal(ok("exec", "vm", "/bin/echo", "beside it"), "beside it\n");
+  assert.match(
+    onTerminal(podman("exec", "-it", "vm", "/bin/sh", "-c", "sleep 1; tty; stty size"), options),
+    /\/dev\/pts\/\d+\n37 91/,
+  );
+  const address = ok("inspect", "vm", "--format", "{{.NetworkSettings.IPAddress}}").trim();
+  const heard = await eventually("an answer over the bridge", () => {
+    const { stdout } = finish(["busybox", "timeout", "5", "busybox", "nc", address, "7000"]);
+    return stdout !== "" && stdout;
+  });
+  assert.equal(heard, "from the guest\n");
+  ok("pause", "vm");
+  assert.equal(ok("inspect", "vm", "--format", "{{.State.Status}}").trim(), "paused");
+  ok("unpause", "vm");
+  ok("stop", "--time", "10", "vm");
+  assert.equal(ok("inspect", "vm", "--format", "{{.State.ExitCode}}").trim(), "143");
+  ok("rm", "vm");
+
+  const terminal = onTerminal(
+    podman("run", "--rm", "-it", ...own, "box:1", "/bin/sh", "-c", "sleep 2; test -t 0 && echo a terminal; stty size"),
+    options,
+  );
+  assert.match(terminal, /a terminal\n37 91/);
+});
+
+test("containerd: a task as a microVM", { timeout: 2 * patienceMs }, async () => {
+  const folder = join(site.directory, "containerd");
+  mkdirSync(folder);
+  const socket = join(folder, "sock");
+  const places = `root = "${folder}/root"\nstate = "${folder}/state"\n`;
+  const rest = `disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "${socket}"\n`;
+  writeFileSync(join(folder, "config.toml"), `version = 2\n${places}${rest}`);
+  const ctr = (...args: readonly string[]): readonly string[] => [
+    "ctr",
+    "-a",
+    socket,
+    "-n",
+    site.cgroup.slice(1),
+    ...args,
+  ];
+  const isReady = (): boolean => finish(ctr("version")).code === 0;
+  await startDaemon(site, ["containerd", "-c", join(folder, "config.toml")], isReady);
+  const image = "docker.io/library/box:1";
+  writeFileSync(join(site.directory, "box.tar"), await archiveOf(image, [site.imageTar()]));
+  run(ctr("images", "import", join(site.directory, "box.tar")));
+  const options = { timeoutMs: patienceMs };
+  const own = ["--runc-binary", asMicrovm];
+  const once = finish(ctr("run", "--rm", ...own, image, "a", "/bin/sh", "-c", `${sayKernel}; exit 3`), options);
+  assert.deepEqual([once.code, once.stdout], [3, `kernel ${kernelVersion}\n`], once.stderr);
+  run(ctr("run", "-d", ...own, image, "b", "/bin/sleep", "1000000"), options);
+  assert.equal(
+    run(ctr("task", "exec", "--exec-id", "e1", "b", "/bin/echo", "beside it"), options).stdout,
+    "beside it\n",
+  );
+  assert.match(run(ctr("task", "ls")).stdout, /b\s+\d+\s+RUNNING/);
+  run(ctr("task", "pause", "b"));
+  assert.match(run(ctr("task", "ls")).stdout, /b\s+\d+\s+PAUSED/);
+  run(ctr("task", "resume", "b"));
+  run(ctr("task", "kill", "--signal", "KILL", "b"));
+  await eventually("it stops", () => /b\s+\d+\s+STOPPED/.test(run(ctr("task", "ls")).stdout));
+  finish(ctr("task", "rm", "b"));
+  run(ctr("container", "rm", "b"));
+});
+
+test("docker: a container as a microVM, on docker's own bridge", { timeout: 3 * patienceMs }, async () => {
+  const at = (name: string): string => join(site.directory, name);
+  const own = ["--data-root", at("data"), "--exec-root", at("exec"), "--pidfile", at("pid")];
+  const network = ["--iptables=false", "--bip", "10.77.0.1/24", "--cgroup-parent", site.cgroup];
+  const daemon = [
+    "dockerd",
+    ...own,
+    ...network,
+    "-H",
+    `unix://${at("docker.sock")}`,
+    "--add-runtime",
+    `croft=${asMicrovm}`,
+  ];
+  const options = {
+    env: { DOCKER_HOST: `unix://${at("docker.sock")}`, DOCKER_CONFIG: site.directory },
+    timeoutMs: patienceMs,
+  };
+  const docker = (...args: readonly string[]): readonly string[] => ["/usr/bin/docker", ...args];
+  const ok = (...args: readonly string[]): string => run(docker(...args), options).stdout;
+  await startDaemon(site, daemon, () => finish(docker("version"), options).code === 0);
+  run(docker("import", "-", "box:1"), { ...options, input: site.imageTar() });
+  const once = finish(
+    docker("run", "--rm", "--runtime", "croft", "box:1", "/bin/sh", "-c", `${sayKernel}; exit 3`),
+    options,
+  );
+  assert.deepEqual([once.code, once.stdout], [3, `kernel ${kernelVersion}\n`], once.stderr);
+  const program = "echo begun; while :; do echo from the guest | busybox nc -l -p 7000; done";
+  ok("run", "-d", "--runtime", "croft", "--name", "vm", "box:1", "/bin/sh", "-c", program);
+  await eventually("its first words", () => ok("logs", "vm").includes("begun"));
+  assert.equal(ok("exec", "vm", "/bin/echo", "beside it"), "beside it\n");
+  const address = ok("inspect", "vm", "--format", "{{.NetworkSettings.IPAddress}}").trim();
+  const heard = await eventually("an answer over the bridge", () => {
+    const { stdout } = finish(["busybox", "timeout", "5", "busybox", "nc", address, "7000"]);
+    return stdout !== "" && stdout;
+  });
+  assert.equal(heard, "from the guest\n");
+  ok("pause", "vm");
+  ok("unpause", "vm");
+  ok("kill", "vm");
+  await eventually("it is dead", () => ok("inspect", "vm", "--format", "{{.State.Status}}").trim() === "exited");
+  assert.equal(ok("inspect", "vm", "--format", "{{.State.ExitCode}}").trim(), "137");
+  ok("rm", "vm");
+});
