@@ -4,10 +4,10 @@ import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSy
 import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { type IPty, spawn as spawnPty } from "@lydell/node-pty";
 import type { Operation, Instance } from "../../src/client/message.ts";
 import { busyboxImage, TestDaemon, type Said } from "./daemon.ts";
 import { eventually } from "./eventually.ts";
+import { inTerminal } from "./terminal.ts";
 
 /** The command line as a person and as a script use it, against a real daemon and real containers. */
 
@@ -148,33 +148,6 @@ test("exec passes on the exit code, input as it is, and output apart", async () 
   );
 });
 
-/** What is typed once some text has appeared; undefined text: at once. */
-type Typed = readonly [after: RegExp, act: string | ((pty: IPty) => void)];
-
-/** Runs a shell line in a terminal, and returns what was shown and the exit code. */
-async function inTerminal(line: string, ...typed: readonly Typed[]): Promise<{ shown: string; code: number }> {
-  const pty = spawnPty("/bin/sh", ["-c", line], {
-    cols: 100,
-    rows: 30,
-    env: { ...process.env, CROFT_ROOT: daemon.root, CROFT: croftPath, TERM: "xterm" },
-  });
-  const left = [...typed];
-  let shown = "";
-  let from = 0;
-  pty.onData((text) => {
-    shown += text;
-    const [next] = left;
-    if (next === undefined || !next[0].test(shown.slice(from))) return;
-    left.shift();
-    from = shown.length;
-    if (typeof next[1] === "string") pty.write(next[1]);
-    else next[1](pty);
-  });
-  const code = await new Promise<number>((resolve) => pty.onExit(({ exitCode }) => resolve(exitCode)));
-  assert.deepEqual(left, [], shown);
-  return { shown, code };
-}
-
 test("exec in a terminal: its size, its keys, its exit code, and the terminal afterwards as before", async () => {
   // crun sets the size while the program is about to begin, and may come a moment late; then a signal tells the program.
   const script = String.raw`
@@ -184,6 +157,7 @@ test("exec in a terminal: its size, its keys, its exit code, and the terminal af
     echo ready
     while :; do busybox sleep 0.05; done`;
   const { shown, code } = await inTerminal(
+    daemon.root,
     `stty -g; "$CROFT" exec -it web-1 busybox sh -c '${script.replaceAll("'", String.raw`'\''`)}'; code=$?; stty -g; exit $code`,
     [/ready/, (pty) => pty.resize(120, 40)],
     [/40 120/, "\u0003"],
@@ -199,13 +173,14 @@ test("exec in a terminal: its size, its keys, its exit code, and the terminal af
 test("run in a terminal can be left and attached to again", async () => {
   const loop = "echo ready; while read line; do echo got-$line; done; echo end; exit 3";
   const left = await inTerminal(
+    daemon.root,
     `"$CROFT" run -it --rm --name left ${box} /bin/sh -c '${loop}'`,
     [/ready/, "one\r"],
     [/got-one/, "\u0010\u0011"],
   );
   assert.equal(left.code, 0, left.shown);
   assert.match(left.shown, /it goes on/);
-  const back = await inTerminal(`echo now; "$CROFT" attach left`, [/now/, "two\r"], [/got-two/, "\u0004"]);
+  const back = await inTerminal(daemon.root, `echo now; "$CROFT" attach left`, [/now/, "two\r"], [/got-two/, "\u0004"]);
   assert.equal(back.code, 3, back.shown);
   await eventually("--rm took it away", async () => (await croft("inspect", "left")).code === 3);
 });

@@ -125,7 +125,12 @@ export class TestDaemon implements AsyncDisposable {
   /** Runs `croft ARGS` against this daemon. Never throws for an exit code. */
   croft(
     args: readonly string[],
-    options: { readonly input?: string; readonly cwd?: string; readonly env?: Record<string, string> } = {},
+    options: {
+      readonly input?: string;
+      readonly cwd?: string;
+      readonly env?: Record<string, string>;
+      readonly limitMs?: number;
+    } = {},
   ): Promise<Said> {
     return finished(join(checkout, "bin", "croft"), args, {
       ...options,
@@ -178,22 +183,28 @@ from  = "scratch"
 files = { "/bin/busybox" = "./busybox", "/bin/sh" = "./busybox" }
 `;
 
-/** No command of a test takes this long: it hangs, and the test says which one. */
+/** No command of a test takes this long, but where the test says so: it hangs, and the test says which one. */
 const commandLimitMs = 300_000;
 
 function finished(
   program: string,
   args: readonly string[],
-  options: { readonly input?: string; readonly cwd?: string; readonly env: NodeJS.ProcessEnv },
+  options: {
+    readonly input?: string;
+    readonly cwd?: string;
+    readonly env: NodeJS.ProcessEnv;
+    readonly limitMs?: number;
+  },
 ): Promise<Said> {
+  const limitMs = options.limitMs ?? commandLimitMs;
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { cwd: options.cwd, env: options.env, stdio: ["pipe", "pipe", "pipe"] });
     let stdout = "";
     let stderr = "";
     const limit = setTimeout(() => {
       child.kill("SIGKILL");
-      reject(new Error(`${program} ${args.join(" ")} did not end within ${commandLimitMs} ms:\n${stdout}${stderr}`));
-    }, commandLimitMs);
+      reject(new Error(`${program} ${args.join(" ")} did not end within ${limitMs} ms:\n${stdout}${stderr}`));
+    }, limitMs);
     child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
     child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
     child.once("error", reject);

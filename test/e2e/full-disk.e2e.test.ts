@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
-import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { execFileSync, spawn } from "node:child_process";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { archiveOf, layerOf } from "./archive.ts";
 import { busyboxImage, TestDaemon } from "./daemon.ts";
 import { eventually } from "./eventually.ts";
+import { fillDisk, freeMib } from "./full.ts";
 
 const mib = 2 ** 20;
 
@@ -56,21 +57,12 @@ async function pids(): Promise<Readonly<Record<string, number | undefined>>> {
   return Object.fromEntries(instances.map(({ name, pid }) => [name, pid]));
 }
 
-function freeMib(): number {
-  const { bavail, bsize } = statfsSync(daemon.libDir);
-  return (bavail * bsize) / mib;
-}
-
 function filler(): string {
   return join(daemon.libDir, "filler");
 }
 
-/** Until not a byte more fits. What others give back meanwhile is filled too. */
 function fill(): void {
-  for (const args of [["bs=64k"], ["bs=1", "count=65536"]]) {
-    spawnSync("dd", ["if=/dev/zero", `of=${filler()}`, "oflag=append", "conv=notrunc", ...args], { stdio: "ignore" });
-  }
-  assert.ok(freeMib() < 0.1, `${freeMib()} MiB are free`);
+  fillDisk(daemon.libDir, filler());
 }
 
 /** Somebody who takes whatever is given back, at once. */
@@ -90,7 +82,7 @@ test("an image that fits is loaded", async () => {
 });
 
 test("an image that does not fit is refused as such, and leaves nothing", async () => {
-  const free = freeMib();
+  const free = freeMib(daemon.libDir);
   const archive = join(daemon.root, "big.tar");
   writeFileSync(
     archive,
@@ -100,7 +92,7 @@ test("an image that does not fit is refused as such, and leaves nothing", async 
   rmSync(archive);
   assert.equal(code, 1, stderr);
   assert.match(stderr, /space|full/i);
-  await eventually("the space is given back", () => freeMib() > free - 2);
+  await eventually("the space is given back", () => freeMib(daemon.libDir) > free - 2);
 });
 
 test("what runs goes on while the disk is full, also through a restart of the daemon", async () => {
@@ -131,7 +123,7 @@ test("what nobody needs can be deleted from a full disk", async () => {
   assert.equal(removed.code, 0, removed.stderr);
   const collected = await daemon.croft(["image", "gc"]);
   assert.equal(collected.code, 0, collected.stderr);
-  await eventually("the space is given back", () => freeMib() > spareMib - 2);
+  await eventually("the space is given back", () => freeMib(daemon.libDir) > spareMib - 2);
   fill();
 });
 

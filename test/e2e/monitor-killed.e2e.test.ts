@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { tableName, homeBeneath } from "../../src/base/home.ts";
 import { ask } from "./ask.ts";
 import { busyboxImage, TestDaemon } from "./daemon.ts";
 import { eventually } from "./eventually.ts";
-import { traceOf } from "./host-trace.ts";
+import { programs, traceOf } from "./host-trace.ts";
 
 const stackFile = `
 stack = "hurt"
@@ -55,20 +55,6 @@ afterEach(async () => {
 async function web(): Promise<{ readonly id: string; readonly pid: number }> {
   const { id, pid } = await daemon.client.instances.get({ instance: "hurt/web" });
   return { id, pid: pid ?? 0 };
-}
-
-/** Pids of programs of this daemon whose command line holds `text`. */
-function programs(name: string, text: string): readonly number[] {
-  return readdirSync("/proc").flatMap((pid) => {
-    if (!/^\d+$/.test(pid)) return [];
-    try {
-      const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-      const isIt = words[0]?.split("/").at(-1) === name && words.some((word) => word.includes(text));
-      return isIt ? [Number(pid)] : [];
-    } catch {
-      return [];
-    }
-  });
 }
 
 function run(program: string, ...args: readonly string[]): void {
