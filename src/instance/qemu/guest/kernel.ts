@@ -18,6 +18,9 @@ export interface GuestKernel {
   readonly path: string;
 }
 
+/** Goes up when what is kept may have to be made again. */
+const madeAs = 2;
+
 /** More than this is no kernel. */
 const maxKernelBytes = 512 * 2 ** 20;
 
@@ -67,7 +70,7 @@ export async function prepareKernel(path: string, cacheDirectory: string, call: 
   if (facts === undefined) {
     throw new Fault("unsupported", `there is no kernel at ${path}`, { hint: missingHint });
   }
-  const name = `kernel-${shortHash([path, facts.size, facts.mtimeMs, facts.ino].join("\0"), 12)}`;
+  const name = `kernel-${shortHash([madeAs, path, facts.size, facts.mtimeMs, facts.ino].join("\0"), 12)}`;
   const cached = join(cacheDirectory, name);
   const known = namesIn(cacheDirectory).find((entry) => entry.startsWith(`${name}@`) && !entry.includes(".new-"));
   if (known !== undefined) return { version: known.slice(name.length + 1), path: join(cacheDirectory, known) };
@@ -141,10 +144,20 @@ async function unpack(payload: Buffer, call: Call): Promise<Buffer | undefined> 
   const limit = { maxOutputLength: maxKernelBytes };
   const magic = payload.readUInt32BE(0);
   // What follows the payload proper is its unpacked size, which some unpackers would take for damage.
-  if (magic === 0x0221_4c18) return await unpackLz4(payload, maxKernelBytes, call);
+  if (magic === 0x0221_4c18) return await unpackTwice(payload, call);
   if (magic === 0x28b5_2ffd) return await promisify(zstdDecompress)(payload.subarray(0, -4), limit);
   if (magic >>> 16 === 0x1f8b) return await promisify(gunzip)(payload, limit);
   return undefined;
+}
+
+/**
+ * LZ4 has no checksum, and a kernel with one wrong byte is kept and stands still in every guest. Undefined when two tries do
+ * not agree: then it is booted as it is packed.
+ */
+async function unpackTwice(payload: Buffer, call: Call): Promise<Uint8Array | undefined> {
+  const first = await unpackLz4(payload, maxKernelBytes, call);
+  const second = await unpackLz4(payload, maxKernelBytes, call);
+  return first.equals(second) ? first : undefined;
 }
 
 /** Whether it has the note by which QEMU finds where to begin (PVH): owner `Xen`, type 18. */
