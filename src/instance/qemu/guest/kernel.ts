@@ -154,7 +154,7 @@ async function unpack(payload: Buffer, call: Call): Promise<Buffer | undefined> 
  * LZ4 has no checksum, and a kernel with one wrong byte is kept and stands still in every guest. Undefined when two tries do
  * not agree: then it is booted as it is packed.
  */
-async function unpackTwice(payload: Buffer, call: Call): Promise<Uint8Array | undefined> {
+async function unpackTwice(payload: Buffer, call: Call): Promise<Buffer | undefined> {
   const first = await unpackLz4(payload, maxKernelBytes, call);
   const second = await unpackLz4(payload, maxKernelBytes, call);
   return first.equals(second) ? first : undefined;
