@@ -30,13 +30,14 @@ import { fifty } from "./work/fifty.ts";
 import type { Ground } from "./work/ground.ts";
 import { idle } from "./work/idle.ts";
 import { machine } from "./work/machine.ts";
+import { microvm } from "./work/microvm.ts";
 import { oci } from "./work/oci.ts";
 import { plan } from "./work/plan.ts";
 import { pull } from "./work/pull.ts";
 import { run } from "./work/run.ts";
 
 /** `idle` is first, as it needs fresh daemons. */
-const works = [idle, run, exec, fifty, machine, pull, plan, oci];
+const works = [idle, run, exec, fifty, machine, microvm, pull, plan, oci];
 const namespaces = ["-n", "-m", "-p", "-f", "--mount-proc", "--kill-child", "--propagation", "private"];
 const folderName = "CROFT_BENCH_FOLDER";
 

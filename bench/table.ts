@@ -1,8 +1,12 @@
 import type { PeerName } from "./contender/contender.ts";
 import type { Row } from "./row.ts";
 
-const peers: readonly PeerName[] = ["docker", "podman", "ctr", "crun", "runc", "virsh"];
-const heads = ["", "unit", "croft", ...peers.map((peer) => (peer === "crun" ? "bare crun" : peer)), "reach", ""];
+const peers: readonly PeerName[] = ["docker", "podman", "ctr", "crun", "runc", "virsh", "qemu", "cold"];
+const bare: ReadonlyMap<PeerName, string> = new Map([
+  ["crun", "bare crun"],
+  ["qemu", "bare qemu"],
+]);
+const heads = ["", "unit", "croft", ...peers.map((peer) => bare.get(peer) ?? peer), "reach", ""];
 
 /** The rows as a person likes to read them, each ratio beneath the figure that it compares with. */
 export function table(rows: readonly Row[]): string {

@@ -1,6 +1,6 @@
 import type { Command } from "../process.ts";
 
-export type PeerName = "docker" | "podman" | "ctr" | "crun" | "runc" | "virsh";
+export type PeerName = "docker" | "podman" | "ctr" | "crun" | "runc" | "virsh" | "qemu" | "cold";
 
 /**
  * One way to run containers, driven by its own command line as a person drives it. What a peer has no word for it leaves

@@ -23,8 +23,6 @@ export async function startLibvirt(folder: string, diskPath: string): Promise<Li
   writeFileSync("/etc/libvirt/qemu.conf", qemu.join("\n"));
   const argv = ["libvirtd", "--config", join(folder, "libvirtd.conf")];
   const daemon = await startDaemon(argv, "/run/libvirt/libvirt-sock", join(folder, "log"));
-  const virsh = (...args: readonly string[]): Command => ({ argv: ["virsh", "-q", "-c", "qemu:///system", ...args] });
-  runSync({ argv: ["ip", "link", "add", bridge, "type", "bridge"] });
   runSync({ argv: ["ip", "link", "set", bridge, "up"] });
   const serialPath = join(folder, "serial");
   writeFileSync(join(folder, "machine.xml"), machineXml(diskPath, serialPath, join(folder, "vnc.sock")));
@@ -38,6 +36,10 @@ export async function startLibvirt(folder: string, diskPath: string): Promise<Li
       runSync({ argv: ["ip", "link", "del", bridge] });
     },
   };
+}
+
+function virsh(...args: readonly string[]): Command {
+  return { argv: ["virsh", "-q", "-c", "qemu:///system", ...args] };
 }
 
 const bridge = "bench-virt";

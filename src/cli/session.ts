@@ -19,6 +19,8 @@ export interface SessionOptions {
   readonly input: boolean;
   /** Ctrl-P Ctrl-Q leaves the process alone. Only in a terminal. */
   readonly detachable: boolean;
+  /** Signals end us and are not passed on: a console has nobody who could take them. */
+  readonly signalsEndUs?: boolean;
   /** The process is there only after an answer says so; until then keys and signals are ours. */
   readonly awaitStarted?: boolean;
   /** Hears of what is not output. */
@@ -53,7 +55,7 @@ export async function converse(
   const leaving = Promise.withResolvers<typeof detached>();
   const begin = (): void => {
     if (options.tty) cleanUp.use(rawMode(context.keyboard));
-    forwardSignals(duplex, options, context, cleanUp);
+    if (options.signalsEndUs !== true) forwardSignals(duplex, options, context, cleanUp);
     if (!options.input) return;
     const keys = options.detachable && options.tty ? new DetachKeys() : undefined;
     // A failure to send is told by the answers.

@@ -1,8 +1,7 @@
 import type { Call } from "../base/call.ts";
 import { Fault, isFault } from "../base/fault.ts";
 import type { InstanceId, NetworkId, VolumeId } from "../base/id.ts";
-import type { DiskImage, DiskImages } from "../image/disk/contract.ts";
-import type { Engine, InstanceFacts, MachineDisk, MachineLaunch, ProgramLaunch } from "../instance/contract.ts";
+import type { Engine, InstanceFacts, MachineLaunch, ProgramLaunch } from "../instance/contract.ts";
 import type { NewEvent } from "../event/contract.ts";
 import type { PortSpec } from "../network/contract.ts";
 import type { AttachedVolume, Root, RootSpec, VolumeSpec } from "../storage/contract.ts";
@@ -12,7 +11,8 @@ import type { Action, DesiredInstance } from "../stack/plan/step.ts";
 import type { AddressBook } from "./address-book.ts";
 import type { Engines } from "./engines.ts";
 import { displayName, launchOf, limitsOf, namesOf } from "./launch.ts";
-import { machineLaunchOf, machineOf } from "./machine-launch.ts";
+import { attachDisks } from "./machine-disk.ts";
+import { machineLaunchOf } from "./machine-launch.ts";
 import { networkIdOf, volumeIdOf, type Parts } from "./parts.ts";
 import type { RoutingTable } from "./routing.ts";
 import type { Sight } from "./sight.ts";
@@ -183,52 +183,12 @@ export class Actor {
     const { id, section } = instance;
     const nowMs = call.clock.nowMs();
     const [disks, attachment] = await Promise.all([
-      this.#attachDisks(instance, call),
+      attachDisks(instance, this.#engines.of(section.kind).takes.ownerUid, this.#parts, this.#sight, call),
       this.#attachNetwork(instance, call),
       this.#state.putInstance(id, (known) => ({ createdMs: nowMs, restarts: 0, ...known, id, section }), call),
     ]);
     const routed = section.networks.findIndex((name) => !this.#isInternal(name));
     return await machineLaunchOf(this.#state.name, instance, { attachment, disks, routed }, this.#parts, call);
-  }
-
-  async #attachDisks(instance: DesiredInstance, call: Call): Promise<readonly MachineDisk[]> {
-    const { diskImages, pool } = this.#parts;
-    const { disks: drives } = pool;
-    if (drives === undefined) throw new Fault("unsupported", `pool ${pool.name} has no disks for machines`);
-    const { id, section } = instance;
-    const status = this.#sight.instances.get(id)?.status;
-    const isUp = status === "running" || status === "frozen";
-    const { ownerUid } = this.#engines.of(section.kind).takes;
-    const owner = ownerUid === undefined ? {} : { ownerUid };
-    const attached: MachineDisk[] = [];
-    for (const { name, from, sizeBytes } of machineOf(section).disks) {
-      const image = from.kind === "blank" ? undefined : await this.#diskImage(instance, from.image, diskImages, call);
-      if (from.kind === "iso") {
-        const { path = "", format = "raw" } = image ?? {};
-        attached.push({ name, disk: { path, format, backing: [] }, readOnly: true, cdrom: true });
-        continue;
-      }
-      const base = image === undefined ? {} : { base: { path: image.path, format: image.format } };
-      const isOpen = isUp && this.#sight.disks.get(id)?.has(name) === true;
-      // Of a disk that is open, its machine changes the size.
-      const size = sizeBytes === undefined || isOpen ? {} : { sizeBytes };
-      const disk = await drives.attachDisk({ id, name, ...base, ...size, ...owner }, call);
-      this.#sight.sawDisk(id, name);
-      attached.push({
-        name,
-        disk,
-        readOnly: false,
-        cdrom: false,
-        ...(sizeBytes === undefined ? {} : { sizeBytes }),
-      });
-    }
-    return attached;
-  }
-
-  async #diskImage(instance: DesiredInstance, name: string, images: DiskImages, call: Call): Promise<DiskImage> {
-    const digest = instance.diskImages?.[name];
-    if (digest === undefined) throw new Fault("bug", `${instance.id} has no digest of ${name}`);
-    return await images.get(digest, call);
   }
 
   /** A program of an image: its root and its volumes. */

@@ -117,6 +117,7 @@ export const command = define({
       input: interactive || (isMachine && !detach),
       detachable: true,
       awaitStarted: true,
+      signalsEndUs: isMachine,
       onAnswer: (answer: { readonly progress?: Parameters<typeof view.update>[0]; readonly started?: Instance }) => {
         if (answer.progress !== undefined) view.update(answer.progress);
         if (answer.started === undefined) return;

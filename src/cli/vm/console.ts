@@ -12,7 +12,7 @@ export const command = define({
     const tty = context.keyboard.isTTY === true && context.out.isTerminal;
     const duplex = context.client.machines.openConsole();
     await duplex.send({ start: { machine: args.machine } });
-    const ended = await converse(duplex, { tty, input: true, detachable: true }, context);
+    const ended = await converse(duplex, { tty, input: true, detachable: true, signalsEndUs: true }, context);
     if (ended !== detached) return ended;
     await say(context, `\r\nit goes on: croft vm console ${args.machine}`);
     return 0;

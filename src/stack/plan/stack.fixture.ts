@@ -125,6 +125,8 @@ export const anyFault = fc.record({
     "forgotten" as const,
     "rebooted" as const,
     "asked" as const,
+    "saved" as const,
+    "revert-asked" as const,
     "network-broken" as const,
     "network-gone" as const,
   ),

@@ -18,9 +18,6 @@ export interface GuestKernel {
   readonly path: string;
 }
 
-/** Goes up when what is kept may have to be made again. */
-const madeAs = 2;
-
 /** More than this is no kernel. */
 const maxKernelBytes = 512 * 2 ** 20;
 
@@ -70,7 +67,8 @@ export async function prepareKernel(path: string, cacheDirectory: string, call: 
   if (facts === undefined) {
     throw new Fault("unsupported", `there is no kernel at ${path}`, { hint: missingHint });
   }
-  const name = `kernel-${shortHash([madeAs, path, facts.size, facts.mtimeMs, facts.ino].join("\0"), 12)}`;
+  // With a number of our own: what an earlier version unpacked may be damaged.
+  const name = `kernel-${shortHash([path, facts.size, facts.mtimeMs, facts.ino, 2].join("\0"), 12)}`;
   const cached = join(cacheDirectory, name);
   const known = namesIn(cacheDirectory).find((entry) => entry.startsWith(`${name}@`) && !entry.includes(".new-"));
   if (known !== undefined) return { version: known.slice(name.length + 1), path: join(cacheDirectory, known) };

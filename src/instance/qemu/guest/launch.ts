@@ -24,6 +24,8 @@ function withoutDots(text: string): string {
 export interface Surroundings {
   /** Seconds since the Unix epoch. */
   readonly nowSeconds: number;
+  /** Commands of the guest's shell, run before the program. */
+  readonly extraLines?: readonly string[];
 }
 
 /** Names that a shell would take for itself, or that change how programs are loaded: these go by `env`. */
@@ -50,7 +52,7 @@ function describe(launch: ProgramLaunch, around: Surroundings): { lines: string[
       const path = `/run/file/${index}`;
       return ["mkdir -p /run/file", receive(mount.content, path), `chmod ${mount.mode.toString(8)} ${path}`];
     }),
-    ...(mounts.length === 0 ? [] : [receive(Buffer.from(mounts.join("")), "/run/mounts")]),
+    ...(mounts.length === 0 ? [] : [receive(Buffer.from(mounts.join("")), "/run/launch-mounts")]),
   ];
   const program = [
     ...environmentLines(programEnvironment(launch)),
@@ -68,6 +70,7 @@ function describe(launch: ProgramLaunch, around: Surroundings): { lines: string[
     ...(mounts.length === 0 ? [] : ["mount_inside || return"]),
     ...usualLines(launch),
     `program_text=${quote(withoutDots(program.join("\n")))}`,
+    ...(around.extraLines ?? []),
     `begin ${streams(launch)}`,
   ];
   return { lines, files };

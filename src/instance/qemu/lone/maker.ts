@@ -137,8 +137,10 @@ export function equipLone(
   return [
     ...args,
     ...nics.flatMap(({ tap }, index) => [
-      ...["-netdev", `tap,id=net${index},ifname=${tap},script=no,downscript=no`],
-      ...["-device", `virtio-net-device,netdev=net${index}`],
+      "-netdev",
+      `tap,id=net${index},ifname=${tap},script=no,downscript=no`,
+      "-device",
+      `virtio-net-device,netdev=net${index}`,
     ]),
   ];
 }
@@ -153,26 +155,14 @@ export async function handOverLone(
   call: Call,
 ): Promise<void> {
   const paths = pathsOf(place);
-  const what = `start ${launch.id}`;
   const whole = { ...launch, mounts: launch.mounts.map(copiedFile) };
   const message = (): Promise<Buffer> =>
-    Promise.resolve(withLines(launchMessage(whole, { nowSeconds: call.clock.nowMs() / 1000 }), extra));
-  const limitMs = bootTimeoutMs({ name: parts.accelerator, detail: parts.detail }, "booting");
+    Promise.resolve(launchMessage(whole, { nowSeconds: call.clock.nowMs() / 1000, extraLines: extra }));
+  const accelerator = { name: parts.accelerator, detail: parts.detail };
+  const what = `start ${launch.id}`;
+  const limitMs = bootTimeoutMs(accelerator, "booting");
   await handOver(what, paths, message, isAlive, { fresh: "booting", limitMs }, call);
-  // Who runs a program beside this one later has neither the time nor the records to begin the guest's shell.
+  // Whoever runs a program later comes without us, and finds dropbear there.
   await shellPlace(what, paths).begin(call);
   writeFileSync(paths.startedFile, "");
-}
-
-/** The message with further lines before the script's last, which begins the program. */
-function withLines(message: Buffer, lines: readonly string[]): Buffer {
-  if (lines.length === 0) return message;
-  const end = message.indexOf(0x0a);
-  const length = Number(message.toString("latin1", 0, end).split(" ")[1]);
-  const script = message.toString("utf8", end + 1, end + 1 + length);
-  const last = script.trimEnd().lastIndexOf("\n") + 1;
-  const whole = Buffer.from(
-    `${script.slice(0, last)}${lines.map((line) => `${line}\n`).join("")}${script.slice(last)}`,
-  );
-  return Buffer.concat([Buffer.from(`launch ${whole.length}\n`), whole, message.subarray(end + 1 + length)]);
 }

@@ -218,6 +218,9 @@ function diskDevice(disk: ShapeDisk, queues: number): object {
     id: diskId(disk.name),
     // What a guest shows in /dev/disk/by-id; the field has 20 characters.
     serial: disk.name.slice(0, 20),
+    // QEMU's own answer to a full disk of the host is to stop the machine without a word; its guest can say it.
+    werror: "report",
+    rerror: "report",
     ...boot,
   };
 }

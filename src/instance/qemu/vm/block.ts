@@ -1,3 +1,4 @@
+import { statfsSync } from "node:fs";
 import type { Call } from "../../../base/call.ts";
 import { Fault, isFault } from "../../../base/fault.ts";
 import { run } from "../../../host/process.ts";
@@ -86,7 +87,19 @@ export async function tagRunning(layers: readonly Layer[], tag: string, qmp: Qmp
 export async function saveRunning(layers: readonly Layer[], tag: string, qmp: Qmp, call: Call): Promise<void> {
   await untagRunning(layers, tag, qmp, call);
   const devices = layers.map(({ node }) => node);
-  await qmp.runJob("snapshot-save", { tag, vmstate: devices[0], devices }, call);
+  try {
+    await qmp.runJob("snapshot-save", { tag, vmstate: devices[0], devices }, call);
+  } catch (error) {
+    const full = layers.find(({ path }) => isFull(path));
+    if (full === undefined || !isFault(error, "failed")) throw error;
+    // QEMU only says that something could not be written.
+    throw new Fault("exhausted", `save memory and disks: no space left where ${full.path} is`, { cause: error });
+  }
+}
+
+function isFull(path: string): boolean {
+  const { bavail, bsize } = statfsSync(path);
+  return bavail * bsize < 2 ** 20;
 }
 
 /** Into a machine of the same shape that stands at its first instruction. */

@@ -55,10 +55,10 @@ export async function* consoleLines(
 const maxOpenBytes = 64 * 1024;
 
 async function within(next: Promise<IteratorResult<LogLine>>, call: Call): Promise<IteratorResult<LogLine> | "late"> {
-  let stop: () => void = () => {};
-  const late = new Promise<"late">((resolve) => (stop = call.clock.after(patienceMs, () => resolve("late"))));
+  const patience = Promise.withResolvers<"late">();
+  const stop = call.clock.after(patienceMs, () => patience.resolve("late"));
   try {
-    return await Promise.race([next, late]);
+    return await Promise.race([next, patience.promise]);
   } finally {
     stop();
   }

@@ -10,7 +10,6 @@ const packages = [
   "systemd-resolved",
   "udev",
   "dbus",
-  "netplan.io",
   "iproute2",
   "cloud-init",
   "cloud-guest-utils",
@@ -95,18 +94,38 @@ export async function makeDebianGuest(directory: string): Promise<string> {
 /** What cloud-init does at a boot, without what takes minutes where nothing is accelerated: three kinds of long keys. */
 const cloudConfig = `datasource_list: [ NoCloud ]
 ssh_genkeytypes: [ ed25519 ]
-cloud_init_modules: [ seed_random, growpart, resizefs, set_hostname, update_hostname, users-groups, ssh ]
+cloud_init_modules: [ growpart, resizefs, set_hostname, update_hostname, users-groups, ssh ]
 cloud_config_modules: []
 cloud_final_modules: []
+system_info:
+  network:
+    renderers: [ networkd ]
 `;
 
-/** Work of a long-lived server that would begin in the midst of a test. */
-const timers = ["apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "dpkg-db-backup.timer"];
+/** Work of a long-lived server, and stages of cloud-init that have nothing left to do: each of them is a Python that starts. */
+const masked = [
+  "apt-daily.timer",
+  "apt-daily-upgrade.timer",
+  "e2scrub_all.timer",
+  "dpkg-db-backup.timer",
+  "cloud-config.service",
+  "cloud-final.service",
+];
+
+const enabled = [
+  ["multi-user.target", "systemd-networkd.service"],
+  ["network-online.target", "systemd-networkd-wait-online.service"],
+] as const;
 
 function configure(root: string): void {
   writeFileSync(join(root, "etc/fstab"), "LABEL=root / ext4 defaults 0 1\n");
   writeFileSync(join(root, "etc/cloud/cloud.cfg.d/90-test.cfg"), cloudConfig);
-  for (const timer of timers) symlinkSync("/dev/null", join(root, "etc/systemd/system", timer));
+  const units = join(root, "etc/systemd/system");
+  for (const unit of masked) symlinkSync("/dev/null", join(units, unit));
+  for (const [target, unit] of enabled) {
+    mkdirSync(join(units, `${target}.wants`), { recursive: true });
+    symlinkSync(`/lib/systemd/system/${unit}`, join(units, `${target}.wants`, unit));
+  }
   writeFileSync(join(root, "etc/hostname"), "localhost\n");
   rmSync(join(root, "etc/machine-id"), { force: true });
   writeFileSync(join(root, "etc/machine-id"), "uninitialized\n");

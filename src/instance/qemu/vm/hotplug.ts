@@ -121,8 +121,8 @@ function placeOf(launch: MachineLaunch, { name, cdrom, readOnly }: MachineDisk, 
   return { name, cdrom, readOnly, slot, ...(cdrom ? { bus: "scsi" } : {}) };
 }
 
-function filled({ empty: _, ...drive }: ShapeDisk): ShapeDisk {
-  return drive;
+function filled({ name, cdrom, readOnly, slot, bootIndex }: ShapeDisk): ShapeDisk {
+  return { name, cdrom, readOnly, slot, ...(bootIndex === undefined ? {} : { bootIndex }) };
 }
 
 async function addNic(nic: ShapeNic, tap: string, qmp: Qmp, call: Call): Promise<void> {

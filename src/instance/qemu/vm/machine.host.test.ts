@@ -21,9 +21,6 @@ describe("a machine", () => {
   let engine: MachineEngine;
   let launch: MachineLaunch;
   let typist: Typist;
-  /** The disk with this serial number, as the guest calls it. */
-  const disk = (name: string): string =>
-    `$(cd /sys/block; for d in vd*; do [ "$(cat $d/serial)" = ${name} ] && echo /dev/$d; done)`;
   const readData = (): Promise<string> => typist.ask(`head -c 3 ${disk("data")}`);
   const writeData = (text: string): Promise<string> =>
     typist.ask(
@@ -186,3 +183,8 @@ describe("a machine", () => {
     await untilLogged(engine, id, "ready", call);
   });
 });
+
+/** The disk with this serial number, as the guest calls it. */
+function disk(name: string): string {
+  return `$(cd /sys/block; for d in vd*; do [ "$(cat $d/serial)" = ${name} ] && echo /dev/$d; done)`;
+}

@@ -27,15 +27,6 @@ describe("devices of the host for a machine", () => {
     symlinkSync(`../../kernel/iommu_groups/${facts.group}`, join(device, "iommu_group"));
     mkdirSync(join(trees.sys, "kernel/iommu_groups", facts.group, "devices", address), { recursive: true });
   };
-  const refuses = (work: () => unknown, reason: Reason, words: RegExp): void => {
-    assert.throws(work, (error) => {
-      assert.ok(isFault(error, reason), String(error));
-      assert.match(error.message, words);
-      assert.ok(error.hint !== undefined);
-      return true;
-    });
-  };
-
   it("are given when vfio holds them and the rest of their group is free", () => {
     addPci(card, { driver: "vfio-pci", group: "7" });
     addPci("0000:00:01.0", { driver: "pcieport", group: "7", kind: "0x060400" });
@@ -68,3 +59,12 @@ describe("devices of the host for a machine", () => {
     refuses(() => usbNodes(["keyboard"], trees), "invalid", /not vendor and product/);
   });
 });
+
+function refuses(work: () => unknown, reason: Reason, words: RegExp): void {
+  assert.throws(work, (error) => {
+    assert.ok(isFault(error, reason), String(error));
+    assert.match(error.message, words);
+    assert.ok(error.hint !== undefined);
+    return true;
+  });
+}

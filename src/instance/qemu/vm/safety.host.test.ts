@@ -12,6 +12,7 @@ import { factsOf, refused, until } from "../../contract-suite.ts";
 import { runtimes } from "../../monitor/runtime.ts";
 import { loadSandbox } from "../sandbox.ts";
 import { confinedArgs } from "../accelerator.ts";
+import { obedient, Typist } from "./console.fixture.ts";
 import type { MachineEngine } from "./engine.ts";
 import { HostHarness } from "./host-harness.ts";
 import { machineLayout } from "./places.ts";
@@ -181,6 +182,44 @@ describe("a machine that cannot be, or is killed", () => {
     await until(async () => (await factsOf(other, id))?.status === "created");
     assert.ok(!existsSync(paths.pausedFile));
     await other.remove(id, call);
+    await nothingLeft();
+  });
+
+  it("says to the guest that the host's disk is full, and runs on after a snapshot that found no room", async () => {
+    const launch = await harness.machine(newId(), obedient);
+    const small = join(harness.directory, "small");
+    mkdirSync(small);
+    await run(["mount", "-t", "tmpfs", "-o", "size=4m", "small", small], {}, call);
+    try {
+      const path = join(small, "data.qcow2");
+      await qemuImg("create", "-q", "-f", "qcow2", path, "64M");
+      const data = {
+        name: "data",
+        disk: { path, format: "qcow2", backing: [] },
+        readOnly: false,
+        cdrom: false,
+      } as const;
+      await engine.create({ ...launch, disks: [...launch.disks, data] }, call);
+      await engine.start(launch.id, call);
+      const typist = await Typist.at(engine, launch.id, call);
+      await typist.until(/ready/);
+      const disk = `$(cd /sys/block; for d in vd*; do [ "$(cat $d/serial)" = data ] && echo /dev/$d; done)`;
+      await typist.ask("yes | head -c 16777216 > /tmp/much");
+      assert.match(await typist.ask(`dd if=/tmp/much of=${disk} bs=1M conv=fsync 2>&1`), /error/i);
+      const moved = { ...launch, disks: [{ ...data }, ...launch.disks] };
+      await engine.stop(launch.id, { signal: "SIGKILL", graceMs: 0 }, call);
+      // Memory goes to the first disk.
+      await engine.create(moved, call);
+      await engine.start(launch.id, call);
+      const snapshot = engine.snapshots.createSnapshot(launch.id, { name: "large", memory: true }, call);
+      await refused(snapshot, "exhausted");
+      assert.deepEqual(await engine.snapshots.listSnapshots(launch.id, call), []);
+      assert.equal((await factsOf(engine, launch.id))?.status, "running");
+      await typist.leave();
+    } finally {
+      await engine.remove(launch.id, call);
+      await run(["umount", small], {}, call);
+    }
     await nothingLeft();
   });
 

@@ -87,8 +87,14 @@ export async function createSnapshot(
     await tagStopped(layers, tag, call);
   } else {
     using qmp = await connectTo(id, ground, call);
-    if (spec.memory) await saveRunning(layers, tag, qmp, call);
-    else await withFrozenFiles(paths, call, () => tagRunning(layers, tag, qmp, call));
+    try {
+      if (spec.memory) await saveRunning(layers, tag, qmp, call);
+      else await withFrozenFiles(paths, call, () => tagRunning(layers, tag, qmp, call));
+    } catch (error) {
+      // What was written of it would take room until the next one of that name.
+      await untagRunning(layers, tag, qmp, call).catch(() => {});
+      throw error;
+    }
   }
   const record: SnapshotRecord = {
     ...spec,

@@ -138,8 +138,7 @@ export function connectTo(id: InstanceId, ground: Ground, call: Call): Promise<Q
 /** Why QEMU ended, in its own words: the last lines that it wrote since then. */
 export async function lastWords(paths: MachinePaths, sinceMs: number, call: Call): Promise<string> {
   const said: string[] = [];
-  const never = (): (() => void) => () => {};
-  for await (const line of readLog(paths.logDir, { follow: false, sinceMs, tail: 50 }, () => true, never, call)) {
+  for await (const line of readLog(paths.logDir, { follow: false, sinceMs, tail: 50 }, () => true, neverWoken, call)) {
     if (line.stream === "stderr") said.push(Buffer.from(line.bytes).toString("utf8"));
   }
   return said
@@ -147,6 +146,11 @@ export async function lastWords(paths: MachinePaths, sinceMs: number, call: Call
     .map((line) => line.replace(/^qemu-system-x86_64: /, "").replace(/^-[a-z-]+ \{.*?\}: /, ""))
     .slice(-3)
     .join("; ");
+}
+
+/** What is asked for once needs no waking. */
+function neverWoken(): () => void {
+  return () => {};
 }
 
 /** The Fault for those words. */

@@ -97,7 +97,7 @@ esac
 # Another user than root has of capabilities only what was asked for by name.
 [ "$_c_uid" -eq 0 ] && _c_ambient=''
 # Handed over for this user to read, and for nobody else.
-[ "$_c_tell" = 3 ] && [ -e /proc/1/root/run/mounts ] && chown -R "$_c_uid:$_c_gid" /proc/1/root/run/file
+[ "$_c_tell" = 3 ] && [ -d /proc/1/root/run/file ] && chown -R "$_c_uid:$_c_gid" /proc/1/root/run/file
 [ -n "${HOME+set}" ] || export HOME="$_c_home"
 
 # Only the first program makes a directory that the image forgot.

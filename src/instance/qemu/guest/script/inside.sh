@@ -17,4 +17,4 @@ failed() {
   exit 1
 }
 
-. /proc/1/root/run/mounts
+. /proc/1/root/run/launch-mounts
