@@ -36,7 +36,7 @@ function asMicrovms(text: string): string {
       '$1, timeout = "30s", retries = 20, start-period = "10m"',
     )
     .replaceAll(/^update +=.*\n/gm, (line) => (line.includes("start-first") ? "" : line))
-    .replaceAll(/^health +=.*$/gm, (line) => `${line}\nupdate = { order = "start-first", healthy-within = "10m" }`);
+    .replaceAll(/^health +=.*$/gm, (line) => `${line}\nupdate = { order = "stop-first", healthy-within = "10m" }`);
   assert.ok(!changed.includes("[container."));
   return changed;
 }
