@@ -33,6 +33,8 @@ function compile(bun, name, sources) {
     "--minify",
     "--bytecode",
     "--format=esm",
+    // What a command does not need is not even looked at: half of the processor time of one that does little.
+    "--splitting",
     // Whatever lies in the directory where somebody stands is no part of the program: neither its settings nor its code.
     "--no-compile-autoload-dotenv",
     "--no-compile-autoload-bunfig",

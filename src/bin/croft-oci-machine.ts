@@ -3,7 +3,7 @@ import packageFile from "../../package.json" with { type: "json" };
 import type { Home } from "../base/home.ts";
 import { execCommand } from "../instance/qemu/guest/launch.ts";
 import { equipLone, handOverLone, loneConfig, prepareLone } from "../instance/qemu/lone/maker.ts";
-import type { HostConfig } from "../oci/host-rules.ts";
+import type { HostConfig } from "../oci/route.ts";
 import { main } from "../oci/main.ts";
 import type { MachineMaker } from "../oci/microvm/contract.ts";
 

@@ -2,11 +2,10 @@ import { writeSync } from "node:fs";
 import { Fault } from "../base/fault.ts";
 import type { Handover } from "../host/handover.ts";
 import { type CommandLine, valueOf } from "./command-line.ts";
-import type { HostConfig } from "./host-rules.ts";
 import type { Log } from "./log.ts";
 import type { ExecScript, MachineMaker } from "./microvm/contract.ts";
 import type { Place } from "./place.ts";
-import { decide, type Decision, type Target, targets } from "./route.ts";
+import { decide, type Decision, type HostConfig, type Target, targets } from "./route.ts";
 
 /** The version of the specification that is spoken. */
 export const specVersion = "1.2.0";
@@ -48,4 +47,12 @@ export function print(text: string): number {
   // A pipe that is full takes a part at a time.
   while (written < bytes.length) written += writeSync(1, bytes, written);
   return 0;
+}
+
+/** How many descriptors beyond the standard ones the container is to have. */
+export function keptFds({ flags }: CommandLine): number {
+  const said = valueOf(flags, "preserve-fds") ?? "0";
+  const listening = Number(process.env["LISTEN_FDS"] ?? 0);
+  if (!/^\d{1,5}$/.test(said)) throw new Fault("invalid", `--preserve-fds ${said}: expected a number`);
+  return Number(said) + (Number.isInteger(listening) && listening > 0 ? listening : 0);
 }

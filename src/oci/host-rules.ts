@@ -14,10 +14,7 @@ import {
   type Shape,
   text,
 } from "./config/shape.ts";
-import { builtInRules, type Rule, type Rules, type Target, targets } from "./route.ts";
-
-/** The host's configuration: `--rules FILE`, else the first of these that is there, else what is built in. */
-const places = ["/etc/croft/oci.json", "/etc/croft/oci.toml"];
+import { builtInConfig, type HostConfig, hostConfigFiles, type Rule, type Target, targets } from "./route.ts";
 
 const textOrTexts: Shape = (value, at, say) => (Array.isArray(value) ? list(text, 1) : text)(value, at, say);
 
@@ -43,17 +40,9 @@ const rulesShape = record(
   },
 );
 
-export interface HostConfig {
-  readonly rules: Rules;
-  /** Programs to use instead of those in the usual places. */
-  readonly programs: { readonly crun?: string; readonly runc?: string };
-  /** What is set for microVMs, as it stands in the file. */
-  readonly microvm: Json;
-}
-
 export async function readHostConfig(said: string | undefined): Promise<HostConfig> {
-  const file = said ?? places.find((place) => existsSync(place));
-  if (file === undefined) return { rules: builtInRules, programs: {}, microvm: {} };
+  const file = said ?? hostConfigFiles.find((place) => existsSync(place));
+  if (file === undefined) return builtInConfig;
   const value = await parse(file);
   const findings = findingsOf(rulesShape, value);
   const unknown = isJson(value)

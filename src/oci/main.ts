@@ -3,16 +3,11 @@ import { join, resolve } from "node:path";
 import { Fault } from "../base/fault.ts";
 import { openHandover } from "../host/handover.ts";
 import { type CommandLine, commands, parseCommandLine, valueOf } from "./command-line.ts";
-import { type Bundle, parsed, readBundle, readText } from "./config/bundle.ts";
-import { own } from "./config/shape.ts";
-import { readHostConfig } from "./host-rules.ts";
-import { decisionFor, type Ground, print, specVersion, type Wiring } from "./ground.ts";
+import { type Ground, keptFds, print, specVersion, type Wiring } from "./ground.ts";
 import { logOf } from "./log.ts";
 import { runNamespaceCommand } from "./namespace/command.ts";
-import { prepareContainer } from "./namespace/make.ts";
-import { isSuspect, rootOfRunning, runSuspect } from "./namespace/suspect.ts";
-import { checkId, claim, defaultRoot, engineRoot, type Place, requireOwner } from "./place.ts";
-import { targets } from "./route.ts";
+import { checkId, defaultRoot, engineRoot, type Place, requireOwner } from "./place.ts";
+import { builtInConfig, type HostConfig, hostConfigFiles, targets } from "./route.ts";
 
 /** Runs one command and returns the exit code; most of them become another program instead. */
 export async function main(argv: readonly string[], version: string, wiring: Wiring): Promise<number> {
@@ -31,13 +26,13 @@ export async function main(argv: readonly string[], version: string, wiring: Wir
 async function dispatch(line: CommandLine, argv: readonly string[], wiring: Wiring): Promise<number> {
   const root = valueOf(line.globals, "root") ?? defaultRoot();
   const place: Place = { root: resolve(root) };
-  const host = await readHostConfig(valueOf(line.globals, "rules"));
+  const host = await hostConfig(valueOf(line.globals, "rules"));
   const ground: Ground = { line, place, host, log: logOf(line), handover: await openHandover(), wiring, argv };
   switch (line.command) {
     case "create":
     case "run":
     case "restore":
-      return await make(ground);
+      return await (await import("./create.ts")).create(ground);
     case "list":
       return (await import("./list.ts")).list(ground);
     case "spec":
@@ -51,39 +46,10 @@ async function dispatch(line: CommandLine, argv: readonly string[], wiring: Wiri
   }
 }
 
-/** A container is made: which engine serves it is decided here, and everything that cannot be is refused here. */
-async function make(ground: Ground): Promise<number> {
-  const { line, place } = ground;
-  const id = line.words[0] ?? "";
-  checkId(id);
-  const bundle = readBundle(valueOf(line.flags, "bundle") ?? ".", valueOf(line.flags, "config"));
-  const decision = decisionFor(ground, id, bundle.config);
-  ground.log.debug(`${id}: ${decision.target}, because of ${decision.why}`);
-  if (decision.target === "microvm") return await makeMicrovm(ground, id, bundle);
-  const { name, argv } = prepareContainer(ground, bundle, decision.target);
-  claim(place, id, ground.handover);
-  if (name === "crun" && line.command !== "restore" && isSuspect(bundle.root, bundle.config["process"])) {
-    return await runSuspect(ground, argv, programOf(bundle.config["process"]), keptFds(line));
-  }
-  return ground.handover.become(argv, process.env, keptFds(line));
-}
-
-async function makeMicrovm(ground: Ground, id: string, bundle: Bundle): Promise<number> {
-  const { line, wiring, handover } = ground;
-  if (line.command === "restore") throw new Fault("unsupported", `restore ${id}: a microVM has no checkpoints`);
-  if (wiring.maker === undefined) return becomeElsewhere(ground);
-  const { prepareMicrovm } = await import("./microvm/make.ts");
-  const argv = await prepareMicrovm(ground, id, bundle);
-  if (line.command === "create") return handover.become(argv, process.env, keptFds(line));
-  const { runMicrovm } = await import("./microvm/run.ts");
-  return await runMicrovm(ground, id, argv);
-}
-
-/** The same command again, in a program that can do it. */
-function becomeElsewhere({ wiring, handover, argv, line }: Ground): never {
-  const program = wiring.elsewhere?.();
-  if (program === undefined) throw new Fault("bug", "nothing makes microVMs here");
-  return handover.become([...program, ...argv], process.env, keptFds(line));
+/** Without a file, as on most hosts, what reads one is not loaded. */
+async function hostConfig(said: string | undefined): Promise<HostConfig> {
+  if (said === undefined && !hostConfigFiles.some((file) => existsSync(file))) return builtInConfig;
+  return await (await import("./host-rules.ts")).readHostConfig(said);
 }
 
 /** A container is there already: its engine is the one that has it. */
@@ -106,39 +72,20 @@ async function act(ground: Ground): Promise<number> {
   }
   const owner = requireOwner(place, id);
   if (owner === "microvm") {
-    if (line.command === "start" && ground.wiring.maker === undefined) return becomeElsewhere(ground);
+    if (line.command === "start" && ground.wiring.maker === undefined) {
+      return (await import("./create.ts")).becomeElsewhere(ground);
+    }
     const { actOnMicrovm } = await import("./microvm/command.ts");
     const outcome = await actOnMicrovm(ground);
     return typeof outcome === "number" ? outcome : handover.become(outcome, process.env, keptFds(line));
   }
   const outcome = await runNamespaceCommand(ground, owner, engineRoot(place, owner), id);
   if (typeof outcome === "number") return outcome;
-  const wanted = line.command === "exec" && owner === "crun" ? processOfExec(line) : undefined;
-  const root = wanted === undefined ? undefined : rootOfRunning(engineRoot(place, owner), id);
-  if (root !== undefined && isSuspect(root, wanted)) {
-    return await runSuspect(ground, outcome, programOf(wanted), keptFds(line));
+  if (line.command === "exec" && owner === "crun") {
+    const { execContained } = await import("./exec.ts");
+    return await execContained(ground, id, outcome);
   }
   return handover.become(outcome, process.env, keptFds(line));
-}
-
-function programOf(process: unknown): string {
-  const args = own(process, "args");
-  return Array.isArray(args) ? String(args[0]) : "";
-}
-
-/** What `exec` would run, as a configuration has it. */
-function processOfExec({ flags, words }: CommandLine): unknown {
-  const file = valueOf(flags, "process");
-  if (file !== undefined) return parsed(readText(file), file);
-  const path = flags.get("env")?.findLast((pair) => typeof pair === "string" && pair.startsWith("PATH="));
-  return { args: words.slice(1), cwd: valueOf(flags, "cwd") ?? "/", env: path === undefined ? [] : [path] };
-}
-
-function keptFds({ flags }: CommandLine): number {
-  const said = valueOf(flags, "preserve-fds") ?? "0";
-  const listening = Number(process.env["LISTEN_FDS"] ?? 0);
-  if (!/^\d{1,5}$/.test(said)) throw new Fault("invalid", `--preserve-fds ${said}: expected a number`);
-  return Number(said) + (Number.isInteger(listening) && listening > 0 ? listening : 0);
 }
 
 /** Where to log is said at the front, so it is known even when what follows is not understood. */

@@ -41,6 +41,19 @@ export const builtInRules: Rules = {
   source: "built in",
 };
 
+/** The host's configuration: `--rules FILE`, else the first of these that is there, else what is built in. */
+export const hostConfigFiles = ["/etc/croft/oci.json", "/etc/croft/oci.toml"];
+
+export interface HostConfig {
+  readonly rules: Rules;
+  /** Programs to use instead of those in the usual places. */
+  readonly programs: { readonly crun?: string; readonly runc?: string };
+  /** What is set for microVMs, as it stands in the file. */
+  readonly microvm: Json;
+}
+
+export const builtInConfig: HostConfig = { rules: builtInRules, programs: {}, microvm: {} };
+
 /** Annotations by which callers say which image and which name a container has. */
 const imageAnnotations = [
   "io.kubernetes.cri.image-name",

@@ -13,7 +13,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { Fault } from "../../base/fault.ts";
-import type { HostConfig } from "../host-rules.ts";
+import type { HostConfig } from "../route.ts";
 import { isJson } from "../config/shape.ts";
 import { defaultRoot, type Place } from "../place.ts";
 import { findProgram, type RuntimeName } from "./program.ts";

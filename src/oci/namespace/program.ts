@@ -1,7 +1,7 @@
 import { accessSync, constants, realpathSync } from "node:fs";
 import { join } from "node:path";
 import { Fault } from "../../base/fault.ts";
-import type { HostConfig } from "../host-rules.ts";
+import type { HostConfig } from "../route.ts";
 
 /** The runtimes for namespace containers. */
 export type RuntimeName = "crun" | "runc";

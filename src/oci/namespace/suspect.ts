@@ -25,6 +25,12 @@ export function isSuspect(root: string, process: unknown): boolean {
   return !places.split(":").some((place) => isExecutable(root, join("/", place, program)));
 }
 
+/** The first word of a process's command line. */
+export function programOf(process: unknown): string {
+  const args = own(process, "args");
+  return Array.isArray(args) ? String(args[0]) : "";
+}
+
 /** The root of a running container as its first process sees it, by the runtime's own record. */
 export function rootOfRunning(runtimeRoot: string, id: string): string | undefined {
   try {
