@@ -1,4 +1,4 @@
 import { engineContract } from "../../contract-suite.ts";
-import { HostHarness } from "./host-harness.ts";
+import { HostHarness } from "./host.fixture.ts";
 
 engineContract("microvm", () => HostHarness.open());

@@ -12,7 +12,7 @@ import { factsOf, lines, textOf, until, untilExited } from "../../contract-suite
 import { type InstancePaths, layoutOf } from "../../monitor/layout.ts";
 import { readMonitor } from "../../monitor/conmon.ts";
 import type { MicrovmEngine } from "./engine.ts";
-import { HostHarness } from "./host-harness.ts";
+import { HostHarness } from "./host.fixture.ts";
 import { observeMachine } from "./observe.ts";
 import { machinePaths } from "./place.ts";
 import { volumesCgroup } from "./volume.ts";

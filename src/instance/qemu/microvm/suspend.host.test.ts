@@ -7,7 +7,7 @@ import { type InstanceId, instanceId } from "../../../base/id.ts";
 import type { InstanceEvent } from "../../contract.ts";
 import { factsOf, lines, refused, textOf, until } from "../../contract-suite.ts";
 import type { MicrovmEngine } from "./engine.ts";
-import { HostHarness } from "./host-harness.ts";
+import { HostHarness } from "./host.fixture.ts";
 
 describe("microVMs that are put to sleep", () => {
   const call = backgroundCall();
