@@ -59,6 +59,8 @@ export async function launchOf(
     stopSignal: section.stopSignal ?? image.config.stopSignal ?? "SIGTERM",
     log: section.log,
     labels: section.labels,
+    ...(section.kernelPath === undefined ? {} : { kernelPath: section.kernelPath }),
+    ...(section.warmStart === undefined ? {} : { warmStart: section.warmStart }),
   };
 }
 

@@ -55,6 +55,9 @@ export function judge(input: Evidence): Verdict {
     }
   }
   if (input.restarts >= restartLimit) {
+    if (observed?.exitCode === undefined && input.message !== "") {
+      return { kind: "bad", why: `${name} did not start, ${input.restarts + 1} times: ${input.message}` };
+    }
     return {
       kind: "bad",
       why: `${name} exited ${input.restarts + 1} times, last with code ${observed?.exitCode ?? "unknown"}`,

@@ -46,14 +46,14 @@ publish    = ["18380:80"]
 memory     = "${memory}"
 pids       = 30
 health     = { exec = ["/bin/busybox", "test", "-s", "/data/runs"], interval = "1s", timeout = "20s", retries = 10 }
-update     = { healthy-within = "5m" }
+update     = { healthy-within = "9m" }
 stop-grace = "100ms"
 
 [microvm.other]
 image      = "box"
 networks   = ["right"]
 command    = ["/bin/busybox", "nc", "-ll", "-p", "80", "-e", "/bin/busybox", "echo", "other"]
-update     = { healthy-within = "5m" }
+update     = { healthy-within = "9m" }
 stop-grace = "100ms"
 
 [container.side]
@@ -75,7 +75,7 @@ after(async () => {
 
 async function up(shape?: Shape): Promise<void> {
   writeFileSync(file, stackFile(shape));
-  const { code, stdout, stderr } = await daemon.croft(["up", file, "--yes"]);
+  const { code, stdout, stderr } = await daemon.croft(["up", file, "--yes"], { limitMs: 2 * bootLimitMs });
   assert.equal(code, 0, stdout + stderr);
 }
 
