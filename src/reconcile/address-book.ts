@@ -128,6 +128,7 @@ class Page {
   /** Grows with each change; what was written last had the other one. */
   #version = 0;
   #written = 0;
+  #removed = false;
   #writing: Promise<void> | undefined;
 
   constructor(store: Store, id: NetworkId, entry: Entry<NetworkRecord> | undefined) {
@@ -166,15 +167,22 @@ class Page {
     if (slot !== undefined) this.slots.delete(slot);
   }
 
+  /** Nothing is written from here on: what others still change of it must not bring it back. */
   async remove(call: Call): Promise<void> {
-    await this.#writing?.catch(() => {});
-    await this.#cell.remove(call);
+    this.#removed = true;
+    try {
+      await this.#writing?.catch(() => {});
+      await this.#cell.remove(call);
+    } catch (thrown) {
+      this.#removed = false;
+      throw thrown;
+    }
   }
 
   /** Resolves when everything changed so far is durable. */
   async flush(call: Call): Promise<void> {
     const wanted = this.#version;
-    while (this.#written < wanted) {
+    while (this.#written < wanted && !this.#removed) {
       // What others' write could not do, this one tries itself.
       if (this.#writing === undefined) await this.#write(call);
       else await this.#writing.catch(() => {});

@@ -270,6 +270,37 @@ for (const [name, [before, verb]] of Object.entries(scenes)) {
   });
 }
 
+/** Lives that were found to end otherwise once: by the verbs of each daemon, and what befell it. */
+const found: Readonly<Record<string, readonly (readonly [readonly Verb[], Mishap])[]>> = {
+  "addresses of a network that is gone are not written again by whoever tidies up": [
+    [[{ kind: "up", variant: 1 }], { at: 1, kind: "fail", when: "before" }],
+    [
+      [
+        { kind: "run", remove: false },
+        { kind: "down", volumes: true },
+      ],
+      { at: 55, kind: "crash", when: "before" },
+    ],
+    [[{ kind: "rollback" }], { at: 1, kind: "fail", when: "after" }],
+  ],
+};
+
+for (const [name, lives] of Object.entries(found)) {
+  test(name, async () => {
+    const world = new World();
+    for (const [verbs, mishap] of lives) {
+      const daemon = await world.boot(mishap).catch(async () => await world.boot());
+      for (const verb of verbs) await perform(daemon, verb);
+      daemon.kill();
+    }
+    const last = await world.boot();
+    await last.pass(30_000);
+    await last.pass(60_000);
+    await assertConverged(world, last);
+    last.kill();
+  });
+}
+
 const anyVerb: fc.Arbitrary<Verb> = fc.oneof(
   { weight: 4, arbitrary: fc.record({ kind: fc.constant("up" as const), variant: fc.nat(4) }) },
   fc.record({ kind: fc.constant("rollback" as const) }),
