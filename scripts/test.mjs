@@ -7,7 +7,7 @@
 import { spawnSync } from "node:child_process";
 import { globSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import { root } from "./setup/node.mjs";
 import { runIsolated } from "./test/namespace.mjs";
@@ -32,34 +32,28 @@ if (values.only !== undefined && suites[values.only] === undefined) {
 const scratch = mkdtempSync(join(tmpdir(), "croft-test-"));
 const before = takeTrace(root);
 let failed = false;
+const unsteady = [];
 const totals = { passed: 0, failed: 0 };
 for (const [name, files] of Object.entries(suites)) {
   if (files.length === 0 || (values.only !== undefined && values.only !== name)) continue;
   console.log(`\n── ${name}: ${files.length} files`);
-  const tally = join(scratch, `${name}.json`);
-  // Tests of the host take the whole machine (cgroups, links, ports): one after the other.
-  const concurrency = name === "unit" ? 2 : 1;
-  const node = [
-    process.execPath,
-    "--disable-warning=ExperimentalWarning",
-    "--test",
-    `--test-concurrency=${concurrency}`,
-    "--test-timeout=1200000",
-    "--test-reporter=spec",
-    "--test-reporter-destination=stdout",
-    `--test-reporter=${join(root, "scripts/test/tally.mjs")}`,
-    `--test-reporter-destination=${tally}`,
-    ...files,
-  ];
-  const env = { ...process.env, CROFT_TEST_DIR: scratch };
-  const status =
-    name === "unit"
-      ? spawnSync(node[0], node.slice(1), { cwd: root, stdio: "inherit", env }).status
-      : await runIsolated(node, { cwd: root, env, online: name === "online", scratch });
-  if (status !== 0) failed = true;
-  const counts = readTally(tally);
-  totals.passed += counts.passed;
-  totals.failed += counts.failed;
+  const counts = await runFiles(name, files);
+  const failing = Object.keys(counts).filter((file) => counts[file].failed > 0);
+  if (failing.length > 0) {
+    // Where others use the processors too, a guest that boots without acceleration may take longer than any deadline. A
+    // file that fails is run once more, with nothing else beside it, and what passes only then is named at the end.
+    console.log(`\n── ${name}, once more: ${failing.length} of ${files.length} files`);
+    const again = await runFiles(name, failing);
+    for (const file of failing) {
+      const isWell = again[file] !== undefined && again[file].failed === 0;
+      if (isWell) unsteady.push(`${relative(root, file)} (${counts[file].failed} failed at first)`);
+      counts[file] = again[file] ?? counts[file];
+    }
+  }
+  for (const { passed, failed } of Object.values(counts)) {
+    totals.passed += passed;
+    totals.failed += failed;
+  }
 }
 
 const left = [...difference(before, takeTrace(root)), ...cleanScratch()];
@@ -71,14 +65,47 @@ else {
   failed = true;
   console.log(`\nLEFT BEHIND:\n${left.map((line) => `  ${line}`).join("\n")}`);
 }
+if (unsteady.length > 0)
+  console.log(`\npassed only when run again:\n${unsteady.map((line) => `  ${line}`).join("\n")}`);
 console.log(`\n${totals.passed} passed, ${totals.failed} failed`);
 process.exitCode = failed || totals.failed > 0 || totals.passed === 0 ? 1 : 0;
+
+/** Runs them, one suite's way, and returns how many tests of each file passed and failed. */
+async function runFiles(name, files) {
+  const tally = join(scratch, `${name}.json`);
+  rmSync(tally, { force: true });
+  // Tests of the host take the whole machine (cgroups, links, ports): one after the other.
+  const concurrency = name === "unit" ? 2 : 1;
+  const node = [
+    process.execPath,
+    "--disable-warning=ExperimentalWarning",
+    "--test",
+    `--test-concurrency=${concurrency}`,
+    "--test-timeout=1800000",
+    "--test-reporter=spec",
+    "--test-reporter-destination=stdout",
+    `--test-reporter=${join(root, "scripts/test/tally.mjs")}`,
+    `--test-reporter-destination=${tally}`,
+    ...files,
+  ];
+  const env = { ...process.env, CROFT_TEST_DIR: scratch };
+  const status =
+    name === "unit"
+      ? spawnSync(node[0], node.slice(1), { cwd: root, stdio: "inherit", env }).status
+      : await runIsolated(node, { cwd: root, env, online: name === "online", scratch });
+  const counts = readTally(tally);
+  const isCounted = Object.values(counts).some((file) => file.failed > 0);
+  // The runner failed, and no test of it did: it was killed, say.
+  if (status !== 0 && !isCounted) failed = true;
+  return counts;
+}
 
 function readTally(file) {
   try {
     return JSON.parse(readFileSync(file, "utf8"));
   } catch {
-    return { passed: 0, failed: 1 };
+    failed = true;
+    return {};
   }
 }
 

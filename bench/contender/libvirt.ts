@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Command, runSync } from "../process.ts";
 import { startDaemon } from "./daemon.ts";
@@ -23,6 +23,7 @@ export async function startLibvirt(folder: string, diskPath: string): Promise<Li
   writeFileSync("/etc/libvirt/qemu.conf", qemu.join("\n"));
   const argv = ["libvirtd", "--config", join(folder, "libvirtd.conf")];
   const daemon = await startDaemon(argv, "/run/libvirt/libvirt-sock", join(folder, "log"));
+  runSync({ argv: ["ip", "link", "add", bridge, "type", "bridge"] });
   runSync({ argv: ["ip", "link", "set", bridge, "up"] });
   const serialPath = join(folder, "serial");
   writeFileSync(join(folder, "machine.xml"), machineXml(diskPath, serialPath, join(folder, "vnc.sock")));
@@ -30,7 +31,11 @@ export async function startLibvirt(folder: string, diskPath: string): Promise<Li
   return {
     start: virsh("start", "bench"),
     serialPath,
-    end: () => void runSync(virsh("destroy", "bench")),
+    // Its own way to end one takes a minute in a namespace like ours.
+    end() {
+      process.kill(Number(readFileSync("/run/libvirt/qemu/bench.pid", "utf8")), "SIGKILL");
+      while (!runSync(virsh("domstate", "bench")).includes("shut off"));
+    },
     async stop() {
       await daemon.stop();
       runSync({ argv: ["ip", "link", "del", bridge] });

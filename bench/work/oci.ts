@@ -52,16 +52,17 @@ function life({ folder, rounds }: Ground): Figures {
       argv: [programOf(name), "--root", join(folder, "oci", name), ...args],
     });
     const id = `life-${round}`;
-    // What is created keeps its standard streams, and nobody waits for the end of those.
-    const quiet = ({ argv }: Command): Command => ({
-      argv: ["sh", "-c", 'exec "$@" </dev/null >/dev/null 2>&1', "sh", ...argv],
-    });
     return (
       timeMs(quiet(runtime("create", "--bundle", bundle, id))) +
       timeMs(quiet(runtime("start", id))) +
       timeMs(quiet(runtime("delete", "--force", id)))
     );
   });
+}
+
+/** What is created keeps its standard streams, and nobody waits for the end of those. */
+function quiet({ argv }: Command): Command {
+  return { argv: ["sh", "-c", 'exec "$@" </dev/null >/dev/null 2>&1', "sh", ...argv] };
 }
 
 function makeBundle(folder: string, cgroup: string): string {

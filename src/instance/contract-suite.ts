@@ -303,7 +303,7 @@ export async function untilLogged(engine: Engine, id: InstanceId, text: string, 
 /** Waits for a condition; fails the test after a long time, which no passing test comes near. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   const call = backgroundCall();
-  for (let tries = 0; tries < 3000; tries += 1) {
+  for (let tries = 0; tries < 12_000; tries += 1) {
     if (await condition()) return;
     await call.clock.sleep(10);
   }

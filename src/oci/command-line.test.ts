@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { Fault } from "../base/fault.ts";
 import { commands, parseCommandLine, valueOf, wordsOf } from "./command-line.ts";
 

@@ -88,7 +88,7 @@ export function finish(argv: readonly string[], options: RunOptions = {}): Said 
     ...(options.input === undefined ? { stdio: ["ignore", "pipe", "pipe"] } : { input: options.input }),
   });
   if (error !== undefined) throw error;
-  if (signal !== null) throw new Error(`${argv.join(" ")} was ended by ${signal}: ${stderr}`);
+  if (signal !== null) throw new Error(`${argv.join(" ")} was ended by ${signal}: ${stderr.toString()}`);
   return { code: status ?? -1, stdout: stdout.toString(), stderr: stderr.toString(), stdoutBytes: stdout };
 }
 

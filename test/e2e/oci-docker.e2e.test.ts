@@ -89,8 +89,19 @@ const scenarios: readonly (readonly [string, RegExp, (docker: Docker) => string 
     /^0: uid=7 gid=8[^]*\/tmp\nb\nname\n$/,
     (docker) =>
       docker.run(
-        ...["--rm", "--user", "7:8", "--workdir", "/tmp", "--env", "A=b", "--hostname", "name", "box:1"],
-        ...["/bin/sh", "-c", "id; pwd; echo $A; hostname"],
+        "--rm",
+        "--user",
+        "7:8",
+        "--workdir",
+        "/tmp",
+        "--env",
+        "A=b",
+        "--hostname",
+        "name",
+        "box:1",
+        "/bin/sh",
+        "-c",
+        "id; pwd; echo $A; hostname",
       ),
   ],
   [
@@ -206,8 +217,17 @@ const scenarios: readonly (readonly [string, RegExp, (docker: Docker) => string 
       const look =
         "cat /data/file; echo kept >/tmp/kept; cat /tmp/kept; cat /tmp/kept >/run/out; touch /data/x 2>/dev/null || echo read-only";
       const said = docker.run(
-        ...["--rm", "--volume", `${shared}:/data:ro`, "--volume", "vol:/tmp", "--volume", `${shared}:/run`, "box:1"],
-        ...["/bin/sh", "-c", look],
+        "--rm",
+        "--volume",
+        `${shared}:/data:ro`,
+        "--volume",
+        "vol:/tmp",
+        "--volume",
+        `${shared}:/run`,
+        "box:1",
+        "/bin/sh",
+        "-c",
+        look,
       );
       docker.ok("volume", "rm", "vol");
       return `${said} ${readFileSync(join(shared, "out"), "utf8").trim()}`;

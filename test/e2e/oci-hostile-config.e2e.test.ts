@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { damagedConfig, fullConfig } from "../../src/oci/config/example.fixture.ts";
 import { Ground } from "./oci-bundle.ts";
 

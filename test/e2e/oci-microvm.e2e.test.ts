@@ -33,6 +33,9 @@ after(async () => {
 const kernel = readdirSync("/boot").find((name) => name.startsWith("vmlinuz-") && name.includes("cloud"));
 const kernelVersion = kernel?.slice("vmlinuz-".length) ?? "a kernel for guests is not installed";
 const sayKernel = "echo kernel $(busybox uname -r)";
+const podman = (...args: readonly string[]): readonly string[] => ["podman", "--runtime", "croft-oci", ...args];
+/** By its path: a `docker` found earlier on PATH may be another version. */
+const docker = (...args: readonly string[]): readonly string[] => ["/usr/bin/docker", ...args];
 const ourGround = (): Ground => new Ground(["--rules", rules]);
 const word = (file: string): string => readFileSync(file, "utf8");
 
@@ -170,7 +173,6 @@ test("podman: a container as a microVM, on podman's own bridge", { timeout: 3 * 
     CONTAINERS_STORAGE_CONF: join(folder, "storage.conf"),
     CONTAINERS_CONF: join(folder, "containers.conf"),
   };
-  const podman = (...args: readonly string[]): readonly string[] => ["podman", "--runtime", "croft-oci", ...args];
   const options = { env, timeoutMs: patienceMs };
   const ok = (...args: readonly string[]): string => run(podman(...args), options).stdout;
   const own = ["--cgroup-parent", site.cgroup];
@@ -282,7 +284,6 @@ test("docker: a container as a microVM, on docker's own bridge", { timeout: 3 * 
     env: { DOCKER_HOST: `unix://${at("docker.sock")}`, DOCKER_CONFIG: site.directory },
     timeoutMs: patienceMs,
   };
-  const docker = (...args: readonly string[]): readonly string[] => ["/usr/bin/docker", ...args];
   const ok = (...args: readonly string[]): string => run(docker(...args), options).stdout;
   await startDaemon(site, daemon, () => finish(docker("version"), options).code === 0);
   run(docker("import", "-", "box:1"), { ...options, input: site.imageTar() });

@@ -101,8 +101,19 @@ const scenarios: readonly (readonly [string, RegExp, (podman: Podman) => string 
     /^0: uid=7 gid=8[^]*\/tmp\nb\nname\n$/,
     (podman) =>
       podman.run(
-        ...["--rm", "--user", "7:8", "--workdir", "/tmp", "--env", "A=b", "--hostname", "name", "box:1"],
-        ...["/bin/sh", "-c", "id; pwd; echo $A; hostname"],
+        "--rm",
+        "--user",
+        "7:8",
+        "--workdir",
+        "/tmp",
+        "--env",
+        "A=b",
+        "--hostname",
+        "name",
+        "box:1",
+        "/bin/sh",
+        "-c",
+        "id; pwd; echo $A; hostname",
       ),
   ],
   [
@@ -227,9 +238,17 @@ const scenarios: readonly (readonly [string, RegExp, (podman: Podman) => string 
       writeFileSync(join(shared, "file"), "seen\n");
       podman.do("volume", "create", "v");
       const said = podman.run(
-        ...["--rm", "--volume", `${shared}:/data:ro`, "--volume", "v:/tmp", "--volume", `${shared}:/run/rw`, "box:1"],
-        ...["/bin/sh", "-c", "cat /data/file; echo kept >/tmp/kept; cat /tmp/kept; cat /tmp/kept >/run/rw/out"],
-        ...[],
+        "--rm",
+        "--volume",
+        `${shared}:/data:ro`,
+        "--volume",
+        "v:/tmp",
+        "--volume",
+        `${shared}:/run/rw`,
+        "box:1",
+        "/bin/sh",
+        "-c",
+        "cat /data/file; echo kept >/tmp/kept; cat /tmp/kept; cat /tmp/kept >/run/rw/out",
       );
       const refused = podman.run(
         "--rm",
@@ -294,8 +313,17 @@ const scenarios: readonly (readonly [string, RegExp, (podman: Podman) => string 
     /^0: CapEff:\s0000000000000400\nNoNewPrivs:\s1\nread-only\n$/,
     (podman) =>
       podman.run(
-        ...["--rm", "--cap-drop", "all", "--cap-add", "net_bind_service", "--read-only", "--security-opt"],
-        ...["no-new-privileges", "box:1", "/bin/sh", "-c"],
+        "--rm",
+        "--cap-drop",
+        "all",
+        "--cap-add",
+        "net_bind_service",
+        "--read-only",
+        "--security-opt",
+        "no-new-privileges",
+        "box:1",
+        "/bin/sh",
+        "-c",
         "grep -E 'CapEff|NoNewPrivs' /proc/self/status; touch /x 2>/dev/null || echo read-only",
       ),
   ],

@@ -30,16 +30,17 @@ tpm        = true
 balloon    = true
 cpus       = 2
 memory     = "768MiB"
-ssh-keys   = ["./key.pub"]
+ssh-keys   = ["${readFileSync(`${key}.pub`, "utf8").trim()}"]
 publish    = ["12222:22"]
 stop-grace = "120s"
 `;
 
 before(async () => {
   daemon = await TestDaemon.start();
-  folder = daemon.folder("debian", { "croft.toml": stackFile("2GiB") });
+  folder = daemon.folder("debian", {});
   key = join(folder, "key");
   execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", key]);
+  writeFileSync(join(folder, "croft.toml"), stackFile("2GiB"));
 });
 
 after(async () => {
@@ -52,7 +53,7 @@ const croft = async (...args: readonly string[]): Promise<Said> => {
   return said;
 };
 
-/** What a command printed that ran inside, as root by the guest's own sshd. Undefined while nobody answers. */
+/** What a command printed that ran inside, by the guest's own sshd. Undefined while nobody answers. */
 function ssh(command: string, host = address, port = 22): string | undefined {
   const options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "ConnectTimeout=10", "BatchMode=yes"];
   const flags = options.flatMap((option) => ["-o", option]);

@@ -127,7 +127,7 @@ async function readEntries(
   let head: Head | undefined;
   let next = 0;
   for await (const entry of entries) {
-    const { name, size = 0 } = entry.header;
+    const { name, size } = entry.header;
     if (head === undefined) {
       if (name !== headName || size > maxHeadBytes) throw new Fault("corrupt", `it does not begin with ${headName}`);
       head = readHead(Buffer.concat(await Array.fromAsync(entry as AsyncIterable<Uint8Array>)).toString("utf8"));

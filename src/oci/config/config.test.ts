@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { Fault } from "../../base/fault.ts";
 import { checkedConfig } from "./bundle.ts";
 import { changedAt, damagedConfig, fullConfig, type Way, waysIn } from "./example.fixture.ts";

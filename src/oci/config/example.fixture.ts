@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 
 /** A `config.json` with something of everything, all of it right. */
 export function fullConfig(): Record<string, unknown> {

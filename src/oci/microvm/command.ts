@@ -100,8 +100,8 @@ async function execArguments(
   const { fd, path } = handover.memoryFile("process.json");
   const bytes = Buffer.from(JSON.stringify(relay));
   for (let written = 0; written < bytes.length;) written += writeSync(fd, bytes, written);
-  const kept = ["detach", "pid-file", "console-socket"];
-  const flags = new Map([...line.flags].filter(([name]) => kept.includes(name)));
+  const kept = new Set(["detach", "pid-file", "console-socket"]);
+  const flags = new Map([...line.flags].filter(([name]) => kept.has(name)));
   flags.set("process", [path]);
   return argumentsFor("crun", program, root, { ...line, words: [id] }, flags);
 }

@@ -166,11 +166,13 @@ function numberOf(value: unknown, name: string): number | undefined {
 
 /** By number alone where there are further groups: the guest then finds them in the image, as the caller did. */
 export function userOf(user: unknown): string {
-  const uid = own(user, "uid") ?? 0;
-  const gid = own(user, "gid") ?? 0;
+  const number = (name: string): number => {
+    const value = own(user, name);
+    return typeof value === "number" ? value : 0;
+  };
   const groups = own(user, "additionalGids");
-  const hasMore = Array.isArray(groups) && groups.some((group) => group !== gid);
-  return hasMore ? String(uid) : `${String(uid)}:${String(gid)}`;
+  const hasMore = Array.isArray(groups) && groups.some((group) => group !== number("gid"));
+  return hasMore ? `${number("uid")}` : `${number("uid")}:${number("gid")}`;
 }
 
 /** `capabilities` of a process as what is added to, and taken from, the usual set. */

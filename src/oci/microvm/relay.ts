@@ -31,10 +31,9 @@ const algorithms = {
  */
 export async function relayProgram(): Promise<number> {
   const { script, hostKey, terminal } = JSON.parse(process.env[taskVariable] ?? "{}") as RelayTask;
-  const at = (name: string): string => join(insideDirectory, name);
   const tty = terminal ? [0, 1, 2].find((fd) => isatty(fd)) : undefined;
   const size = tty === undefined ? [80, 24] : new WriteStream(tty).getWindowSize();
-  const client = await connected(at(shared.shell), Buffer.from(hostKey, "base64"));
+  const client = await connected(join(insideDirectory, shared.shell), Buffer.from(hostKey, "base64"));
   const pty = { cols: size[0] ?? 80, rows: size[1] ?? 24, term: process.env["TERM"] ?? "xterm" };
   const channel = await executed(client, script, terminal ? { pty } : {});
   return await new Promise<number>((resolve) => {
@@ -51,7 +50,7 @@ export async function relayProgram(): Promise<number> {
       begun = first.toString("utf8", 0, end).trim();
       if (begun.startsWith("started ")) {
         passInput(channel, tty);
-        passSignals(at(shared.control), Number(begun.slice("started ".length)));
+        passSignals(join(insideDirectory, shared.control), Number(begun.slice("started ".length)));
         if (tty !== undefined) followSize(channel, tty);
         return output.write(first.subarray(end + 1));
       }
@@ -93,7 +92,7 @@ async function connected(path: string, hostKey: Buffer): Promise<Client> {
           authHandler: ["none"],
           readyTimeout: 20_000,
           hostVerifier: (key) => key.equals(hostKey),
-          algorithms: algorithms as never,
+          algorithms,
         });
       });
       return client;
@@ -106,7 +105,7 @@ async function connected(path: string, hostKey: Buffer): Promise<Client> {
 
 function executed(client: Client, script: string, options: object): Promise<ClientChannel> {
   return new Promise((resolve, reject) => {
-    client.exec(script, options as never, (error, channel) => (error === undefined ? resolve(channel) : reject(error)));
+    client.exec(script, options, (error, channel) => (error === undefined ? resolve(channel) : reject(error)));
   });
 }
 

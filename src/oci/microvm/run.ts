@@ -24,7 +24,8 @@ export async function runMicrovm(ground: Ground, id: string, argv: readonly stri
     process.on(signal, () => spawnSync(crun[0] ?? "", [...crun.slice(1), "kill", id, "KILL"], { stdio: "ignore" }));
   }
   const call = backgroundCall();
-  while (pid > 0 && existsSync(`/proc/${pid}`) && !isZombie(pid)) {
+  const runs = (): boolean => pid > 0 && existsSync(`/proc/${pid}`) && !isZombie(pid);
+  while (runs()) {
     await call.clock.sleep(50, call.signal);
   }
   const code = exitCode(join(machineFiles(place, id).shared, shared.exit));

@@ -11,15 +11,14 @@ import { insideDirectory, shared } from "./contract.ts";
  * code that the guest's program ended with. `start` wrote the command line before it let us go.
  */
 export async function watchMachine(): Promise<number> {
-  const at = (name: string): string => join(insideDirectory, name);
   const [program = "", ...args] = JSON.parse(readFileSync(at(shared.plan), "utf8")) as readonly string[];
   const streams = [1, 2].map((fd) => streamFor(fd, at(`stream${fd}`)));
   const machine = spawn(program, args, { stdio: [0, ...streams.map(({ fd }) => fd)] });
-  for (const { close } of streams) close();
+  for (const stream of streams) stream.close();
   // What a caller sends by the runtime reaches the program in the guest; what comes here directly ends the machine.
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const)
     process.on(signal, () => machine.kill("SIGKILL"));
-  const stopFollowing = followSize(at);
+  const stopFollowing = followSize();
   const ended = await new Promise<{ code: number | null; signal: string | null }>((resolve) => {
     machine.once("error", () => resolve({ code: 127, signal: null }));
     machine.once("exit", (code, signal) => resolve({ code, signal }));
@@ -55,6 +54,11 @@ function streamFor(fd: number, path: string): Stream {
   return { fd: writer, close: () => closeSync(writer), drained };
 }
 
+/** A file in the directory that we share with the host. */
+function at(name: string): string {
+  return join(insideDirectory, name);
+}
+
 /** What the guest wrote last: the program's code, and how often memory ran out. */
 function codeIn(path: string): number | undefined {
   try {
@@ -65,7 +69,7 @@ function codeIn(path: string): number | undefined {
   }
 }
 
-function followSize(at: (name: string) => string): () => void {
+function followSize(): () => void {
   const fd = [0, 1, 2].find((fd) => isatty(fd));
   if (fd === undefined) return () => {};
   const terminal = new WriteStream(fd);

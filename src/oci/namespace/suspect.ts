@@ -112,6 +112,6 @@ export function inKnownWords(complaint: string, program: string): string {
       ? `${quoted}: stat ${program}: no such file or directory`
       : `${quoted}: executable file not found in $PATH`;
   }
-  if (/^open executable: /.test(complaint)) return `${quoted}: permission denied`;
+  if (complaint.startsWith("open executable: ")) return `${quoted}: permission denied`;
   return complaint;
 }

@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { basename } from "node:path";
 import { availableParallelism } from "node:os";
 import { backgroundCall, type Call } from "../../../base/call.ts";
 import type { Probe } from "../../../base/driver.ts";
@@ -27,6 +28,7 @@ import type {
   Stats,
   StatsFacet,
   StopPolicy,
+  SuspendFacet,
 } from "../../contract.ts";
 import { attachTo } from "../../monitor/attach.ts";
 import { clearRun, removeCgroup } from "../../monitor/clear.ts";
@@ -54,8 +56,10 @@ import { type MachineObservation, observeMachine } from "./observe.ts";
 import { type MachinePaths, machinePaths, type Started } from "./place.ts";
 import { Shells } from "./shell.ts";
 import { volumesCgroup } from "./volume.ts";
+import { Sleep } from "./sleep.ts";
+import type { Suspended } from "./suspend.ts";
 import { bootTimeoutMs, handOver, hostLimits, loadMachine, type MadeAs, type Parts, resume } from "./start.ts";
-import { WarmStarts } from "./warm.ts";
+import { type SavedMemory, WarmStarts } from "./warm.ts";
 
 /**
  * Programs of OCI images with a kernel of their own: QEMU in a sandbox, conmon beside it, and in the guest a first process
@@ -74,6 +78,7 @@ export class MicrovmEngine implements Engine {
   readonly resize: ResizeFacet = { resize: (id, limits, call) => this.#resize(id, limits, call) };
   readonly stats: StatsFacet = { stats: (id, call) => this.#stats(id, call) };
   readonly processes: ProcessesFacet = { processes: (id) => this.#processes(id) };
+  readonly suspend: SuspendFacet = { suspend: (id, call) => this.#suspend(id, call) };
   readonly #home: Home;
   readonly #bootTimeoutMs: number | undefined;
   readonly #layout: Layout;
@@ -82,6 +87,7 @@ export class MicrovmEngine implements Engine {
   readonly #turns = new Turns();
   readonly #shells = new Shells();
   readonly #warm: WarmStarts;
+  readonly #sleep: Sleep;
   /** Those that are on their way to run, and how to stop that. */
   readonly #starting = new Map<InstanceId, AbortController>();
   readonly #gate = new Gate(2 * availableParallelism());
@@ -99,6 +105,18 @@ export class MicrovmEngine implements Engine {
     this.#kits = new Kits(options.home);
     this.#warm = new WarmStarts(options.home);
     this.#exits = new ExitWatch(this.#layout.exitDir);
+    this.#sleep = new Sleep({
+      home: options.home,
+      layout: this.#layout,
+      cgroups: () => this.#on(),
+      clear: (paths, call) => this.#clear(paths, call),
+      emit: (event) => this.#emit(event),
+      begin: async (launch, suspended, call) => {
+        const paths = this.#layout.of(launch.id);
+        await this.#load(launch, await this.#parts(launch, call), this.#observe(paths), call, suspended);
+        await this.#runtime.release(launch.id, this.#layout, paths, call);
+      },
+    });
   }
 
   async probe(call: Call): Promise<Probe> {
@@ -125,6 +143,7 @@ export class MicrovmEngine implements Engine {
         throw new Fault("precondition", `change ${launch.id}: it is running`, { hint: "stop it first" });
       }
       if (isUp(seen)) await this.#clear(paths, call);
+      if (!isSame) this.#sleep.forget(launch.id);
       // Tried now, so that whoever creates it hears what is wrong.
       await this.#kits.get(launch.kernelPath, call);
       mkdirSync(paths.dir, { recursive: true, mode: 0o700 });
@@ -141,7 +160,8 @@ export class MicrovmEngine implements Engine {
     const paths = this.#layout.of(id);
     await this.#turns.take(id, async () => {
       const seen = this.#observe(paths);
-      if (isRunning(seen)) {
+      const isAsleep = this.#sleep.isAsleep(id);
+      if (isRunning(seen) && !isAsleep) {
         if (seen.monitor !== undefined) return;
         throw new Fault("precondition", `start ${id}: it runs, but its monitor was killed`, {
           hint: "remove it and create it again",
@@ -156,7 +176,7 @@ export class MicrovmEngine implements Engine {
       const starting = { ...call, signal: AbortSignal.any([call.signal, abort.signal]) };
       this.#starting.set(id, abort);
       try {
-        await this.#run(launch, parts, starting);
+        if (!isAsleep || !(await this.#sleep.end(id, launch, starting))) await this.#run(launch, parts, starting);
       } finally {
         this.#starting.delete(id);
         this.#releasing.delete(id);
@@ -223,6 +243,7 @@ export class MicrovmEngine implements Engine {
     await this.#turns.idle(id);
     const cgroups = this.#on();
     const seen = this.#observe(paths);
+    if (this.#sleep.isAsleep(id)) return await this.#turns.take(id, () => this.#sleep.stop(id, call));
     if (isRunning(seen)) {
       // What is frozen does not hear the signal.
       if (cgroups.freezeState(paths.cgroup) !== "thawed") cgroups.thaw(paths.cgroup);
@@ -244,6 +265,7 @@ export class MicrovmEngine implements Engine {
     this.#cancelStart(id);
     await this.#turns.take(id, async () => {
       await this.#clear(paths, call);
+      this.#sleep.forget(id);
       rmSync(paths.logDir, { recursive: true, force: true });
       rmSync(paths.dir, { recursive: true, force: true });
       this.#exits.notify(id);
@@ -297,6 +319,8 @@ export class MicrovmEngine implements Engine {
       .map((id) => {
         const paths = this.#layout.of(id);
         const seen = this.#observe(paths);
+        const asleep = this.#sleep.facts(id, seen);
+        if (asleep !== undefined) return asleep;
         const facts = factsOf(id, seen, paths, cgroups);
         const elastic = elasticOf(machinePaths(paths));
         // Whoever waits for a volume that nobody serves waits for ever.
@@ -314,13 +338,21 @@ export class MicrovmEngine implements Engine {
   }
 
   /** Clears what an earlier run left and puts QEMU in its sandbox, where it waits. */
-  async #load(launch: ProgramLaunch, parts: Parts, seen: MachineObservation, call: Call): Promise<void> {
+  async #load(
+    launch: ProgramLaunch,
+    parts: Parts,
+    seen: MachineObservation,
+    call: Call,
+    suspended?: Suspended,
+  ): Promise<void> {
     const paths = this.#layout.of(launch.id);
     if (seen.hasRun) await this.#clear(paths, call);
     rotateLog(paths.logDir, launch.log.maxBytes);
     const key = this.#warm.keyOf(launch, parts);
     // One that cannot be read is as good as none.
-    const saved = key === undefined ? undefined : await this.#warm.find(key, call).catch(() => undefined);
+    const warm = (): Promise<SavedMemory | undefined> =>
+      key === undefined ? Promise.resolve(undefined) : this.#warm.find(key, call).catch(() => undefined);
+    const saved = suspended ?? (await warm());
     try {
       const loading = {
         runtime: this.#runtime,
@@ -432,6 +464,14 @@ export class MicrovmEngine implements Engine {
     return { paths, machine: machinePaths(paths), record: seen.record };
   }
 
+  async #suspend(id: InstanceId, call: Call): Promise<void> {
+    await this.#turns.take(id, async () => {
+      if (this.#sleep.isAsleep(id)) return;
+      const { record } = this.#runningOf(id, "suspend");
+      await this.#sleep.begin(id, record.launch, call);
+    });
+  }
+
   async #setFrozen(id: InstanceId, frozen: boolean, call: Call): Promise<void> {
     const paths = this.#layout.of(id);
     if (!isRunning(this.#observe(paths))) throw notRunning(id, frozen ? "freeze" : "thaw");
@@ -467,7 +507,10 @@ export class MicrovmEngine implements Engine {
   }
 
   #observe(paths: InstancePaths): MachineObservation {
-    return observeMachine(paths, this.#on());
+    const id = basename(paths.dir) as InstanceId;
+    const seen = observeMachine(paths, this.#on());
+    // What was put to sleep did not exit, whatever became of its QEMU.
+    return this.#sleep.isAsleep(id) ? { ...seen, exit: undefined } : seen;
   }
 
   #emit(event: InstanceEvent): void {

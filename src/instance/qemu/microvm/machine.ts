@@ -30,6 +30,8 @@ export type PortBackends = Readonly<Record<PortName | "serial", string>>;
 
 export type GuestMemory =
   | { readonly kind: "own" }
+  /** Waits for what was saved of it. */
+  | { readonly kind: "restored" }
   /** Kept in the file of that descriptor, so that it can be saved. */
   | { readonly kind: "template"; readonly ram: number }
   /** Begun as what that file holds, which is not written to; the devices go on from a state that was saved. */
@@ -134,7 +136,7 @@ function randomness({ memory }: MachinePlan): string[] {
 }
 
 function hasBackend({ memory, volumes }: MachinePlan): boolean {
-  return memory.kind !== "own" || volumes.length > 0;
+  return memory.kind === "template" || memory.kind === "resumed" || volumes.length > 0;
 }
 
 function memoryArgs({ memory, volumes, size }: MachinePlan): string[] {
@@ -143,6 +145,7 @@ function memoryArgs({ memory, volumes, size }: MachinePlan): string[] {
     // Whoever serves a directory reads and writes the guest's memory.
     return volumes.length === 0 ? [] : ["-object", `memory-backend-memfd,id=ram,size=${sizeBytes},share=on`];
   }
+  if (memory.kind === "restored") return ["-incoming", "defer"];
   const share = memory.kind === "template" ? "on" : "off";
   const file = `memory-backend-file,id=ram,size=${sizeBytes},share=${share},mem-path=/proc/self/fd/${memory.ram}`;
   const args = ["-object", file];

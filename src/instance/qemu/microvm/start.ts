@@ -18,6 +18,7 @@ import { Control, guestFault } from "./control.ts";
 import { Descriptors } from "./descriptors.ts";
 import { connectQmp } from "../qmp.ts";
 import { ignoreShared, instancePorts, listening, machineArgs, type MachinePlan } from "./machine.ts";
+import type { Suspended } from "./suspend.ts";
 import type { SavedMemory } from "./warm.ts";
 import { serveVolumes, volumesOf } from "./volume.ts";
 import { type MachinePaths, machinePaths, socketDirInside } from "./place.ts";
@@ -50,7 +51,7 @@ const ownThreads = 64;
 export async function loadMachine(
   launch: ProgramLaunch,
   parts: Parts,
-  saved: SavedMemory | undefined,
+  saved: SavedMemory | Suspended | undefined,
   { runtime, layout, cgroups, onVolumeEnd }: Loading,
   call: Call,
 ): Promise<Loaded> {
@@ -64,7 +65,7 @@ export async function loadMachine(
   mkdirSync(machine.dir, { recursive: true, mode: 0o700 });
   makeOwnDirectory(machine.socketDir, uid);
   using descriptors = new Descriptors();
-  const size = guestSize(launch.limits);
+  const size = saved !== undefined && "size" in saved ? saved.size : guestSize(launch.limits);
   const tscKhz = hostTscKhz();
   const plan: MachinePlan = {
     accelerator: parts.accelerator,
@@ -77,17 +78,12 @@ export async function loadMachine(
     volumes: serveVolumes(volumesOf(launch), machine, uid, paths.cgroup, cgroups, onVolumeEnd),
     ports: instancePorts(launch.terminal, descriptors.file(machine.exitFile, constants.O_WRONLY | constants.O_CREAT)),
     qmp: listening("qmp"),
-    memory:
-      saved === undefined
-        ? { kind: "own" }
-        : {
-            kind: "resumed",
-            ram: descriptors.lend(saved.ram),
-            state: descriptors.open(saved.statePath, constants.O_RDONLY),
-          },
+    memory: memoryOf(saved, descriptors),
   };
   const warm =
-    saved !== undefined && plan.memory.kind === "resumed" ? { warm: { key: saved.key, state: plan.memory.state } } : {};
+    saved !== undefined && "ram" in saved && plan.memory.kind === "resumed"
+      ? { warm: { key: saved.key, state: plan.memory.state } }
+      : {};
   writeRecord(machine.madeFile, { size, ...warm } satisfies MadeAs);
   const sandbox: Sandbox = {
     argv: machineArgs(plan, descriptors.named),
@@ -105,6 +101,13 @@ export async function loadMachine(
     log: launch.log,
   };
   return await loadSandbox(launch.id, sandbox, runtime, layout, call);
+}
+
+function memoryOf(saved: SavedMemory | Suspended | undefined, descriptors: Descriptors): MachinePlan["memory"] {
+  if (saved === undefined) return { kind: "own" };
+  if (!("ram" in saved)) return { kind: "restored" };
+  const state = descriptors.open(saved.statePath, constants.O_RDONLY);
+  return { kind: "resumed", ram: descriptors.lend(saved.ram), state };
 }
 
 /** Layers can be read by all who have them; what is written is the instance's own. */

@@ -230,6 +230,7 @@ answer() {
       size) stty rows "$first" cols "$second" </dev/hvc0 && echo "$mark ok" >&3 ;;
       limit) limit "$first" "$second" && echo "$mark ok" >&3 || echo "$mark failed" >&3 ;;
       stat) measure "$mark" >&3 ;;
+      clock) date -s "@$first" >/dev/null && echo "$mark ok" >&3 ;;
       shell) take "$first" /run/host-key && serve_shell && echo "$mark ok" >&3 || echo "$mark failed" >&3 ;;
       esac
       [ "$mark" = hello ] && echo "running $main" >&3
