@@ -8,7 +8,7 @@ import type { Root } from "../../../storage/contract.ts";
 import type { Limits, ProgramLaunch } from "../../contract.ts";
 import type { Loaded } from "../../monitor/conmon.ts";
 import type { Layout } from "../../monitor/layout.ts";
-import { writeRecord } from "../../monitor/record.ts";
+import { readText, writeRecord } from "../../monitor/record.ts";
 import type { Runtime } from "../../monitor/runtime.ts";
 import type { Accelerator } from "../accelerator.ts";
 import { type GuestSize, guestSize } from "../guest/size.ts";
@@ -180,7 +180,11 @@ export async function handOver(
   if (sent) control.write(await message());
   for (;;) {
     const line = await control.line(bounded);
-    if (line === undefined) throw new Fault("failed", `${what}: its guest ended before its program ran`);
+    if (line === undefined) {
+      // A program that ended at once, before the guest could say that it ran; one that could not begin was told of.
+      if ((readText(machine.exitFile) ?? "") !== "") return;
+      throw new Fault("failed", `${what}: its guest ended before its program ran`);
+    }
     if (line === "ready" && !sent) {
       sent = true;
       control.write(await message());

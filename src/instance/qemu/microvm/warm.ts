@@ -69,6 +69,7 @@ export class WarmStarts {
   constructor(home: Home) {
     this.#home = home;
     this.#directory = join(home.libDir, "guest", "warm");
+    this.#clearUnfinished();
   }
 
   /** What of a launch and its parts the guest has seen when it waits; undefined for one that cannot be saved. */
@@ -144,10 +145,7 @@ export class WarmStarts {
 
   async #make(key: string, launch: ProgramLaunch, parts: Parts, call: Call): Promise<void> {
     mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
-    // What a daemon left that was killed: its QEMU died with it.
-    for (const name of namesIn(this.#directory)) {
-      if (name.endsWith(".new")) rmSync(join(this.#directory, name), { recursive: true, force: true });
-    }
+    this.#clearUnfinished();
     const directory = join(this.#directory, `${key}.new`);
     mkdirSync(directory, { mode: 0o700 });
     try {
@@ -160,6 +158,13 @@ export class WarmStarts {
     }
     this.#dropOldest();
     await this.find(key, call);
+  }
+
+  /** What a daemon left that was killed: its QEMU died with it. There is one daemon, and it makes one at a time. */
+  #clearUnfinished(): void {
+    for (const name of namesIn(this.#directory)) {
+      if (name.endsWith(".new")) rmSync(join(this.#directory, name), { recursive: true, force: true });
+    }
   }
 
   #dropOldest(): void {
