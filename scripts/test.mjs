@@ -2,7 +2,7 @@
 // its own, and shows at the end that it left nothing behind.
 //
 //     npm test                     all of it
-//     npm test -- --only host      one suite: unit, host, e2e, online
+//     npm test -- --only host      one suite: unit, host, e2e, online, guest
 //     npm test -- --grep rollback  tests whose file name holds the word
 import { spawnSync } from "node:child_process";
 import { globSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -18,11 +18,13 @@ const all = globSync("{src,test}/**/*.test.ts", { cwd: root })
   .filter((file) => file.includes(values.grep))
   .sort();
 const suites = {
-  unit: all.filter((file) => !/\.(host|e2e|online)\.test\.ts$/.test(file)),
+  unit: all.filter((file) => !/\.(host|e2e|online|guest)\.test\.ts$/.test(file)),
   host: all.filter((file) => file.endsWith(".host.test.ts")),
   e2e: all.filter((file) => file.endsWith(".e2e.test.ts")),
   // Those that build images of Debian's packages, and so have a way out to where packages come from.
   online: all.filter((file) => file.endsWith(".online.test.ts")),
+  // Those that boot guests. Without KVM they take the better part of an hour, so they run when they are asked for.
+  guest: values.only === "guest" ? all.filter((file) => /\.guest\.test\.ts$|examples\.online/.test(file)) : [],
 };
 if (values.only !== undefined && suites[values.only] === undefined) {
   console.error(`there is no suite "${values.only}"; there is: ${Object.keys(suites).join(", ")}`);
@@ -88,11 +90,11 @@ async function runFiles(name, files) {
     `--test-reporter-destination=${tally}`,
     ...files,
   ];
-  const env = { ...process.env, CROFT_TEST_DIR: scratch };
+  const env = { ...process.env, CROFT_TEST_DIR: scratch, ...(name === "guest" ? { CROFT_TEST_GUESTS: "1" } : {}) };
   const status =
     name === "unit"
       ? spawnSync(node[0], node.slice(1), { cwd: root, stdio: "inherit", env }).status
-      : await runIsolated(node, { cwd: root, env, online: name === "online", scratch });
+      : await runIsolated(node, { cwd: root, env, online: name === "online" || name === "guest", scratch });
   const counts = readTally(tally);
   const isCounted = Object.values(counts).some((file) => file.failed > 0);
   // The runner failed, and no test of it did: it was killed, say.
