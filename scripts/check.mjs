@@ -20,7 +20,7 @@ const testFlags = [
   "--test-timeout=90000",
   "--test-reporter=dot",
 ];
-const unitTests = globSync("src/**/*.test.ts", { cwd: root }).filter((file) => !file.endsWith(".host.test.ts"));
+const unitTests = globSync("src/**/*.test.ts", { cwd: root }).filter((file) => !/\.(host|guest)\.test\.ts$/.test(file));
 
 const steps = [
   ["format", () => program(bin("oxfmt"), "--check", ".")],
