@@ -1,7 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { closeSync, fstatSync, rmSync } from "node:fs";
 import { join, posix } from "node:path";
-import type { Readable } from "node:stream";
 import type { Call } from "../../base/call.ts";
 import { Fault, isFault } from "../../base/fault.ts";
 import type { InstanceId } from "../../base/id.ts";
@@ -12,7 +11,6 @@ import { O_PATH } from "../../host/kernel.ts";
 import { identifyProcess, type ProcessIdentity } from "../../host/proc.ts";
 import { type Exit, stream } from "../../host/process.ts";
 import type { ExecSpec, ProgramLaunch, Session } from "../contract.ts";
-import { Bell } from "../monitor/bell.ts";
 import { ociCapabilities } from "../monitor/capability.ts";
 import { type OciConfig, type OciProcess, ociUser } from "./config.ts";
 import type { InstancePaths, Layout } from "../monitor/layout.ts";
@@ -23,6 +21,7 @@ import { readRecord, readText, writeRecord } from "../monitor/record.ts";
 import type { Runtime } from "../monitor/runtime.ts";
 import { shielded } from "../monitor/shield.ts";
 import { sendSignal, signalNumber } from "../monitor/signal.ts";
+import { merged } from "../monitor/merged.ts";
 
 /** Where a program is started: a running instance. */
 export interface ExecPlace {
@@ -250,27 +249,4 @@ async function terminal(
       pty.kill();
     },
   };
-}
-
-type Piece = { readonly stream: "stdout" | "stderr"; readonly bytes: Uint8Array };
-
-/** Both streams in order of arrival. Not reading slows the program down. */
-async function* merged(stdout: Readable, stderr: Readable): AsyncGenerator<Piece> {
-  const bell = new Bell();
-  const sources = [
-    { stream: "stdout", readable: stdout },
-    { stream: "stderr", readable: stderr },
-  ] as const;
-  for (const { readable } of sources) {
-    for (const event of ["readable", "end", "close", "error"]) readable.on(event, () => bell.ring());
-  }
-  for (;;) {
-    for (const { stream, readable } of sources) {
-      for (let bytes = readable.read() as Buffer | null; bytes !== null; bytes = readable.read() as Buffer | null) {
-        yield { stream, bytes };
-      }
-    }
-    if (sources.every(({ readable }) => readable.readableEnded || readable.destroyed)) return;
-    await bell.heard();
-  }
 }
