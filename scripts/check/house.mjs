@@ -4,7 +4,7 @@ import { basename, relative } from "node:path";
 
 const maxLines = 600;
 const vague = /^(utils?|helpers?|common|misc|manager|shared|index)\.(ts|tsx|mjs)$/;
-const kebab = /^[a-z0-9]+(-[a-z0-9]+)*(\.(host|e2e))?(\.(test|fixture|d))?\.(ts|tsx|mjs)$/;
+const kebab = /^[a-z0-9]+(-[a-z0-9]+)*(\.(host|e2e|guest|online))?(\.(test|fixture|d))?\.(ts|tsx|mjs)$/;
 
 /** Returns what is wrong, one sentence a finding. */
 export function checkHouse(root, files) {
