@@ -166,6 +166,8 @@ export interface RunRequest {
   /** Hand back a session that sees the first byte. */
   readonly attach: boolean;
   readonly author: string;
+  /** What the section names, where that is known already: of a machine that is a copy of another one. */
+  readonly pinned?: Pick<Generation, "diskImages" | "secrets" | "files">;
 }
 
 export interface Run {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { InstanceId } from "../base/id.ts";
+import { type InstanceId, sha256 } from "../base/id.ts";
 import type { MachineLaunch } from "../instance/contract.ts";
 import type { InstanceSection } from "../stack/model.ts";
 import { check, machine, runOf, stackOf, submit, World, type Daemon } from "./world.fixture.ts";
@@ -308,6 +308,31 @@ test("a machine goes from one host to another as a file, and is cloned when it i
   const disks = (await world.remains())["disks"] ?? [];
   const own = (of: InstanceId): number => disks.filter((disk) => disk.startsWith(`${of}/`)).length;
   assert.deepEqual([own(id), own(twin.id)], [2, 2]);
+});
+
+test("a clone has what its original was made of: files that were sent along, secrets, the image of that day", async () => {
+  const { world, daemon } = await begin();
+  const machineWith = machine({
+    sshKeys: [{ path: "key.pub" }],
+    cloudInit: { kind: "files", userData: { secret: "words" } },
+  });
+  const spec = stackOf({ files: machineWith }, { secrets: { words: { source: "file", path: "words.yaml" } } });
+  const submission = submit(spec, { words: "#cloud-config\nhostname: mine\n" });
+  await daemon.up({ ...submission, files: { "key.pub": sha256("key") } });
+  const id = world.id("files-1");
+  await daemon.during(daemon.instances.stop(id, undefined, world.call));
+  const twin = await daemon.during(daemon.machines.clone(id, { name: "twin", author: "tester" }, world.call));
+  assert.equal(twin.status, "running");
+  const { cloudInit } = launchOf(world, "twin-1");
+  assert.equal(cloudInit?.userData, "#cloud-config\nhostname: mine\n");
+  assert.deepEqual((JSON.parse(cloudInit?.metaData ?? "") as Record<string, unknown>)["public-keys"], ["file"]);
+  // They are its own: it stays what it is when the other stack is gone.
+  await daemon.down("shop", true);
+  daemon.kill();
+  const later = await world.boot();
+  await later.during(later.instances.stop(twin.id, undefined, world.call));
+  await later.during(later.instances.start(twin.id, world.call));
+  assert.equal(launchOf(world, "twin-1").cloudInit?.userData, "#cloud-config\nhostname: mine\n");
 });
 
 test("a machine's console is what run attaches to", async () => {

@@ -6,14 +6,15 @@ import { defaultNetwork, type InstanceSection, type StackSpec } from "../stack/m
 import { expand } from "../stack/plan/expand.ts";
 import type { DiskFacet } from "../storage/contract.ts";
 import { subjectOf } from "./actor.ts";
-import type { Instances, InstanceView, Machines } from "./contract.ts";
+import type { Instances, InstanceView, Machines, RunRequest } from "./contract.ts";
 import { cannot, runStack } from "./instances.ts";
 import { machineDocument, sectionOf } from "./machine-document.ts";
 import { machineOf } from "./machine-launch.ts";
 import { marked } from "./mark.ts";
 import type { Reconciler } from "./reconciler.ts";
-import { resolveDiskImages } from "./resolve.ts";
 import type { StackLoop } from "./stack-loop.ts";
+
+type Pinned = NonNullable<RunRequest["pinned"]>;
 
 const runNetworks = [`${runStack}/${defaultNetwork}`];
 
@@ -131,7 +132,8 @@ export class MachineFace implements Machines {
     }
     const { hostname: _, ...own } = section;
     const clone: InstanceSection = { ...own, networks: runNetworks, publish: [], needs: [], replicas: 1 };
-    const target = await this.#idOf(name, clone, call);
+    const pinned = await this.#pinnedFor(name, id, call);
+    const target = idOf(name, clone, pinned);
     const drives = this.#drives();
     for (const { name: disk, from } of disks) {
       if (from.kind === "iso") continue;
@@ -139,28 +141,37 @@ export class MachineFace implements Machines {
       await drives.removeDisk(target, disk, call);
       await drives.cloneDisk({ id, name: disk }, { id: target, name: disk }, call);
     }
-    return await this.#begin(name, clone, author, call);
+    return await this.#begin(name, clone, author, call, pinned);
   }
 
-  async #begin(name: string, section: InstanceSection, author: string, call: Call): Promise<InstanceView> {
+  async #begin(
+    name: string,
+    section: InstanceSection,
+    author: string,
+    call: Call,
+    pinned?: Pinned,
+  ): Promise<InstanceView> {
     const request = { name, section, pull: "missing", remove: false, attach: false, author } as const;
-    return (await this.#instances.run(request, call)).instance;
+    return (await this.#instances.run(pinned === undefined ? request : { ...request, pinned }, call)).instance;
   }
 
-  /** The id that a machine of its own will have. */
-  async #idOf(name: string, section: InstanceSection, call: Call): Promise<InstanceId> {
-    const spec: StackSpec = {
-      stack: name,
-      networks: {},
-      volumes: {},
-      secrets: {},
-      images: {},
-      instances: { [name]: section },
-    };
-    const pinned = await resolveDiskImages(spec, this.#reconciler.parts, call);
-    const [instance] = expand({ spec, images: {}, ...pinned, secrets: {}, files: {} }, new Set()).instances;
-    if (instance === undefined) throw new Fault("bug", `machine ${name} has no instance`);
-    return instance.id;
+  /**
+   * What the machine `id` was made of, for one called `name`: the files that came with its stack file, the images of its
+   * disks whatever their names mean by now, and its secrets, which every stack has for itself.
+   */
+  async #pinnedFor(name: string, id: InstanceId, call: Call): Promise<Pinned> {
+    const desired = this.#loopOf(id).state.desiredInstance(id);
+    if (desired === undefined) {
+      throw new Fault("precondition", `clone ${subjectOf(id)}: it is about to go`, { hint: "see: croft ps" });
+    }
+    const { files, diskImages } = desired;
+    const { secrets } = this.#reconciler.parts;
+    const versions: Record<string, string> = {};
+    for (const [secret, version] of Object.entries(desired.secrets)) {
+      const value = await secrets.resolve(this.#viewOf(id).stack, secret, version, call);
+      versions[secret] = await secrets.put(name, secret, value.reveal(), call);
+    }
+    return { files, secrets: versions, ...(diskImages === undefined ? {} : { diskImages }) };
   }
 
   async #snapshot(id: InstanceId, name: string, call: Call): Promise<SnapshotFacts> {
@@ -211,6 +222,15 @@ export class MachineFace implements Machines {
     if (this.#reconciler.find(name) === undefined) return;
     throw new Fault("already-exists", `the name ${name} is taken`, { hint: "choose another one" });
   }
+}
+
+/** The id that a machine of its own will have. */
+function idOf(name: string, section: InstanceSection, pinned: Pinned): InstanceId {
+  const nothing = { networks: {}, volumes: {}, secrets: {}, images: {} };
+  const spec: StackSpec = { stack: name, ...nothing, instances: { [name]: section } };
+  const [instance] = expand({ spec, images: {}, ...pinned }, new Set()).instances;
+  if (instance === undefined) throw new Fault("bug", `machine ${name} has no instance`);
+  return instance.id;
 }
 
 function nameIn(asked: string | undefined, description: unknown): string {
