@@ -576,7 +576,7 @@ export interface ImportDiskImageRequest {
   readonly checksum?: string;
   /** Or the URL of a list such as SHA256SUMS, */
   readonly checksumListUrl?: string;
-  /** with that of its detached signature, when the list is to be proven, */
+  /** with that of its detached signature, when the list is to be proven and does not carry its signature itself, */
   readonly signatureUrl?: string;
   /** by the keys in this file of the daemon's machine. */
   readonly keyringPath?: string;

@@ -91,8 +91,8 @@ export type ImageChecksum =
       readonly list: SmallFile;
       /** Proves that the list is the publisher's. Without it the list is a checksum and no more. */
       readonly signature?: {
-        /** Detached: `SHA256SUMS.gpg`, `SHA512SUMS.sign`. */
-        readonly detached: SmallFile;
+        /** `SHA256SUMS.gpg`, `SHA512SUMS.sign`. Absent: the list is a signed text itself, as `SHA256SUMS.asc` is. */
+        readonly detached?: SmallFile;
         /** A file on this machine with the public keys that are trusted, as `gpg --export` writes it, armored or not. */
         readonly keyringPath: string;
       };

@@ -12,6 +12,7 @@ import {
   diskImageNamePattern,
   type DiskImages,
   type DiskImport,
+  type ImageChecksum,
   type Verification,
 } from "./contract.ts";
 import { hashFile } from "./hash.ts";
@@ -20,7 +21,7 @@ import { defaultDiskImageLimits, type DiskImageLimits } from "./limit.ts";
 import { checkQcow2 } from "./qemu-check.ts";
 import { filenameOf, originOf, receive, receiveSmall, removeOldParts } from "./receive.ts";
 import { type About, Shelf } from "./shelf.ts";
-import { verifySignature } from "./signature.ts";
+import { readSigned, verifySignature } from "./signature.ts";
 import { compressedEndings, compressionOf, unpack } from "./unpack.ts";
 
 export interface LibraryOptions {
@@ -159,12 +160,9 @@ export class DiskLibrary implements DiskImages {
     if (checksum.kind === "digest") return { checksum: parseChecksum(checksum.digest), verified: "checksum" };
     const { list, signature } = checksum;
     const bytes = await receiveSmall(list, "the list of checksums", call);
-    if (signature !== undefined) {
-      const detached = await receiveSmall(signature.detached, "the signature", call);
-      await verifySignature(bytes, detached, signature.keyringPath, call);
-    }
+    const proven = signature === undefined ? bytes : await provenList(bytes, signature, call);
     return {
-      checksum: findChecksum(bytes.toString("utf8"), filenameOf(request.source)),
+      checksum: findChecksum(proven.toString("utf8"), filenameOf(request.source)),
       verified: signature === undefined ? "checksum" : "signature",
     };
   }
@@ -402,6 +400,17 @@ export class DiskLibrary implements DiskImages {
 interface Expected {
   readonly checksum: Checksum;
   readonly verified: Verification;
+}
+
+/** What of the list its publisher signed. */
+async function provenList(
+  list: Buffer,
+  { detached, keyringPath }: NonNullable<Extract<ImageChecksum, { kind: "list" }>["signature"]>,
+  call: Call,
+): Promise<Buffer> {
+  if (detached === undefined) return await readSigned(list, keyringPath, call);
+  await verifySignature(list, await receiveSmall(detached, "the signature", call), keyringPath, call);
+  return list;
 }
 
 const naming = "names";
