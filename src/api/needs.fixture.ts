@@ -258,6 +258,8 @@ export function exampleNeeds(instances: readonly InstanceView[] = [exampleInstan
         if (name === "nosuch") throw new Fault("corrupt", "the disk image is not what its checksum says");
         return checksum === undefined ? { ...diskImage, verified: "no" } : diskImage;
       },
+      importNameless: async () => ({ ...diskImage, names: [] }),
+      discard: async () => {},
       find: async (name) => (name === "nosuch" ? undefined : diskImage),
       get: async () => diskImage,
       list: async () => [diskImage],

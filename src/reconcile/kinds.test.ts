@@ -299,6 +299,10 @@ test("a machine goes from one host to another as a file, and is cloned when it i
     ["root image", "data image"],
   );
   await assert.rejects(machines.import(bytes(), options, other.world.call), { reason: "already-exists" });
+  // The library of the other host was not asked to have them: they have no names, and go when an import fails.
+  const kept = async (): Promise<readonly string[]> =>
+    (await other.daemon.reconciler.parts.diskImages.list(other.world.call)).flatMap(({ names }) => names);
+  assert.deepEqual(await kept(), []);
 
   const clone = { name: "twin", author: "tester" };
   await assert.rejects(daemon.machines.clone(id, clone, world.call), { reason: "precondition", hint: /suspend/ });

@@ -1,6 +1,7 @@
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
-import { namePattern, shortHash, type InstanceId } from "../base/id.ts";
+import { namePattern, shortHash, type Digest, type InstanceId } from "../base/id.ts";
+import type { PackedDisk } from "../image/machine/contract.ts";
 import type { Engine, Session, SnapshotFacts, SnapshotsFacet, SnapshotSpec } from "../instance/contract.ts";
 import { defaultNetwork, type InstanceSection, type StackSpec } from "../stack/model.ts";
 import { expand } from "../stack/plan/expand.ts";
@@ -97,24 +98,38 @@ export class MachineFace implements Machines {
     const { diskImages, machineFiles } = this.#reconciler.parts;
     if (options.name !== undefined) this.#refuseTaken(options.name);
     const images = new Map<string, string>();
-    const description = await machineFiles.unpack(
-      bytes,
-      async ({ name: disk, digest, sizeBytes, bytes: content }, head) => {
-        // Before the first byte of a disk: a name that cannot be has to be known now.
-        const machine = nameIn(options.name, head);
-        if (images.size === 0) this.#refuseTaken(machine);
-        const name = `${machine}-${disk}-${digest.slice(7, 15)}.qcow2`;
-        const source = { kind: "bytes", bytes: content, filename: `${disk}.qcow2`, sizeBytes } as const;
-        const checksum = { kind: "digest", digest } as const;
-        await diskImages.import({ name, source, checksum, allowUnverified: false, replace: false }, call);
-        images.set(disk, name);
-      },
-      call,
-    );
-    const name = nameIn(options.name, description);
-    const words = typeof description === "object" && description !== null && "vm" in description ? description.vm : {};
-    const section = sectionOf(name, words, images, runNetworks);
-    return await this.#begin(name, section, options.author, call);
+    const pinned: Record<string, Digest> = {};
+    const brought: Digest[] = [];
+    const take = async (disk: PackedDisk, head: unknown): Promise<void> => {
+      // Before the first byte of a disk: a name that cannot be has to be known now.
+      const machine = nameIn(options.name, head);
+      if (images.size === 0) this.#refuseTaken(machine);
+      const { digest, sizeBytes, bytes } = disk;
+      const before = new Set((await diskImages.list(call)).map((image) => image.digest));
+      const source = { kind: "bytes", bytes, filename: `${disk.name}.qcow2`, sizeBytes } as const;
+      const checksum = { kind: "digest", digest } as const;
+      // The library holds it, but nobody asked for it to be there: it has no name, and can go when its machine is gone.
+      const image = await diskImages.importNameless({ source, checksum, allowUnverified: false }, call);
+      if (!before.has(image.digest)) brought.push(image.digest);
+      const title = `${machine}-${disk.name}.qcow2`;
+      images.set(disk.name, title);
+      pinned[title] = image.digest;
+    };
+    let name: string | undefined;
+    try {
+      const description = await machineFiles.unpack(bytes, take, call);
+      name = nameIn(options.name, description);
+      const words =
+        typeof description === "object" && description !== null && "vm" in description ? description.vm : {};
+      const section = sectionOf(name, words, images, runNetworks);
+      return await this.#begin(name, section, options.author, call, { diskImages: pinned, secrets: {}, files: {} });
+    } catch (error) {
+      // What was begun is desired by now, and needs them.
+      if (name === undefined || this.#reconciler.find(name) === undefined) {
+        for (const digest of brought) await diskImages.discard(digest, call).catch(() => {});
+      }
+      throw error;
+    }
   }
 
   async clone(
