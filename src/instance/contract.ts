@@ -54,6 +54,7 @@ export interface Engine extends Driver {
   readonly console?: ConsoleFacet;
   readonly screenshot?: ScreenshotFacet;
   readonly export?: ExportFacet;
+  readonly keepsake?: KeepsakeFacet;
 }
 
 /** Everything an engine needs, resolved: plain data, safe to write to disk but for secrets (`env`, `files`, `cloudInit`). */
@@ -304,7 +305,7 @@ export interface SuspendFacet {
   suspend(id: InstanceId, call: Call): Promise<void>;
 }
 
-/** Snapshots belong to the instance and go with it. The engine keeps them where its disks are. */
+/** Snapshots belong to the instance's disks: the engine keeps them there, and they are there when it is made again. */
 export interface SnapshotsFacet {
   /**
    * Keeps the disks as they are now, all at the same instant, and with `memory` what is in memory and devices too. What
@@ -372,4 +373,18 @@ export interface ExportFacet {
     directory: string,
     call: Call,
   ): Promise<readonly { readonly name: string; readonly path: string }[]>;
+}
+
+/**
+ * What of an instance lives as long as its disks, beyond `remove`: what its firmware and its TPM remember, without which
+ * a disk may not boot or not be read, and which snapshots there are.
+ */
+export interface KeepsakeFacet {
+  /** Deletes it. Idempotent; the instance was removed. */
+  forget(id: InstanceId, call: Call): Promise<void>;
+  /**
+   * Gives an instance that was not created yet what the firmware of another one remembers: what it boots, and how. Secrets
+   * of a TPM are one machine's and stay. Nothing to give is success. `precondition` while the other one runs.
+   */
+  inherit(from: InstanceId, to: InstanceId, call: Call): Promise<void>;
 }

@@ -132,10 +132,18 @@ test("disks outlive their machine, and go when that is asked for", async () => {
   await daemon.up(spec);
   const disks = (await world.remains())["disks"];
   assert.equal(disks?.length, 2);
+  const id = world.id("files-1");
+  await daemon.during(daemon.machines.snapshot(id, { name: "before", memory: false }, world.call));
   await daemon.down("shop");
   assert.deepEqual((await world.remains())["disks"], disks);
   await daemon.up(spec);
   assert.deepEqual((await world.remains())["disks"], disks);
+  // So do what firmware and TPM remember, and the snapshots, which are in the disks.
+  const snapshots = await daemon.machines.snapshots(id, world.call);
+  assert.deepEqual(
+    snapshots.map(({ name }) => name),
+    ["before"],
+  );
   // Another image for the first disk is another machine.
   const moved = machine({ disks: [{ ...root, from: { kind: "image", image: "other.qcow2" } }] });
   await daemon.up(stackOf({ files: moved }));
@@ -143,7 +151,8 @@ test("disks outlive their machine, and go when that is asked for", async () => {
   await daemon.up(stackOf({ files: moved }), 5000, { pruneVolumes: true });
   assert.equal((await world.remains())["disks"]?.length, 1);
   await daemon.down("shop", true);
-  assert.deepEqual((await world.remains())["disks"], []);
+  const { disks: left, keepsakes } = await world.remains();
+  assert.deepEqual([left, keepsakes], [[], []]);
 });
 
 test("a run that is removed takes the disks of its machine along", async () => {
@@ -312,6 +321,7 @@ test("a machine goes from one host to another as a file, and is cloned when it i
   const disks = (await world.remains())["disks"] ?? [];
   const own = (of: InstanceId): number => disks.filter((disk) => disk.startsWith(`${of}/`)).length;
   assert.deepEqual([own(id), own(twin.id)], [2, 2]);
+  assert.equal(world.engine.keepsakes.get(twin.id)?.firmware, id);
 });
 
 test("a clone has what its original was made of: files that were sent along, secrets, the image of that day", async () => {

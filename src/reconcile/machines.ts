@@ -156,6 +156,9 @@ export class MachineFace implements Machines {
       await drives.removeDisk(target, disk, call);
       await drives.cloneDisk({ id, name: disk }, { id: target, name: disk }, call);
     }
+    const { keepsake } = this.#engineOf(id);
+    await keepsake?.forget(target, call);
+    await keepsake?.inherit(id, target, call);
     return await this.#begin(name, clone, author, call, pinned);
   }
 
