@@ -10,6 +10,7 @@ import { expectConnection } from "../../../host/seqpacket.ts";
 import type {
   ConsoleFacet,
   Engine,
+  ExecFacet,
   ExportFacet,
   FreezeFacet,
   HotplugFacet,
@@ -42,6 +43,7 @@ import { findAccelerator, qemuProgram } from "../accelerator.ts";
 import { withAgent } from "./agent.ts";
 import { checkDisk, closeAll, openChain } from "./chain.ts";
 import { consoleLines } from "./console-log.ts";
+import { execByAgent } from "./exec.ts";
 import { findFirmware } from "./firmware.ts";
 import { dropRun, keepsakeOf } from "./keepsake.ts";
 import { pciNodes, usbNodes } from "./passthrough.ts";
@@ -75,6 +77,13 @@ import { clearTpm } from "./tpm.ts";
 export class MachineEngine implements Engine {
   readonly name = "vm";
   readonly takes = { launch: "machine", root: "block", nic: "tap" } as const;
+  readonly exec: ExecFacet = {
+    exec: async (id, spec, call) => {
+      const { paths } = this.#runs.runningOf(id, "run a program in");
+      this.#runs.requireThawed(id, "run a program in");
+      return await execByAgent(id, paths.agentSocket, spec, call);
+    },
+  };
   readonly freeze: FreezeFacet = {
     freeze: (id, call) => this.#setFrozen(id, true, call),
     thaw: (id, call) => this.#setFrozen(id, false, call),
