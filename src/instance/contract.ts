@@ -53,6 +53,7 @@ export interface Engine extends Driver {
   readonly hotplug?: HotplugFacet;
   readonly console?: ConsoleFacet;
   readonly screenshot?: ScreenshotFacet;
+  readonly guest?: GuestFacet;
   readonly export?: ExportFacet;
   readonly keepsake?: KeepsakeFacet;
 }
@@ -360,6 +361,23 @@ export interface ConsoleFacet {
 export interface ScreenshotFacet {
   /** What is on its screen now, as a PNG file. `precondition` when it does not run. */
   screenshot(id: InstanceId, call: Call): Promise<Uint8Array>;
+}
+
+export interface GuestFacet {
+  /**
+   * What the guest says of itself, by an agent that runs in it: the guest's word and no more. `precondition` when it does not
+   * run, `unavailable` when no agent answers.
+   */
+  guest(id: InstanceId, call: Call): Promise<GuestFacts>;
+}
+
+export interface GuestFacts {
+  readonly hostname: string;
+  /** `Debian GNU/Linux 12 (bookworm)`; empty when it does not say. */
+  readonly system: string;
+  readonly kernel: string;
+  /** Without those of the loopback interface; with the length of the prefix: `10.0.0.2/24`. */
+  readonly addresses: readonly { readonly interface: string; readonly mac: string; readonly address: string }[];
 }
 
 export interface ExportFacet {

@@ -2,7 +2,7 @@ import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { namePattern, shortHash, type Digest, type InstanceId } from "../base/id.ts";
 import type { PackedDisk } from "../image/machine/contract.ts";
-import type { Engine, Session, SnapshotFacts, SnapshotsFacet, SnapshotSpec } from "../instance/contract.ts";
+import type { Engine, GuestFacts, Session, SnapshotFacts, SnapshotsFacet, SnapshotSpec } from "../instance/contract.ts";
 import { defaultNetwork, type InstanceSection, type StackSpec } from "../stack/model.ts";
 import { expand } from "../stack/plan/expand.ts";
 import type { DiskFacet } from "../storage/contract.ts";
@@ -79,6 +79,12 @@ export class MachineFace implements Machines {
     const engine = this.#engineOf(id);
     const screenshot = engine.screenshot ?? cannot(engine, "show a screen");
     return await screenshot.screenshot(id, call);
+  }
+
+  async guest(id: InstanceId, call: Call): Promise<GuestFacts> {
+    const engine = this.#engineOf(id);
+    const guest = engine.guest ?? cannot(engine, "ask a guest about itself");
+    return await guest.guest(id, call);
   }
 
   async *export(id: InstanceId, call: Call): AsyncGenerator<Uint8Array> {

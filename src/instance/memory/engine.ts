@@ -13,6 +13,7 @@ import type {
   InstanceStatus,
   ConsoleFacet,
   ExportFacet,
+  GuestFacet,
   HotplugFacet,
   KeepsakeFacet,
   Launch,
@@ -96,6 +97,7 @@ export class MemoryEngine implements Engine {
   readonly hotplug?: HotplugFacet;
   readonly console?: ConsoleFacet;
   readonly screenshot?: ScreenshotFacet;
+  readonly guest?: GuestFacet;
   readonly export?: ExportFacet;
   readonly keepsake?: KeepsakeFacet;
   readonly freeze: FreezeFacet = {

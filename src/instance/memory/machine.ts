@@ -14,7 +14,7 @@ export function imitateMachine(
   engine: Engine,
   find: Find,
   keepsakes: Map<InstanceId, Keepsake>,
-): Required<Pick<Engine, "snapshots" | "hotplug" | "console" | "screenshot" | "export" | "keepsake">> {
+): Required<Pick<Engine, "snapshots" | "hotplug" | "console" | "screenshot" | "guest" | "export" | "keepsake">> {
   return {
     snapshots: {
       createSnapshot: async (id, spec, call) => createSnapshot(known(find, id), spec, call),
@@ -39,6 +39,20 @@ export function imitateMachine(
       screenshot: async (id) => {
         running(find, id, "take a picture of");
         return onePixel;
+      },
+    },
+    guest: {
+      guest: async (id) => {
+        const { launch } = running(find, id, "ask the guest of");
+        const taps = launch.attachment.kind === "tap" ? launch.attachment.taps : [];
+        return {
+          hostname: launch.hostname,
+          system: "imitated",
+          kernel: "",
+          addresses: taps.map(({ mac, address, prefixLength }, index) => {
+            return { interface: `eth${index}`, mac, address: `${address}/${prefixLength}` };
+          }),
+        };
       },
     },
     export: {

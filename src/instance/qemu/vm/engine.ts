@@ -13,6 +13,7 @@ import type {
   ExecFacet,
   ExportFacet,
   FreezeFacet,
+  GuestFacet,
   HotplugFacet,
   InstanceEvent,
   InstanceFacts,
@@ -45,6 +46,7 @@ import { checkDisk, closeAll, openChain } from "./chain.ts";
 import { consoleLines } from "./console-log.ts";
 import { execByAgent } from "./exec.ts";
 import { findFirmware } from "./firmware.ts";
+import { askGuest } from "./guest.ts";
 import { dropRun, keepsakeOf } from "./keepsake.ts";
 import { pciNodes, usbNodes } from "./passthrough.ts";
 import { type MachinePaths } from "./places.ts";
@@ -100,6 +102,13 @@ export class MachineEngine implements Engine {
   };
   readonly hotplug: HotplugFacet = { replug: (launch, call) => this.#replug(launch, call) };
   readonly export: ExportFacet = { exportDisks: (id, directory, call) => this.#export(id, directory, call) };
+  readonly guest: GuestFacet = {
+    guest: async (id, call) => {
+      const { paths } = this.#runs.runningOf(id, "ask the guest of");
+      this.#runs.requireThawed(id, "ask the guest of");
+      return await askGuest(id, paths.agentSocket, call);
+    },
+  };
   readonly keepsake: KeepsakeFacet;
   readonly screenshot: ScreenshotFacet = { screenshot: (id, call) => this.#screenshot(id, call) };
   readonly #runs: Runs;
