@@ -109,6 +109,11 @@ async function untilReady(name = "desk/box"): Promise<void> {
   assert.fail(await croft("logs", name));
 }
 
+/** Names of all images in `croft image ls --disks --json`. */
+function names(text: string): readonly string[] {
+  return (JSON.parse(text) as { images: { names?: string[] }[] }).images.flatMap((one) => one.names ?? []);
+}
+
 const disks = "for d in /sys/block/vd*; do echo $(cat $d/serial)=$(cat $d/size); done";
 
 test("comes up, and is a terminal and a picture", async () => {
@@ -172,8 +177,6 @@ test("goes to another host as one file, and leaves nothing in the library that w
   await croft("vm", "import", "--name", "moved", file);
   await untilReady("moved");
   assert.match(await typed(disks, "moved"), /data=65536/);
-  const names = (text: string): unknown =>
-    (JSON.parse(text) as { images: { names: string[] }[] }).images.flatMap((one) => one.names);
   assert.deepEqual(names(await croft("image", "ls", "--disks", "--json")), names(before));
   await croft("rm", "-f", "moved", "twin");
 });
