@@ -54,7 +54,7 @@ before(async () => {
   daemon = await TestDaemon.start();
   folder = daemon.folder("desk", { "croft.toml": stackFile({}) });
   const path = (name: string): string => join(daemon.root, name);
-  writeScriptDisk(path("script.raw"), "exec sh -i");
+  writeScriptDisk(path("script.raw"), shell);
   execFileSync("qemu-img", ["convert", "-O", "qcow2", path("script.raw"), path("script.qcow2")]);
   execFileSync("xorriso", ["-as", "mkisofs", "-quiet", "-V", "TOOLS", "-o", path("tools.iso"), path("script.raw")], {
     stdio: "ignore",
@@ -88,7 +88,7 @@ async function typed(line: string, name = "desk/box"): Promise<string> {
     daemon.root,
     `echo go; $CROFT vm console ${name}`,
     [/go/, "\n"],
-    [/# /, `${line}; echo E"O"A\n`],
+    [/> /, `${line}; echo E"O"A\n`],
     [/EOA\r?\n/, "\u0010\u0011"],
   );
   assert.equal(code, 0, shown);
@@ -103,7 +103,7 @@ async function facts(name = "desk/box"): Promise<{ status: string; pid: number; 
 /** Waits until the guest's shell is there. */
 async function untilReady(name = "desk/box"): Promise<void> {
   for (let tries = 0; tries < 600; tries += 1) {
-    if (/# $|# \n/.test(await croft("logs", name, "--tail", "5"))) return;
+    if (/> \n?$/.test(await croft("logs", name, "--tail", "5"))) return;
     await sleep(500);
   }
   assert.fail(await croft("logs", name));
@@ -113,6 +113,9 @@ async function untilReady(name = "desk/box"): Promise<void> {
 function names(text: string): readonly string[] {
   return (JSON.parse(text) as { images: { names?: string[] }[] }).images.flatMap((one) => one.names ?? []);
 }
+
+/** Without editing of the line, for which a terminal would have to say where its cursor is. */
+const shell = `while printf "> " && read -r line; do eval "$line"; done`;
 
 const disks = "for d in /sys/block/vd*; do echo $(cat $d/serial)=$(cat $d/size); done";
 
@@ -126,10 +129,10 @@ test("comes up, and is a terminal and a picture", async () => {
     daemon.root,
     "echo go; $CROFT vm console desk/box",
     [/go/, "\n"],
-    [/# /, "vi /tmp/letter\n"],
-    [/letter/, "ihello\u001b:wq\n"],
-    [/# /, "cat /tmp/letter\n"],
-    [/hello\r?\n[^]*# /, "\u0010\u0011"],
+    [/> /, "vi /tmp/letter\n"],
+    [/1\/1 100%/, "ihello\u001b:wq\n"],
+    [/> /, "cat /tmp/letter\n"],
+    [/hello\r?\n[^]*> /, "\u0010\u0011"],
   );
   assert.equal(edited.code, 0);
   await croft("vm", "screenshot", "-o", join(folder, "box.png"), "desk/box");
