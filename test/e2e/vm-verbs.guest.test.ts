@@ -130,7 +130,10 @@ test("comes up, and is a terminal and a picture", async () => {
     "echo go; $CROFT vm console desk/box",
     [/go/, "\n"],
     [/> /, "vi /tmp/letter\n"],
-    [/1\/1 100%/, "ihello\u001b:wq\n"],
+    [/1\/1 100%/, "ihello"],
+    // Whatever follows it at once would be a key of its own with it.
+    [/hello/, "\u001b"],
+    [/- \/tmp\/letter \[Modified\]/, ":wq\n"],
     [/> /, "cat /tmp/letter\n"],
     [/hello\r?\n[^]*> /, "\u0010\u0011"],
   );
