@@ -53,7 +53,9 @@ export interface Engine extends Driver {
   readonly hotplug?: HotplugFacet;
   readonly console?: ConsoleFacet;
   readonly screenshot?: ScreenshotFacet;
+  readonly guest?: GuestFacet;
   readonly export?: ExportFacet;
+  readonly keepsake?: KeepsakeFacet;
 }
 
 /** Everything an engine needs, resolved: plain data, safe to write to disk but for secrets (`env`, `files`, `cloudInit`). */
@@ -304,7 +306,7 @@ export interface SuspendFacet {
   suspend(id: InstanceId, call: Call): Promise<void>;
 }
 
-/** Snapshots belong to the instance and go with it. The engine keeps them where its disks are. */
+/** Snapshots belong to the instance's disks: the engine keeps them there, and they are there when it is made again. */
 export interface SnapshotsFacet {
   /**
    * Keeps the disks as they are now, all at the same instant, and with `memory` what is in memory and devices too. What
@@ -361,6 +363,23 @@ export interface ScreenshotFacet {
   screenshot(id: InstanceId, call: Call): Promise<Uint8Array>;
 }
 
+export interface GuestFacet {
+  /**
+   * What the guest says of itself, by an agent that runs in it: the guest's word and no more. `precondition` when it does not
+   * run, `unavailable` when no agent answers.
+   */
+  guest(id: InstanceId, call: Call): Promise<GuestFacts>;
+}
+
+export interface GuestFacts {
+  readonly hostname: string;
+  /** `Debian GNU/Linux 12 (bookworm)`; empty when it does not say. */
+  readonly system: string;
+  readonly kernel: string;
+  /** Without those of the loopback interface; with the length of the prefix: `10.0.0.2/24`. */
+  readonly addresses: readonly { readonly interface: string; readonly mac: string; readonly address: string }[];
+}
+
 export interface ExportFacet {
   /**
    * Writes a copy of each disk that is not a CD-ROM, all as of the same instant, into a directory that exists and is empty:
@@ -372,4 +391,18 @@ export interface ExportFacet {
     directory: string,
     call: Call,
   ): Promise<readonly { readonly name: string; readonly path: string }[]>;
+}
+
+/**
+ * What of an instance lives as long as its disks, beyond `remove`: what its firmware and its TPM remember, without which
+ * a disk may not boot or not be read, and which snapshots there are.
+ */
+export interface KeepsakeFacet {
+  /** Deletes it. Idempotent; the instance was removed. */
+  forget(id: InstanceId, call: Call): Promise<void>;
+  /**
+   * Gives an instance that was not created yet what the firmware of another one remembers: what it boots, and how. Secrets
+   * of a TPM are one machine's and stay. Nothing to give is success. `precondition` while the other one runs.
+   */
+  inherit(from: InstanceId, to: InstanceId, call: Call): Promise<void>;
 }

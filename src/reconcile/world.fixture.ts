@@ -115,6 +115,7 @@ export class World {
       names: [...new Set(this.host.routing.names.map(({ address }) => address))].sort(),
       volumes: volumes.map(({ id }) => id).sort(),
       disks: (await this.pool.disks.listDisks(this.call)).map(({ id, name }) => `${id}/${name}`).sort(),
+      keepsakes: [...this.engine.keepsakes.keys()].sort(),
       stacks: await keys("stack/"),
       generations: await keys("generation/"),
     };

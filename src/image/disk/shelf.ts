@@ -19,6 +19,8 @@ export interface About {
   readonly importedMs: number;
   /** Checksums of the bytes as they came, by which the same is recognized without fetching it again. */
   readonly came: readonly string[];
+  /** When it came without a name, the last time it did. */
+  readonly namelessMs?: number;
   /** It was read again and was not what it had been. */
   readonly damaged?: true;
 }
