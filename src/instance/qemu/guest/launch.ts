@@ -1,12 +1,27 @@
 import { isIP } from "node:net";
 import { posix } from "node:path";
 import { Fault } from "../../../base/fault.ts";
-import type { ExecSpec, Limits, ProgramLaunch } from "../../contract.ts";
+import type { ExecSpec, LaunchMount, Limits, ProgramLaunch } from "../../contract.ts";
 import { ociCapabilities, resolveCapabilities } from "../../monitor/capability.ts";
 import { commandLine, quote } from "./quote.ts";
 
+/** A launch as a guest is told of it: whoever makes it has looked which of its binds are of single files. */
+export type GuestLaunch = Omit<ProgramLaunch, "mounts"> & { readonly mounts: readonly GuestMount[] };
+
+/** `shared-file`: served in a directory that holds nothing but it, called `sharedFileName`. */
+export type GuestMount =
+  | LaunchMount
+  | {
+      readonly kind: "shared-file";
+      readonly source: string;
+      readonly destination: string;
+      readonly readOnly: boolean;
+    };
+
+export const sharedFileName = "file";
+
 /** How a launch reaches its guest: over a port, into its memory, never by a disk. See `script/guest.sh`. */
-export function launchMessage(launch: ProgramLaunch, surroundings: Surroundings): Buffer {
+export function launchMessage(launch: GuestLaunch, surroundings: Surroundings): Buffer {
   const { lines, files } = describe(launch, surroundings);
   return Buffer.concat([Buffer.from(`launch\n${scriptText(lines)}.\n`), ...files]);
 }
@@ -35,7 +50,7 @@ const plainName =
 /** No file that is handed over is larger. */
 const maxFileBytes = 16 * 2 ** 20;
 
-function describe(launch: ProgramLaunch, around: Surroundings): { lines: string[]; files: Uint8Array[] } {
+function describe(launch: GuestLaunch, around: Surroundings): { lines: string[]; files: Uint8Array[] } {
   const files: Uint8Array[] = [];
   const receive = (content: Uint8Array, path: string): string => {
     if (content.length > maxFileBytes) {
@@ -65,7 +80,7 @@ function describe(launch: ProgramLaunch, around: Surroundings): { lines: string[
     ...network(launch),
     nameLine(launch),
     limitLine(launch.limits),
-    ...(launch.root.kind === "directory" || launch.mounts.some(({ kind }) => kind === "bind") ? ["load_volumes"] : []),
+    ...(launch.root.kind === "directory" || launch.mounts.some(isServed) ? ["load_volumes"] : []),
     `assemble ${rootWord(launch)} || return`,
     ...(mounts.length === 0 ? [] : ["mount_inside || return"]),
     ...usualLines(launch),
@@ -81,17 +96,21 @@ export function volumeTag(index: number): string {
   return `volume${index}`;
 }
 
+function isServed({ kind }: GuestMount): boolean {
+  return kind === "bind" || kind === "shared-file";
+}
+
 /** The tag of a root that is a directory. */
 export const rootTag = "root";
 
 /** Where what is written to the root goes. */
-function rootWord({ root }: ProgramLaunch): string {
+function rootWord({ root }: GuestLaunch): string {
   if (root.kind === "directory") return "share";
   return root.writable === undefined ? "memory" : "disk";
 }
 
 /** Says whether the program runs as most do: as root, with the usual rights, and an environment of plain names. */
-function usualLines(launch: ProgramLaunch): string[] {
+function usualLines(launch: GuestLaunch): string[] {
   const { add, drop } = launch.capabilities;
   const isRoot = ["", "0", "root", "0:0", "root:root"].includes(launch.user);
   const isPlain = Object.keys(programEnvironment(launch)).every((name) => plainName.test(name));
@@ -104,12 +123,12 @@ export function limitLine({ memoryBytes, pids }: Limits): string {
   return `limit ${memoryBytes ?? "max"} ${pids ?? "max"}`;
 }
 
-function streams(launch: ProgramLaunch): string {
+function streams(launch: GuestLaunch): string {
   if (launch.terminal) return "/dev/hvc0 /dev/hvc0 /dev/hvc0";
   return `${launch.stdin ? '"${port}4"' : "/dev/null"} /run/out /run/err`;
 }
 
-function network(launch: ProgramLaunch): string[] {
+function network(launch: GuestLaunch): string[] {
   const { attachment } = launch;
   if (attachment.kind !== "tap") throw new Fault("bug", `${launch.id}: a microVM takes taps`);
   const taps = attachment.taps.map(({ mac, address, prefixLength }, index) => {
@@ -124,12 +143,12 @@ function network(launch: ProgramLaunch): string[] {
   return [...taps, `swiftly ip route add default via ${gateway}`];
 }
 
-function nameLine({ hostname, attachment }: ProgramLaunch): string {
+function nameLine({ hostname, attachment }: GuestLaunch): string {
   return `name ${commandLine([hostname, ...attachment.resolvers])}`;
 }
 
 /** Done inside the root, where links of the image lead nowhere else. Outer ones first. */
-function mountLines(launch: ProgramLaunch): string[] {
+function mountLines(launch: GuestLaunch): string[] {
   const ordered = launch.mounts
     .map((mount, index) => ({ mount, index }))
     .sort((left, right) => depth(left.mount.destination) - depth(right.mount.destination));
@@ -141,6 +160,9 @@ function mountLines(launch: ProgramLaunch): string[] {
       return `place ${place} && mount -t tmpfs -o nosuid,nodev,mode=${mode}${size} tmpfs ${place}`;
     }
     if (mount.kind === "file") return `place_file ${place} && bind_read_only /proc/1/root/run/file/${index} ${place}`;
+    if (mount.kind === "shared-file") {
+      return `place_file ${place} && bind_shared ${volumeTag(index)} ${sharedFileName} ${place}`;
+    }
     const options = `nosuid,nodev${mount.readOnly ? ",ro" : ""}`;
     return `place ${place} && mount -t virtiofs -o ${options} ${volumeTag(index)} ${place}`;
   });
@@ -178,7 +200,7 @@ function environmentLines(env: Readonly<Record<string, string>>): string[] {
 
 /** The arguments of `enter` after the first. */
 function enterWords(
-  launch: ProgramLaunch,
+  launch: GuestLaunch,
   spec: Partial<Pick<ExecSpec, "env" | "user" | "workdir">>,
   argv: readonly string[],
 ): string {

@@ -8,7 +8,7 @@ import { type Accelerator, findAccelerator } from "../accelerator.ts";
 import { Kits } from "../guest/kit.ts";
 import { launchMessage } from "../guest/launch.ts";
 import { guestSize } from "../guest/size.ts";
-import { copiedFile, serveVolumes, volumesOf } from "../microvm/volume.ts";
+import { guestMount, serveVolumes, volumesOf } from "../microvm/volume.ts";
 import { instancePorts, machineArgs } from "../microvm/machine.ts";
 import { type MachinePaths, socketDirInside } from "../microvm/place.ts";
 import { shellPlace } from "../microvm/exec.ts";
@@ -155,7 +155,7 @@ export async function handOverLone(
   call: Call,
 ): Promise<void> {
   const paths = pathsOf(place);
-  const whole = { ...launch, mounts: launch.mounts.map(copiedFile) };
+  const whole = { ...launch, mounts: launch.mounts.map(guestMount) };
   const message = (): Promise<Buffer> =>
     Promise.resolve(launchMessage(whole, { nowSeconds: call.clock.nowMs() / 1000, extraLines: extra }));
   const accelerator = { name: parts.accelerator, detail: parts.detail };

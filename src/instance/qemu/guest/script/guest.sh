@@ -140,7 +140,7 @@ load_volumes() {
 
 # Variables that the kernel, init and dropbear leave.
 unset_own() {
-  unset HOME TERM SHLVL croft_layers USER LOGNAME SHELL MAIL SSH_CLIENT SSH_CONNECTION SSH_TTY SSH_ORIGINAL_COMMAND
+  unset HOME TERM SHLVL croft_layers croft_controller USER LOGNAME SHELL MAIL SSH_CLIENT SSH_CONNECTION SSH_TTY SSH_ORIGINAL_COMMAND
 }
 
 # Makes the console the terminal that the program is controlled by.
@@ -230,8 +230,9 @@ answer() {
       size) stty rows "$first" cols "$second" </dev/hvc0 && echo "$mark ok" >&3 ;;
       limit) limit "$first" "$second" && echo "$mark ok" >&3 || echo "$mark failed" >&3 ;;
       stat) measure "$mark" >&3 ;;
+      processes) list_processes "$mark" >&3 & ;;
       clock) date -s "@$first" >/dev/null && echo "$mark ok" >&3 ;;
-      shell) take "$first" /run/host-key && serve_shell && echo "$mark ok" >&3 || echo "$mark failed" >&3 ;;
+      shell) take "$first" /run/host-key.new && serve_shell && echo "$mark ok" >&3 || echo "$mark failed" >&3 ;;
       esac
       [ "$mark" = hello ] && echo "running $main" >&3
     done
@@ -249,12 +250,44 @@ measure() {
   echo "$1 $memory $value $pids $(oom_kills)"
 }
 
-# Programs that are run in the instance come by dropbear, which begins when the host first asks for it.
+# mark, and of each process of the program's: pid, parent, user, ticks of the processor it used, pages of memory it has,
+# ticks from the boot to its beginning, seconds from the boot until now, and its words. At last the mark and `end`.
+list_processes() {
+  mark=$1
+  while read -r pid; do
+    user= stat=
+    while read -r key user _; do [ "$key" != Uid: ] || break; done <"/proc/$pid/status"
+    # What the program calls itself may hold spaces and line ends: what is counted follows its last parenthesis.
+    while read -r line; do stat=$line; done <"/proc/$pid/stat"
+    read -r name <"/proc/$pid/comm"
+    words=$(head -c 4096 "/proc/$pid/cmdline" | tr '\0\n' '  ')
+    read -r now _ </proc/uptime
+    set -- ${stat##*) }
+    name_user "$user"
+    [ $# -lt 22 ] || echo "$mark $pid $2 $user $((${12} + ${13})) ${22} ${20} $now ${words:-[$name]}"
+  done </cgroup/program/cgroup.procs 2>/dev/null
+  echo "$mark end"
+}
+
+# As the image calls the user of that number.
+name_user() {
+  [ -f /image/etc/passwd ] || return
+  while IFS=: read -r login _ number _; do
+    [ "$number" != "$1" ] || { user=$login && return; }
+  done </image/etc/passwd
+}
+
+# Programs that are run in the instance come by dropbear, which begins when the host first asks for it. A host that knows it
+# by another key (it lost the one before: the guest was suspended, or the daemon is a newer one) gets a new one.
 serve_shell() {
-  [ -n "$shell" ] && return
+  if [ -n "$shell" ]; then
+    cmp -s /run/host-key.new /run/host-key && return
+    kill -9 "-$shell"
+  fi
+  mv /run/host-key.new /run/host-key
   (
     exec 3>&-
-    exec unshare -n /bin/busybox sh /croft/shell.sh "${port}6"
+    exec setsid unshare -n /bin/busybox sh /croft/shell.sh "${port}6"
   ) &
   shell=$!
 }
