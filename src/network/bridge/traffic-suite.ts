@@ -129,13 +129,10 @@ export function trafficSuite(kind: PortSpec["kind"]): void {
     for (const route of ["127.0.0.0/8", "127.0.0.1"])
       command(wire, "ip", "route", "del", "local", route, "table", "local");
     command(wire, "ip", "route", "add", "127.0.0.0/8", "via", "192.0.2.1", "src", "192.0.2.9");
-    // The kernel remembers for minutes, also what another file of tests sent: each connection has a port of its own.
-    const known = (): string[] =>
-      command("host", "cat", "/proc/net/nf_conntrack").match(/src=192\.0\.2\.9 dst=127\.0\.0\.1 sport=\d+/g) ?? [];
     const gotIn = async (): Promise<boolean> => {
-      const before = new Set(known());
+      const before = new Set(reachedLoopback());
       await ask(wire, "127.0.0.1", 8081);
-      return known().some((connection) => !before.has(connection));
+      return reachedLoopback().some((connection) => !before.has(connection));
     };
     assert.equal(await gotIn(), false);
     // That this would work without the guard shows that the attempt above was a real one.
@@ -336,4 +333,13 @@ async function eventually(look: () => Promise<string>, wanted: string): Promise<
     seen = await look();
   }
   assert.equal(seen, wanted);
+}
+
+/**
+ * Connections of the other machine to the host's loopback, each by its port: the kernel remembers them for minutes, also
+ * those of another file of tests.
+ */
+function reachedLoopback(): readonly string[] {
+  const known = command("host", "cat", "/proc/net/nf_conntrack");
+  return known.match(/src=192\.0\.2\.9 dst=127\.0\.0\.1 sport=\d+/g) ?? [];
 }
