@@ -410,4 +410,8 @@ export interface KeepsakeFacet {
    * of a TPM are one machine's and stay. Nothing to give is success. `precondition` while the other one runs.
    */
   inherit(from: InstanceId, to: InstanceId, call: Call): Promise<void>;
+  /** The same by way of a file, which is written anew: false when there is nothing to write. What runs goes on. */
+  exportFirmware(id: InstanceId, path: string, call: Call): Promise<boolean>;
+  /** The file may come from anybody, but it is a qcow2 that reads from no other. `corrupt` when no firmware wrote it. */
+  importFirmware(id: InstanceId, path: string, call: Call): Promise<void>;
 }

@@ -328,6 +328,7 @@ test("a machine goes from one host to another as a file, and is cloned when it i
   );
   await assert.rejects(machines.import(bytes(), options, other.world.call), { reason: "already-exists" });
   // The library of the other host was not asked to have them: they have no names, and go when an import fails.
+  assert.match(other.world.engine.keepsakes.get(view.id)?.firmware ?? "", /^file /);
   const kept = async (): Promise<readonly string[]> =>
     (await other.daemon.reconciler.parts.diskImages.list(other.world.call)).flatMap(({ names }) => names);
   assert.deepEqual(await kept(), []);

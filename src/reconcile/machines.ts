@@ -1,7 +1,9 @@
+import { join } from "node:path";
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { namePattern, shortHash, type Digest, type InstanceId } from "../base/id.ts";
-import type { PackedDisk } from "../image/machine/contract.ts";
+import type { DiskImage } from "../image/disk/contract.ts";
+import { firmwarePart, type MachineFiles, type PackedDisk } from "../image/machine/contract.ts";
 import type { Engine, GuestFacts, Session, SnapshotFacts, SnapshotsFacet, SnapshotSpec } from "../instance/contract.ts";
 import { defaultNetwork, type InstanceSection, type StackSpec } from "../stack/model.ts";
 import { expand } from "../stack/plan/expand.ts";
@@ -92,7 +94,12 @@ export class MachineFace implements Machines {
     const exporter = engine.export ?? cannot(engine, "export a machine");
     const { section, name } = this.#viewOf(id);
     const description = { name, vm: machineDocument(section) };
-    const fill = (directory: string, call: Call) => exporter.exportDisks(id, directory, call);
+    const fill: Parameters<MachineFiles["pack"]>[1] = async (directory, inner) => {
+      const disks = await exporter.exportDisks(id, directory, inner);
+      const firmware = { name: firmwarePart, path: join(directory, `${firmwarePart}.qcow2`) };
+      const isThere = (await engine.keepsake?.exportFirmware(id, firmware.path, inner)) === true;
+      return isThere ? [...disks, firmware] : disks;
+    };
     yield* this.#reconciler.parts.machineFiles.pack(description, fill, call);
   }
 
@@ -106,6 +113,7 @@ export class MachineFace implements Machines {
     const images = new Map<string, string>();
     const pinned: Record<string, Digest> = {};
     const brought: Digest[] = [];
+    let firmware: DiskImage | undefined;
     const take = async (disk: PackedDisk, head: unknown): Promise<void> => {
       // Before the first byte of a disk: a name that cannot be has to be known now.
       const machine = nameIn(options.name, head);
@@ -117,6 +125,10 @@ export class MachineFace implements Machines {
       // The library holds it, but nobody asked for it to be there: it has no name, and can go when its machine is gone.
       const image = await diskImages.importNameless({ source, checksum, allowUnverified: false }, call);
       if (!before.has(image.digest)) brought.push(image.digest);
+      if (disk.name === firmwarePart) {
+        firmware = image;
+        return;
+      }
       const title = `${machine}-${disk.name}.qcow2`;
       images.set(disk.name, title);
       pinned[title] = image.digest;
@@ -128,7 +140,9 @@ export class MachineFace implements Machines {
       const words =
         typeof description === "object" && description !== null && "vm" in description ? description.vm : {};
       const section = sectionOf(name, words, images, runNetworks);
-      return await this.#begin(name, section, options.author, call, { diskImages: pinned, secrets: {}, files: {} });
+      const parts = { diskImages: pinned, secrets: {}, files: {} };
+      if (firmware !== undefined) await this.#giveFirmware(idOf(name, section, parts), firmware, call);
+      return await this.#begin(name, section, options.author, call, parts);
     } catch (error) {
       // What was begun is desired by now, and needs them.
       if (name === undefined || this.#reconciler.find(name) === undefined) {
@@ -136,6 +150,13 @@ export class MachineFace implements Machines {
       }
       throw error;
     }
+  }
+
+  async #giveFirmware(id: InstanceId, { path, digest }: DiskImage, call: Call): Promise<void> {
+    const { keepsake } = this.#reconciler.shared.engines.of("vm");
+    await keepsake?.forget(id, call);
+    await keepsake?.importFirmware(id, path, call);
+    await this.#reconciler.parts.diskImages.discard(digest, call);
   }
 
   async clone(

@@ -22,7 +22,11 @@ export interface MachineFiles {
   ): Promise<unknown>;
 }
 
+/** Goes with the disks, and is none: what the machine's firmware remembers. No disk has such a name. */
+export const firmwarePart = "firmware.variables";
+
 export interface PackedDisk {
+  /** As disks are called, or `firmwarePart`. */
   readonly name: string;
   readonly sizeBytes: number;
   /** `sha256:` and hex digits, as the file claims: whoever takes it has to hold the bytes against it. */

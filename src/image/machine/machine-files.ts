@@ -8,8 +8,9 @@ import { extract, pack, type Header, type Pack } from "tar-stream";
 import { throwIfCancelled, type Call } from "../../base/call.ts";
 import { Fault, isFault } from "../../base/fault.ts";
 import type { Home } from "../../base/home.ts";
+import { namePattern } from "../../base/id.ts";
 import { hostFault } from "../../host/errno.ts";
-import type { MachineFiles, PackedDisk } from "./contract.ts";
+import { firmwarePart, type MachineFiles, type PackedDisk } from "./contract.ts";
 
 /** What says what the machine is, the first entry of the tar. */
 const headName = "machine.json";
@@ -162,7 +163,7 @@ function isHead(value: unknown): value is Head {
   return value.disks.every(
     (disk: Record<string, unknown>) =>
       typeof disk["name"] === "string" &&
-      /^[a-z0-9][a-z0-9-]{0,19}$/.test(disk["name"]) &&
+      (namePattern.test(disk["name"]) || disk["name"] === firmwarePart) &&
       Number.isSafeInteger(disk["sizeBytes"]) &&
       typeof disk["digest"] === "string" &&
       /^sha256:[0-9a-f]{64}$/.test(disk["digest"]),

@@ -49,7 +49,7 @@ export class MemoryWorld {
 export interface Keepsake {
   readonly snapshots: Map<string, SnapshotFacts>;
   /** What its firmware remembers: whose it was at first. */
-  readonly firmware: InstanceId;
+  readonly firmware: string;
 }
 
 export interface MemoryInstance {

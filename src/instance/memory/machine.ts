@@ -70,6 +70,14 @@ export function imitateMachine(
     },
     keepsake: {
       forget: async (id) => void keepsakes.delete(id),
+      exportFirmware: async (id, path) => {
+        const { firmware } = keepsakes.get(id) ?? { firmware: id };
+        await writeFile(path, firmware);
+        return true;
+      },
+      importFirmware: async (id, path) => {
+        keepsakes.set(id, { snapshots: new Map<string, SnapshotFacts>(), firmware: `file ${path}` });
+      },
       inherit: async (from, to) => {
         const { firmware } = keepsakes.get(from) ?? { firmware: from };
         keepsakes.set(to, { snapshots: new Map<string, SnapshotFacts>(), firmware });

@@ -89,6 +89,12 @@ function base64(chunks: readonly Buffer[]): string {
   return Buffer.concat(chunks).toString("base64");
 }
 
+/** What came, piece by piece. */
+async function said({ output }: Session): Promise<string> {
+  const pieces = await Array.fromAsync(output);
+  return pieces.map(({ stream, bytes }) => `${stream} ${Buffer.from(bytes).toString("utf8")}`).join("|");
+}
+
 describe("a program that the guest's agent runs", () => {
   const call = backgroundCall();
   const id = instanceId("shop", "files", 1, "0123abcd");
@@ -108,10 +114,6 @@ describe("a program that the guest's agent runs", () => {
   const exec = (script: string, change: Partial<ExecSpec> = {}): Promise<Session> => {
     const spec: ExecSpec = { argv: ["sh", "-c", script], env: {}, stdin: false, ...change };
     return execByAgent(id, join(directory, "agent.sock"), spec, call);
-  };
-  const said = async ({ output }: Session): Promise<string> => {
-    const pieces = await Array.fromAsync(output);
-    return pieces.map(({ stream, bytes }) => `${stream} ${Buffer.from(bytes).toString("utf8")}`).join("|");
   };
 
   it("gives what it wrote, and how it ended", async () => {

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { backgroundCall } from "../../../base/call.ts";
 import { type InstanceId, instanceId } from "../../../base/id.ts";
 import { run } from "../../../host/process.ts";
 import type { MachineLaunch } from "../../contract.ts";
-import { factsOf } from "../../contract-suite.ts";
+import { factsOf, refused } from "../../contract-suite.ts";
 import { readRecord } from "../../monitor/record.ts";
 import { obedient, Typist, untilSaid } from "./console.fixture.ts";
 import type { MachineEngine } from "./engine.ts";
@@ -81,6 +82,17 @@ describe("a machine's firmware", () => {
     await engine.keepsake.inherit(id, twin, call);
     await run(["qemu-img", "compare", "-q", paths.nvramFile, other.nvramFile], {}, call);
     assert.ok(!existsSync(other.tpmStateDir), "secrets are one machine's");
+    const [file, thief] = ["firmware.qcow2", "thief.qcow2"].map((name) => join(harness.directory, name)) as [
+      string,
+      string,
+    ];
+    assert.equal(await engine.keepsake.exportFirmware(twin, file, call), true);
+    await engine.keepsake.forget(twin, call);
+    assert.equal(await engine.keepsake.exportFirmware(twin, file, call), false);
+    await engine.keepsake.importFirmware(twin, file, call);
+    await run(["qemu-img", "compare", "-q", paths.nvramFile, other.nvramFile], {}, call);
+    await run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "/etc/shadow", thief, "528K"], {}, call);
+    await refused(engine.keepsake.importFirmware(twin, thief, call), "hostile");
     for (const one of [id, id, twin]) await engine.keepsake.forget(one, call);
     assert.deepEqual([existsSync(paths.keptDir), existsSync(other.keptDir)], [false, false]);
   });
