@@ -205,7 +205,7 @@ export class MicrovmEngine implements Engine {
       const isAlive = (): boolean => isUp(this.#observe(paths));
       const fresh = !isFresh ? "unknown" : warm === undefined ? "booting" : "resumed";
       try {
-        if (isFresh && warm !== undefined) await resume(`start ${id}`, machine, warm.state, isAlive, call);
+        if (warm !== undefined) await resume(`start ${id}`, machine, warm.state, isAlive, call);
         const limitMs = this.#bootTimeoutMs ?? bootTimeoutMs(parts.accelerator, fresh);
         await handOver(`start ${id}`, machine, message, isAlive, { fresh, limitMs }, call);
       } catch (error) {
