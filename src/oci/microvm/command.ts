@@ -6,18 +6,20 @@ import { valueOf } from "../command-line.ts";
 import { parsed, readText, refused } from "../config/bundle.ts";
 import { processShape } from "../config/schema.ts";
 import { findingsOf, own } from "../config/shape.ts";
-import type { Ground } from "../ground.ts";
+import { type Ground, keptFds } from "../ground.ts";
 import { argumentsFor } from "../namespace/argument.ts";
 import { resourcesText } from "../namespace/checked.ts";
 import { runNamespaceCommand } from "../namespace/command.ts";
-import { isHalfMade } from "../namespace/leftover.ts";
+import { isHalfMade } from "../namespace/half-made.ts";
 import { requireProgram } from "../namespace/program.ts";
 import { engineRoot } from "../place.ts";
 import { signalNumber } from "../signal.ts";
 import { insideProgram, shared } from "./contract.ts";
 import { ask } from "./control.ts";
-import { environmentOf, limitsOf, listOf, userOf } from "./launch.ts";
-import { type MachineFiles, machineFiles, readLaunch, writeLaunch } from "./record.ts";
+import type { ProcessSettings } from "../../instance/guest.ts";
+import { environmentOf, limitsOf } from "./launch.ts";
+import { execSettings, limitFindings, listOf, userOf } from "./process.ts";
+import { type MachineFiles, machineFiles, readRecord, writeLaunch } from "./record.ts";
 import { taskVariable, type RelayTask } from "./relay.ts";
 import { removeMachine } from "./remove.ts";
 
@@ -80,12 +82,14 @@ async function execArguments(
 ): Promise<readonly string[]> {
   const { line, wiring, handover } = ground;
   if (!isRunning(files)) throw new Fault("precondition", `exec ${id}: container not running`);
-  const launch = readLaunch(files);
+  const kept = keptFds(line);
+  if (kept > 0) throw new Fault("unsupported", `exec ${id}: a microVM cannot be handed ${kept} descriptors`);
+  const { launch, settings } = readRecord(files);
   const { spec, process } = specOf(ground, launch);
   if (spec.argv.length === 0) throw new Fault("invalid", `exec ${id}: the command is missing`);
   const execScript = await wiring.execScript();
   const task: RelayTask = {
-    script: execScript(launch, spec),
+    script: execScript(launch, spec, asSaid(line, execSettings(process, settings.process))),
     hostKey: hostKeyOf(files),
     terminal: spec.terminal !== undefined,
   };
@@ -101,8 +105,8 @@ async function execArguments(
   const { fd, path } = handover.memoryFile("process.json");
   const bytes = Buffer.from(JSON.stringify(relay));
   for (let written = 0; written < bytes.length;) written += writeSync(fd, bytes, written);
-  const kept = new Set(["detach", "pid-file", "console-socket"]);
-  const flags = new Map([...line.flags].filter(([name]) => kept.has(name)));
+  const passed = new Set(["detach", "pid-file", "console-socket"]);
+  const flags = new Map([...line.flags].filter(([name]) => passed.has(name)));
   flags.set("process", [path]);
   return argumentsFor("crun", program, root, { ...line, words: [id] }, flags);
 }
@@ -110,6 +114,17 @@ async function execArguments(
 function hostKeyOf(files: MachineFiles): string {
   const key: unknown = JSON.parse(readFileSync(join(files.directory, shared.key), "utf8"));
   return String(own(key, "publicBlob"));
+}
+
+/** Options win over the file. */
+function asSaid({ flags }: Ground["line"], settings: ProcessSettings): ProcessSettings {
+  const added = (flags.get("cap") ?? []).map((name) => String(name).toUpperCase().replace(/^CAP_/, ""));
+  return {
+    ...settings,
+    bounding: [...new Set([...settings.bounding, ...added])],
+    ambient: [...new Set([...settings.ambient, ...added])],
+    ...(flags.has("no-new-privs") ? { gainsPrivileges: false } : {}),
+  };
 }
 
 /** What is to be run, by a file or by options. */
@@ -135,6 +150,8 @@ function specOf({ line }: Ground, launch: ProgramLaunch): { readonly spec: ExecS
   const process = parsed(readText(file), file);
   const findings = findingsOf(processShape, process);
   if (findings.length > 0) throw refused(file, findings);
+  const limits = limitFindings(process);
+  if (limits.length > 0) throw new Fault("unsupported", refused(file, limits).message);
   const user = userOf(own(process, "user"));
   return {
     process,
@@ -166,7 +183,7 @@ async function updateLimits(ground: Ground, id: string, files: MachineFiles): Pr
           cpu: { quota: number("cpu-quota"), period: number("cpu-period") },
         }
       : parsed(text, "resources");
-  const launch = readLaunch(files);
+  const { launch } = readRecord(files);
   const limits: Limits = { ...launch.limits, ...limitsOf(resources) };
   const most = highestBytes(files);
   if ((limits.memoryBytes ?? 0) > most) {

@@ -1,6 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { own } from "../config/shape.ts";
-import { recordsIn } from "../config/sense.ts";
+import { own, recordsIn } from "../config/shape.ts";
 import type { RuntimeName } from "./program.ts";
 
 /**
