@@ -1,7 +1,7 @@
 import { Fault } from "../base/fault.ts";
 import { exists } from "../host/door.ts";
 import { openHandover } from "../host/handover.ts";
-import { type CommandLine, commands, parseCommandLine, valueOf } from "./command-line.ts";
+import { type CommandLine, commands, type Flag, parseCommandLine, valueOf } from "./command-line.ts";
 import { type Ground, print, specVersion, type Wiring } from "./ground.ts";
 import { logOf } from "./log.ts";
 import { becomeRuntime } from "./namespace/become.ts";
@@ -115,6 +115,10 @@ Options:  --root DIR, --log FILE, --log-format text|json, --debug, --systemd-cgr
           --rootless VALUE, --criu PATH, --engine ${targets.join("|")}, --rules FILE, --version, --help
 `;
   }
-  const flags = Object.keys(found.flags).map((flag) => `--${flag}`);
-  return `croft-oci ${name} ${flags.length === 0 ? "" : "[OPTION …] "}${found.shows}\n${flags.length === 0 ? "" : `\nOptions: ${flags.join(", ")}\n`}`;
+  const flags = Object.entries<Flag>(found.flags).map(([flag, { short, takes }]) => {
+    const value = { none: "", one: " VALUE", many: " VALUE …", maybe: "[=true|false]" }[takes];
+    return `  ${short === undefined ? "   " : `-${short},`} --${flag}${value}\n`;
+  });
+  const usage = `croft-oci ${name} ${flags.length === 0 ? "" : "[OPTION …] "}${found.shows}`.trimEnd();
+  return `${usage}\n${flags.length === 0 ? "" : `\nOptions:\n${flags.join("")}`}`;
 }

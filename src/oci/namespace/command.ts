@@ -39,15 +39,12 @@ export async function runNamespaceCommand(
     case "events":
       if (name === "runc") break;
       return (await import("./events.ts")).events(ground, program, root, id);
-    case "checkpoint": {
-      const { canCheckpoint } = await import("./make.ts");
-      if (!canCheckpoint(name, program)) {
-        throw new Fault("unsupported", `checkpoint ${id}: this ${name} cannot use CRIU`, {
-          hint: name === "runc" ? "apt-get install criu" : 'containers of an engine = "runc" can be',
-        });
-      }
+    case "ps":
+      if (name === "runc" || line.words.length === 1 || valueOf(line.flags, "format") === "json") break;
+      return (await import("./ps.ts")).showProcesses(ground, program, root, id);
+    case "checkpoint":
+      (await import("./criu.ts")).requireCriu(`checkpoint ${id}`, name, program);
       break;
-    }
     default:
   }
   return argumentsFor(name, program, root, line, line.flags);
