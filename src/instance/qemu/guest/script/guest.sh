@@ -74,10 +74,23 @@ name() {
   for resolver; do echo "nameserver $resolver"; done >/inject/etc/resolv.conf
 }
 
-# interface, its hardware address, address with prefix
+# interface, its hardware address, addresses with prefixes
 nic() {
   swiftly ip link set "$1" address "$2" up
-  swiftly ip addr add "$3" dev "$1"
+  interface=$1
+  shift 2
+  for address; do
+    # Nobody else has it: the kernel need not listen for a while before it may be used.
+    case $address in *:*) echo 0 >"/proc/sys/net/ipv6/conf/$interface/accept_dad" ;; esac
+    swiftly ip addr add "$address" dev "$interface"
+  done
+}
+
+# A setting of this kernel, by its path, and the value it gets.
+kernel_setting() {
+  echo "$2" 2>/dev/null >"/proc/sys/$1" && return
+  echo "fault invalid setting of the kernel: $1 cannot be $2" >&3
+  return 1
 }
 
 # bytes, pids: either may be `max`
@@ -88,24 +101,30 @@ limit() {
 }
 
 # Puts the root together. What is written goes to a disk, to memory, or to a directory that the host shares. `mount` runs
-# already and reads what to mount from a pipe (8), line by line.
+# already and reads what to mount from a pipe (8), line by line. A bundle is a directory whose files in /etc are the caller's.
 assemble() {
-  if [ "$1" = share ]; then
+  case $1 in
+  share | bundle)
     mount -t virtiofs root /image
-    mkdir -p /image/proc /image/sys /image/dev /image/etc
-    for name in hosts hostname resolv.conf; do
-      [ -e "/image/etc/$name" ] || : >"/image/etc/$name"
-      echo "/inject/etc/$name /image/etc/$name none bind 0 0" >&8
-    done
-  else
-    assemble_layers "$1" || return
-  fi
+    mkdir -p /image/proc /image/sys /image/dev
+    [ "$1" = bundle ] || inject
+    ;;
+  *) assemble_layers "$1" || return ;;
+  esac
   echo "proc /image/proc proc nosuid,noexec,nodev 0 0
 /stage/sys /image/sys none rbind 0 0
 /stage/dev /image/dev none rbind 0 0" >&8
   exec 8>&-
   wait "$mounter"
   [ ! -s /run/mount-error ] || fail_to_mount
+}
+
+inject() {
+  mkdir -p /image/etc
+  for name in hosts hostname resolv.conf; do
+    [ -e "/image/etc/$name" ] || : >"/image/etc/$name"
+    echo "/inject/etc/$name /image/etc/$name none bind 0 0" >&8
+  done
 }
 
 fail_to_mount() {
