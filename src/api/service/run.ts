@@ -99,7 +99,7 @@ async function readSection(start: RunStart, as: InstanceKind): Promise<InstanceS
   const section = spec?.instances[name];
   if (section === undefined) {
     // A run's stack is called as it is: a name that is wrong is wrong once.
-    const errors = problems.filter(({ severity, path }) => severity === "error" && path !== "stack");
+    const errors = problems.filter(({ severity, key }) => severity === "error" && key !== "stack");
     throw new Fault("invalid", errors.map(({ message }) => message).join("; "), { hint: errors[0]?.hint ?? "" });
   }
   return {
