@@ -1,8 +1,9 @@
-import { readdirSync, rmdirSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Call } from "../base/call.ts";
 import type { Home } from "../base/home.ts";
-import { errnoOf, hostFault } from "../host/errno.ts";
+import { removeGroup } from "../host/cgroup.ts";
+import { errnoOf } from "../host/errno.ts";
 import { listMounts, unmount } from "../host/mount.ts";
 import type { Drivers } from "./drivers.ts";
 
@@ -30,24 +31,25 @@ export async function tearDown(home: Home, drivers: Drivers, call: Call): Promis
   await removeCgroups(home, call);
 }
 
-/** What holds the cgroups of our instances and of their monitors, in each hierarchy; no process is left in it by now. */
+/**
+ * What holds the cgroups of our instances and of their monitors, in each hierarchy, with whatever a run that was killed
+ * left in it.
+ */
 async function removeCgroups(home: Home, call: Call): Promise<void> {
   const hierarchies = listMounts("/sys/fs/cgroup").filter((mount) => mount.type.startsWith("cgroup"));
   for (const { target } of hierarchies) {
     // Never made in every hierarchy.
-    const inner = readdirSync(target).includes(home.prefix) ? ["monitor", ""] : [];
-    for (const name of inner) await removeCgroup(join(target, home.prefix, name), call);
+    if (readdirSync(target).includes(home.prefix)) await removeCgroup(join(target, home.prefix), call);
   }
 }
 
 async function removeCgroup(path: string, call: Call): Promise<void> {
   for (let tries = 0; ; tries += 1) {
     try {
-      return rmdirSync(path);
+      return removeGroup(path);
     } catch (error) {
-      if (errnoOf(error) === "ENOENT") return;
       // A monitor that was just killed still counts for a moment.
-      if (errnoOf(error) !== "EBUSY" || tries === 100) throw hostFault(error, `remove ${path}`);
+      if (errnoOf(error) !== "EBUSY" || tries === 100) throw error;
       await call.clock.sleep(20, call.signal);
     }
   }

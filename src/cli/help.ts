@@ -2,9 +2,17 @@ import { flagName, type Argument, type Command, type Flag, type Flags } from "./
 import { globalFlags } from "./global-flag.ts";
 import type { Paint } from "./paint.ts";
 import type { Chapter, Noun } from "./tree.ts";
+import { wrap } from "./width.ts";
+
+/** What a page of help is written for. */
+export interface Page {
+  readonly paint: Paint;
+  /** Infinity where nobody looks at it. */
+  readonly columns: number;
+}
 
 /** The first page: what there is, by chapters. */
-export function rootHelp(chapters: readonly Chapter[], paint: Paint): string {
+export function rootHelp(chapters: readonly Chapter[], page: Page): string {
   const blocks = chapters.map(({ title, nodes }) =>
     section(
       title,
@@ -14,40 +22,40 @@ export function rootHelp(chapters: readonly Chapter[], paint: Paint): string {
           node.name,
           node.kind === "noun" ? `${node.brief}: ${node.verbs.map((verb) => verb.name).join(", ")}` : node.brief,
         ]),
-      paint,
+      page,
     ),
   );
   return [
-    "Croft turns Linux machines you own into your own cloud: one file declares what runs.\n",
-    `${paint("usage", "bold")}  croft COMMAND [FLAGS] [ARGUMENTS]\n`,
+    `${wrap("Croft turns Linux machines you own into your own cloud: one file declares what runs.", page.columns).join("\n")}\n`,
+    `${page.paint("usage", "bold")}  croft COMMAND [FLAGS] [ARGUMENTS]\n`,
     ...blocks,
-    flagSection("Flags of every command", globalFlags, paint),
+    flagSection("Flags of every command", globalFlags, page),
     `More about a command: croft COMMAND --help\n`,
   ].join("\n");
 }
 
-export function nounHelp(noun: Noun, paint: Paint): string {
+export function nounHelp(noun: Noun, page: Page): string {
   return [
     `${noun.brief}.\n`,
-    `${paint("usage", "bold")}  croft ${noun.name} COMMAND [FLAGS] [ARGUMENTS]\n`,
+    `${page.paint("usage", "bold")}  croft ${noun.name} COMMAND [FLAGS] [ARGUMENTS]\n`,
     section(
       "Commands",
       noun.verbs.map(({ name, brief }) => [name, brief]),
-      paint,
+      page,
     ),
     `More about a command: croft ${noun.name} COMMAND --help\n`,
   ].join("\n");
 }
 
-export function commandHelp(title: string, brief: string, command: Command, paint: Paint): string {
+export function commandHelp(title: string, brief: string, command: Command, page: Page): string {
   const args = Object.values(command.args).map((arg): [string, string] => [shownArgument(arg), arg.brief]);
   return [
     `${brief}.\n`,
-    `${paint("usage", "bold")}  ${usageLine(title, command)}\n`,
-    ...(command.detail === undefined ? [] : [`${command.detail}\n`]),
-    ...(args.length === 0 ? [] : [section("Arguments", args, paint)]),
-    ...(Object.keys(command.flags).length === 0 ? [] : [flagSection("Flags", command.flags, paint)]),
-    ...(command.examples === undefined ? [] : [section("Examples", command.examples, paint)]),
+    `${page.paint("usage", "bold")}  ${usageLine(title, command)}\n`,
+    ...(command.detail === undefined ? [] : [`${wrap(command.detail, page.columns).join("\n")}\n`]),
+    ...(args.length === 0 ? [] : [section("Arguments", args, page)]),
+    ...(Object.keys(command.flags).length === 0 ? [] : [flagSection("Flags", command.flags, page)]),
+    ...(command.examples === undefined ? [] : [section("Examples", command.examples, page)]),
   ].join("\n");
 }
 
@@ -67,11 +75,11 @@ function shownArgument({ placeholder, least, most }: Argument<unknown>): string 
   return least === 0 ? `[${name}]` : name;
 }
 
-function flagSection(title: string, flags: Flags, paint: Paint): string {
+function flagSection(title: string, flags: Flags, page: Page): string {
   return section(
     title,
     Object.entries(flags).map(([key, flag]) => [shownFlag(key, flag), briefOf(flag)]),
-    paint,
+    page,
   );
 }
 
@@ -81,7 +89,18 @@ export function briefOf({ brief, offers, kind }: Flag<unknown>): string {
   return `${brief}${words}${kind === "list" ? " (may be repeated)" : ""}`;
 }
 
-function section(title: string, lines: readonly (readonly [string, string])[], paint: Paint): string {
+/** Beside each other where there is room for it, otherwise what it does beneath what it is. */
+function section(title: string, lines: readonly (readonly [string, string])[], { paint, columns }: Page): string {
   const width = Math.max(0, ...lines.map(([left]) => left.length));
-  return `${paint(title, "bold")}\n${lines.map(([left, right]) => `  ${paint(left.padEnd(width), "accent")}  ${right}\n`).join("")}`;
+  const isWide = columns - width - 4 >= leastRoom;
+  const indent = isWide ? width + 4 : 6;
+  const shown = lines.map(([left, right]) => {
+    const text = wrap(right, columns - indent).join(`\n${" ".repeat(indent)}`);
+    const between = isWide ? " ".repeat(width - left.length + 2) : `\n${" ".repeat(indent)}`;
+    return `  ${paint(left, "accent")}${between}${text}\n`;
+  });
+  return `${paint(title, "bold")}\n${shown.join("")}`;
 }
+
+/** Columns that a sentence needs to be read as one. */
+const leastRoom = 30;

@@ -22,7 +22,8 @@ export async function main(words: readonly string[], version: string): Promise<n
     if (name === undefined || (name === "help" && after.length === 0)) {
       const { rootHelp } = await import("./help.ts");
       const asked = globals.help || name === "help";
-      await (asked ? context.out : context.err).write(rootHelp(chapters, (asked ? context.out : context.err).paint));
+      const screen = asked ? context.out : context.err;
+      await screen.write(rootHelp(chapters, screen));
       return asked ? exitCode.ok : exitCode.usage;
     }
     if (name === "help") return await main([...after, "--help"], version);
@@ -43,7 +44,7 @@ async function runNoun(noun: Noun, words: readonly string[], context: Context): 
   if (name === undefined) {
     const { nounHelp } = await import("./help.ts");
     const screen = given.has("help") ? context.out : context.err;
-    await screen.write(nounHelp(noun, screen.paint));
+    await screen.write(nounHelp(noun, screen));
     return given.has("help") ? exitCode.ok : exitCode.usage;
   }
   const verb = find(noun.verbs, name, `croft ${noun.name}`);
@@ -60,7 +61,7 @@ async function runVerb(verb: Verb, title: string, words: readonly string[], earl
     context = processContext(parsed.flags as unknown as GlobalValues, early.version);
     if (parsed.flags["help"] === true) {
       const { commandHelp } = await import("./help.ts");
-      await context.out.write(commandHelp(title, verb.brief, command, context.out.paint));
+      await context.out.write(commandHelp(title, verb.brief, command, context.out));
       return exitCode.ok;
     }
     return (await command.run(parsed, context)) ?? exitCode.ok;

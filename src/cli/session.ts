@@ -19,7 +19,7 @@ export interface SessionOptions {
   readonly input: boolean;
   /** Ctrl-P Ctrl-Q leaves the process alone. Only in a terminal. */
   readonly detachable: boolean;
-  /** Signals end us and are not passed on: a console has nobody who could take them. */
+  /** Signals end us and are not passed on: a console has nobody who could take them, and who only watches sends none. */
   readonly signalsEndUs?: boolean;
   /** The process is there only after an answer says so; until then keys and signals are ours. */
   readonly awaitStarted?: boolean;

@@ -24,14 +24,14 @@ export function targetFromEnvironment(
     case "https:": {
       const token = env["CROFT_TOKEN"] ?? "";
       if (token === "") {
-        throw new Fault("unauthenticated", `CROFT_HOST is ${host}, but CROFT_TOKEN is not set`, {
+        throw new Fault("unauthenticated", `${host} wants a token, and CROFT_TOKEN is not set`, {
           hint: "set CROFT_TOKEN to the token that the daemon was given",
         });
       }
       return { kind: "tcp", url, token };
     }
     default:
-      throw new Fault("invalid", `CROFT_HOST=${host} is not an address of a daemon`, {
+      throw new Fault("invalid", `${host} is not an address of a daemon`, {
         hint: "write unix:///run/croft/croft.sock, http://host:port or https://host:port",
       });
   }

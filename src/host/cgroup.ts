@@ -348,7 +348,8 @@ function groupsIn(directory: string): string[] {
   }
 }
 
-function removeGroup(directory: string): void {
+/** Removes a group and those beneath it. Throws `failed` (errno EBUSY) while a process is left in one of them. */
+export function removeGroup(directory: string): void {
   for (const name of groupsIn(directory)) removeGroup(join(directory, name));
   try {
     rmdirSync(directory);

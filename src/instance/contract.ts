@@ -20,6 +20,11 @@ export interface Engine extends Driver {
      */
     readonly ownerUid?: number;
   };
+  /**
+   * How many times longer than natively its instances may take to become and to stay healthy: more than 1 where their
+   * code is translated rather than run. Known when the engine was probed. Absent: 1.
+   */
+  readonly patience?: number;
 
   /**
    * Prepares the instance on disk so that `start` can follow, also after a reboot. Repeating it with the same launch
@@ -281,7 +286,7 @@ export interface Stats {
 }
 
 export interface ProcessesFacet {
-  /** As `ps` shows them. */
+  /** As `ps` shows them: of the instance alone. Their numbers are those of the kernel that runs them. */
   processes(id: InstanceId, call: Call): Promise<readonly ProcessFacts[]>;
 }
 

@@ -42,9 +42,9 @@ export function notFound(views: readonly InstanceView[], name: string): Fault {
   });
 }
 
-/** `shop/web-1`. */
+/** `shop/web-1`; `late` for what `croft run --name late` made, whose stack is called the same. */
 export function fullName(view: InstanceView): string {
-  return `${view.stack}/${view.name}`;
+  return view.stack === view.name ? view.name : `${view.stack}/${view.name}`;
 }
 
 function sectionOf(view: InstanceView): string {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Fault } from "../base/fault.ts";
+import { Fault, isFault } from "../base/fault.ts";
 import { settled } from "../base/test-clock.ts";
 import type { InstanceSection } from "../stack/model.ts";
 import { check, runOf, stackOf, World, type Daemon } from "./world.fixture.ts";
@@ -217,7 +217,7 @@ test("a program is not run inside an instance that is paused", async () => {
   const { id } = daemon.view("web");
   await daemon.instances.pause(id, world.call);
   await assert.rejects(daemon.instances.exec(id, { argv: ["exit", "0"] } as never, world.call), {
-    message: "shop/web-1 is paused",
+    message: "shop/web is paused",
   });
 });
 
@@ -248,6 +248,25 @@ test("an instance of a file is not removed by hand, one that runs only by force"
   await assert.rejects(daemon.instances.remove(id, false, world.call), { reason: "precondition" });
   await daemon.during(daemon.instances.remove(id, true, world.call), 20_000);
   assert.deepEqual(world.names(), ["web-1"]);
+});
+
+test("what is not running is told by name, with the way to start it", async () => {
+  const { world, daemon } = await begin({ web: {} });
+  await daemon.during(daemon.instances.run(runOf({ name: "job" }), world.call));
+  for (const [name, shown] of [
+    ["web", "shop/web"],
+    ["job", "job"],
+  ] as const) {
+    const { id } = daemon.view(name);
+    await daemon.during(daemon.instances.stop(id, 0, world.call), 20_000);
+    const hint = `start it first: croft start ${shown}`;
+    const isTold = (attempted: string) => (error: unknown) =>
+      isFault(error, "precondition") && error.message === `${attempted} ${shown}: it is exited` && error.hint === hint;
+    const spec = { argv: ["true"], env: {}, stdin: false };
+    await assert.rejects(daemon.instances.exec(id, spec, world.call), isTold("run a program in"));
+    await assert.rejects(daemon.instances.pause(id, world.call), isTold("pause"));
+    await assert.rejects(daemon.instances.kill(id, "SIGTERM", world.call), isTold("send a signal to"));
+  }
 });
 
 test("views tell what an instance does, in words", async () => {

@@ -1,5 +1,5 @@
 import type { Call } from "../base/call.ts";
-import { Fault } from "../base/fault.ts";
+import { Fault, isFault } from "../base/fault.ts";
 import { canonicalJson, sha256, type InstanceId } from "../base/id.ts";
 import { parseInstanceId, shortHash } from "../base/id.ts";
 import type {
@@ -16,7 +16,7 @@ import { defaultNetwork, type Generation, type InstanceSection, type StackSpec }
 import { expand } from "../stack/plan/expand.ts";
 import { subjectOf } from "./actor.ts";
 import type { InstanceView, Instances, Run, RunRequest } from "./contract.ts";
-import { findInstance, notFound, selectInstances } from "./instance-name.ts";
+import { findInstance, fullName, notFound, selectInstances } from "./instance-name.ts";
 import { marked } from "./mark.ts";
 import { newRecord, removing, type StackRecord } from "./record.ts";
 import type { Reconciler } from "./reconciler.ts";
@@ -198,17 +198,17 @@ export class InstanceFace implements Instances {
   }
 
   async kill(id: InstanceId, signal: string, call: Call): Promise<InstanceView> {
-    await this.#engineOf(id).signal(id, signal, call);
+    await this.#ofRunning(id, "send a signal to", () => this.#engineOf(id).signal(id, signal, call));
     return this.#require(id);
   }
 
   async pause(id: InstanceId, call: Call): Promise<InstanceView> {
-    await this.#freezer(id).freeze(id, call);
+    await this.#ofRunning(id, "pause", () => this.#freezer(id).freeze(id, call));
     return this.#frozen(id, "frozen");
   }
 
   async unpause(id: InstanceId, call: Call): Promise<InstanceView> {
-    await this.#freezer(id).thaw(id, call);
+    await this.#ofRunning(id, "unpause", () => this.#freezer(id).thaw(id, call));
     return this.#frozen(id, "running");
   }
 
@@ -236,16 +236,18 @@ export class InstanceFace implements Instances {
   async exec(id: InstanceId, spec: ExecSpec, call: Call): Promise<Session> {
     const engine = this.#engineOf(id);
     const exec = engine.exec ?? cannot(engine, "run programs inside an instance");
-    if (this.#require(id).status === "paused") {
-      throw new Fault("precondition", `${subjectOf(id)} is paused`, { hint: "let it go on first: croft unpause" });
+    const view = this.#require(id);
+    if (view.status === "paused") {
+      const name = fullName(view);
+      throw new Fault("precondition", `${name} is paused`, { hint: `let it go on first: croft unpause ${name}` });
     }
-    return await exec.exec(id, spec, call);
+    return await this.#ofRunning(id, "run a program in", () => exec.exec(id, spec, call));
   }
 
   async attach(id: InstanceId, call: Call): Promise<Session> {
     const engine = this.#engineOf(id);
     const attach = engine.attach ?? cannot(engine, "attach to an instance");
-    return await attach.attach(id, call);
+    return await this.#ofRunning(id, "attach to", () => attach.attach(id, call));
   }
 
   logs(id: InstanceId, range: LogRange, call: Call): AsyncIterable<LogLine> {
@@ -255,7 +257,7 @@ export class InstanceFace implements Instances {
   async processes(id: InstanceId, call: Call): Promise<readonly ProcessFacts[]> {
     const engine = this.#engineOf(id);
     const processes = engine.processes ?? cannot(engine, "list processes");
-    return await processes.processes(id, call);
+    return await this.#ofRunning(id, "list the processes of", () => processes.processes(id, call));
   }
 
   async stats(id: InstanceId, call: Call): Promise<Stats> {
@@ -402,6 +404,21 @@ export class InstanceFace implements Instances {
     this.#loopOf(id).nudge();
     this.#reconciler.shared.changed();
     return this.#require(id);
+  }
+
+  /** Engines speak of ids; people are told by name what is not running, and how to change that. */
+  async #ofRunning<Result>(id: InstanceId, attempted: string, work: () => Promise<Result>): Promise<Result> {
+    try {
+      return await work();
+    } catch (thrown) {
+      const view = this.#require(id);
+      if (!isFault(thrown, "precondition") || view.status === "running" || view.status === "paused") throw thrown;
+      const name = fullName(view);
+      throw new Fault("precondition", `${attempted} ${name}: it is ${view.status}`, {
+        hint: `start it first: croft start ${name}`,
+        cause: thrown,
+      });
+    }
   }
 
   #freezer(id: InstanceId): FreezeFacet {

@@ -52,6 +52,25 @@ test("each kind is run by its engine, they need each other, and a later daemon f
   assert.deepEqual([remains["instances"], remains["ports"], remains["roots"]], [[], [], []]);
 });
 
+test("a guest whose code is translated has longer to become healthy than a container of the same file", async () => {
+  for (const [kind, isHealthy] of [
+    ["container", false],
+    ["microvm", true],
+  ] as const) {
+    const world = new World();
+    world.patience = 10;
+    const daemon = await world.boot();
+    world.sick.add("web");
+    const update = { order: "stop-first", healthyWithinMs: 3000 } as const;
+    const going = daemon.up(stackOf({ web: { kind, health: { ...check, intervalMs: 1000 }, update } }), 60_000);
+    // Past the check's two retries and what the update may take, and within ten times of either.
+    await daemon.pass(12_000);
+    world.sick.clear();
+    const { status, fault } = await going;
+    assert.equal(status === "succeeded", isHealthy, `${kind}: ${fault?.message}`);
+  }
+});
+
 test("one word makes a microvm of a container, by making it anew", async () => {
   const { world, daemon } = await begin();
   await daemon.up(stackOf({ web: { mounts: volume } }, { volumes }));

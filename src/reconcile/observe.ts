@@ -3,6 +3,7 @@ import type { InstanceSection } from "../stack/model.ts";
 import type { Observed, ObservedInstance } from "../stack/plan/step.ts";
 import type { HealthMonitor } from "./health.ts";
 import type { AddressBook } from "./address-book.ts";
+import { volumeIdOf } from "./parts.ts";
 import { stackOf, type Sight } from "./sight.ts";
 import type { StackState } from "./stack-state.ts";
 
@@ -68,7 +69,9 @@ function observeInstance(
     ...(record === undefined ? {} : { section: record.section }),
     intact: facts.intact,
     // What it was last asked to stand on: a disk that comes in this generation is a change, not a loss.
-    attached: isAttached(id, record?.section ?? section, sight),
+    attached:
+      isAttached(id, record?.section ?? section, sight) &&
+      (running || facts.status === "frozen" || hasVolumes(state.name, record?.section ?? section, sight)),
     ...(facts.exit === undefined || settled ? {} : { exitCode: facts.exit.code }),
     ...(restartAfterMs === undefined ? {} : { restartAfterMs }),
     ...(running && endedPid !== undefined && endedPid === (facts.pid ?? 0) ? { restartAsked: true } : {}),
@@ -86,4 +89,11 @@ function isAttached(id: InstanceId, section: InstanceSection | undefined, sight:
   const hasDisks = (section.disks ?? []).every(({ name, from }) => from.kind === "iso" || disks?.has(name) === true);
   // Without networks there is nothing that could be missing.
   return hasDisks && (isLinked || section.networks.length === 0);
+}
+
+/** What runs holds its volumes by mounts of its own, also where the host's were taken away; only the next start needs those. */
+function hasVolumes(stack: string, section: InstanceSection | undefined, sight: Sight): boolean {
+  return (section?.mounts ?? []).every(
+    (mount) => mount.kind !== "volume" || sight.volumes.get(volumeIdOf(stack, mount.volume))?.attached === true,
+  );
 }

@@ -345,6 +345,21 @@ for (const [name, damage] of Object.entries(damages)) {
   });
 }
 
+test("a volume that was taken off the host is attached again by whoever starts next, and nobody is stopped for it", async () => {
+  const { world, daemon } = await begin();
+  await daemon.up(stackOf({ db: { mounts: mounts.slice(0, 1) }, web: {} }, { volumes }));
+  const before = await world.remains();
+  const running = world.pid("db-1");
+  await world.pool.detachVolume("shop.data" as VolumeId);
+  await daemon.pass(25_000);
+  assert.equal(world.pid("db-1"), running);
+  world.engine.instances.get(world.id("db-1"))?.process?.signal("SIGKILL");
+  await daemon.pass(25_000);
+  assert.notEqual(world.pid("db-1"), running);
+  assert.deepEqual(await world.remains(), before);
+  assert.equal((await world.pool.list()).volumes[0]?.attached, true);
+});
+
 test("a step that keeps failing is told once and tried ever more seldom", async () => {
   const { world, daemon } = await begin();
   world.engine.faults.set("create", new Fault("failed", "no space in the test"));

@@ -71,6 +71,11 @@ async function readRequest(start: RunStart, author: string): Promise<RunRequest>
   if (start.pull !== "" && start.pull !== "missing" && start.pull !== "always" && start.pull !== "never") {
     throw new Fault("invalid", `pull cannot be ${start.pull}`, { hint: "write missing, always or never" });
   }
+  if (start.remove && start.restart !== "" && start.restart !== "never") {
+    throw new Fault("invalid", `what is removed when it exits cannot be started again (${start.restart})`, {
+      hint: "leave out one of the two: --rm or --restart",
+    });
+  }
   const section = await readSection(start, as);
   return {
     section,
@@ -93,7 +98,8 @@ async function readSection(start: RunStart, as: InstanceKind): Promise<InstanceS
   });
   const section = spec?.instances[name];
   if (section === undefined) {
-    const errors = problems.filter(({ severity }) => severity === "error");
+    // A run's stack is called as it is: a name that is wrong is wrong once.
+    const errors = problems.filter(({ severity, key }) => severity === "error" && key !== "stack");
     throw new Fault("invalid", errors.map(({ message }) => message).join("; "), { hint: errors[0]?.hint ?? "" });
   }
   return {

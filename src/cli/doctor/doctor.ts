@@ -4,7 +4,7 @@ import { command as define } from "../command.ts";
 import { printJson, type Context } from "../context.ts";
 import { exitCode } from "../exit-code.ts";
 import type { Tint } from "../paint.ts";
-import { displayWidth, harmless, padEnd } from "../width.ts";
+import { displayWidth, harmless, padEnd, wrap } from "../width.ts";
 
 export const command = define({
   detail:
@@ -33,11 +33,15 @@ async function show(findings: readonly Finding[], { out }: Context): Promise<voi
   const indent = " ".repeat(width + 4);
   for (const { topic, status, detail, mend } of findings) {
     const [sign, tint] = looks[status] ?? ["?", "warn"];
-    const [first = "", ...more] = detail.split("\n").map(harmless);
+    const room = out.columns - indent.length;
+    const [first = "", ...more] = detail.split("\n").flatMap((line) => wrap(harmless(line), room));
     await out.write(`${out.paint(sign, tint)} ${padEnd(topic, width)}  ${first}\n`);
     for (const line of more) await out.write(`${indent}${line}\n`);
-    for (const line of mend === "" ? [] : mend.split("\n"))
-      await out.write(`${indent}${out.paint(`→ ${harmless(line)}`, "accent")}\n`);
+    for (const line of mend === "" ? [] : mend.split("\n")) {
+      const [advice = "", ...rest] = wrap(`→ ${harmless(line)}`, room);
+      await out.write(`${indent}${out.paint(advice, "accent")}\n`);
+      for (const words of rest) await out.write(`${indent}${out.paint(`  ${words}`, "accent")}\n`);
+    }
   }
   const failed = findings.filter(({ status }) => status === "failed").length;
   const warned = findings.filter(({ status }) => status === "warning").length;

@@ -55,6 +55,6 @@ async function print(event: Event, context: Context): Promise<void> {
   const said = message.startsWith(subject) ? message : `${subject}: ${message}`;
   const bad = /failed|unhealthy|killed|exited/.test(kind);
   await context.out.write(
-    `${paint(`${sequence}  ${time}`, "dim")}  ${paint(padEnd(kind, 20), bad ? "bad" : "accent")}  ${harmless(said)}\n`,
+    `${paint(`${String(sequence).padStart(4)}  ${time}`, "dim")}  ${paint(padEnd(kind, 20), bad ? "bad" : "accent")}  ${harmless(said)}\n`,
   );
 }

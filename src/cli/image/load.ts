@@ -1,8 +1,8 @@
 import { createReadStream } from "node:fs";
-import { resolve } from "node:path";
 import { Fault } from "../../base/fault.ts";
 import { command as define, flag } from "../command.ts";
 import { printJson } from "../context.ts";
+import { inputFile } from "../input-file.ts";
 
 export const command = define({
   detail: "Reads an OCI or docker archive, packed by gzip or zstd or not.",
@@ -14,7 +14,7 @@ export const command = define({
     const archive =
       flags.input === undefined
         ? context.keyboard
-        : createReadStream(resolve(context.directory, flags.input), { highWaterMark: 1 << 18 });
+        : createReadStream(inputFile(flags.input, context.directory), { highWaterMark: 1 << 18 });
     const loaded = await context.client.images.load(archive as AsyncIterable<Uint8Array>);
     if (context.json) return await printJson(context, loaded);
     const names = loaded.images.map(({ references, digest }) =>

@@ -4,6 +4,7 @@ import type { Instance, RunStart } from "../../client/message.ts";
 import { argument, command as define, flag } from "../command.ts";
 import { printJson, say, type Context } from "../context.ts";
 import { parseEnvFile } from "../env-file.ts";
+import { inputFile } from "../input-file.ts";
 import { progressView } from "../progress.ts";
 import { converse, detached } from "../session.ts";
 import { readCount, readGrace, readPairs, readSize } from "../value.ts";
@@ -150,7 +151,7 @@ function present(start: { readonly [Key in keyof RunStart]: RunStart[Key] | unde
 }
 
 async function readEnvFiles(paths: readonly string[], { directory, env }: Context): Promise<Record<string, string>> {
-  const texts = await Promise.all(paths.map((path) => readFile(resolve(directory, path), "utf8")));
+  const texts = await Promise.all(paths.map((path) => readFile(inputFile(path, directory), "utf8")));
   return Object.assign({}, ...texts.map((text) => readPairs(parseEnvFile(text), env))) as Record<string, string>;
 }
 
@@ -158,7 +159,7 @@ async function readEnvFiles(paths: readonly string[], { directory, env }: Contex
 async function readKeys(keys: readonly string[], { directory }: Context): Promise<readonly string[]> {
   const read = keys.map(async (key) => {
     if (/^(ssh|ecdsa|sk)-\S+ /.test(key)) return [key];
-    const text = await readFile(resolve(directory, key), "utf8");
+    const text = await readFile(inputFile(key, directory), "utf8");
     return text.split("\n").filter((line) => line.trim() !== "" && !line.startsWith("#"));
   });
   return (await Promise.all(read)).flat();

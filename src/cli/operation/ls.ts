@@ -20,7 +20,7 @@ const tints: Readonly<Record<string, Tint>> = { succeeded: "good", failed: "bad"
 function columns(nowMs: number): readonly Column<Operation>[] {
   return [
     { title: "OPERATION", cell: ({ id }) => id },
-    { title: "KIND", cell: ({ kind }) => kind },
+    { title: "KIND", cell: ({ kind }) => kind, yields: 1 },
     { title: "SUBJECT", cell: ({ subject }) => subject, yields: 2 },
     { title: "STATUS", cell: ({ status }) => ({ text: status, tint: tints[status] ?? "warn" }) },
     {

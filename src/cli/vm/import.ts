@@ -1,8 +1,8 @@
 import { createReadStream } from "node:fs";
-import { resolve } from "node:path";
 import { Fault } from "../../base/fault.ts";
 import { argument, command as define, flag } from "../command.ts";
 import { printJson } from "../context.ts";
+import { inputFile } from "../input-file.ts";
 
 export const command = define({
   detail: "Makes a machine from a file that croft vm export wrote, and starts it.",
@@ -15,7 +15,7 @@ export const command = define({
     const bytes =
       args.file === undefined
         ? context.keyboard
-        : createReadStream(resolve(context.directory, args.file), { highWaterMark: 1 << 18 });
+        : createReadStream(inputFile(args.file, context.directory), { highWaterMark: 1 << 18 });
     const name = flags.name === undefined ? {} : { name: flags.name };
     const machine = await context.client.machines.import(name, bytes as AsyncIterable<Uint8Array>);
     if (context.json) await printJson(context, machine);

@@ -22,7 +22,7 @@ export const command = define({
 
 const columns: readonly Column<Volume>[] = [
   { title: "VOLUME", cell: ({ stack, name }) => `${stack}/${name}`, yields: 1 },
-  { title: "USED", cell: ({ usedBytes }) => (usedBytes === undefined ? "" : formatSize(usedBytes)), align: "right" },
+  { title: "USED", cell: ({ usedBytes }) => (usedBytes === undefined ? "–" : formatSize(usedBytes)), align: "right" },
   { title: "SIZE", cell: ({ sizeBytes }) => (sizeBytes === undefined ? "–" : formatSize(sizeBytes)), align: "right" },
   { title: "PROTECTED", cell: ({ protect }) => (protect ? { text: "yes", tint: "good" } : ""), optional: true },
   { title: "USED BY", cell: ({ usedBy }) => usedBy.join(" "), yields: 2, optional: true },

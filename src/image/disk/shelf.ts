@@ -55,10 +55,11 @@ export class Shelf {
   static async open(root: string): Promise<Shelf> {
     const shelf = new Shelf(root);
     try {
-      await removeTree(shelf.temporaryDir);
       for (const directory of [shelf.#contentDir, shelf.#aboutDir, shelf.#nameDir, shelf.partDir, shelf.temporaryDir]) {
         await mkdir(directory, { recursive: true, mode: 0o700 });
       }
+      // Emptied, not made anew: on a full disk somebody else may take what is given back.
+      for (const name of readdirSync(shelf.temporaryDir)) await removeTree(join(shelf.temporaryDir, name));
       await shelf.#restore();
       return shelf;
     } catch (error) {

@@ -9,7 +9,7 @@ import { bindMount, depth, type HostFacts, ociConfig, type OciConfig, type OciMo
 import type { Hierarchies } from "../../host/cgroup.ts";
 import type { InstancePaths } from "../monitor/layout.ts";
 import { MountTree } from "./mountpoint.ts";
-import { type ResolvedUser, resolveUser } from "./user.ts";
+import { namesOf, type ResolvedUser, resolveUser } from "./user.ts";
 
 /** Larger than any honest passwd or group file, and still quickly read. */
 const accountFileBytes = 4 * 2 ** 20;
@@ -51,8 +51,7 @@ export async function lookUpUser(text: string, rootPath: string): Promise<Resolv
 
 /** Names of the users of a root by their number. */
 export async function userNames(rootPath: string): Promise<ReadonlyMap<number, string>> {
-  const lines = (await readAccounts(rootPath, "/etc/passwd")).split("\n").map((line) => line.split(":"));
-  return new Map(lines.map(([name = "", , uid = ""]) => [Number(uid), name] as const));
+  return namesOf(await readAccounts(rootPath, "/etc/passwd"));
 }
 
 async function readAccounts(rootPath: string, path: string): Promise<string> {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { it } from "node:test";
 import * as fc from "fast-check";
 import { isFault } from "../../base/fault.ts";
-import { resolveUser } from "./user.ts";
+import { namesOf, resolveUser } from "./user.ts";
 
 const passwd =
   "root:x:0:0:root:/root:/bin/sh\n# odd\nweb:x:101:102::/srv:/bin/sh\nbroken\n:x:5:5::/:\nnohome:x:7:7:::\n";
@@ -16,6 +16,18 @@ it("resolves names, numbers and groups as docker does", () => {
   assert.deepEqual(resolveUser("4000:5000", passwd, group), { uid: 4000, gid: 5000, groups: [], home: "/" });
   assert.deepEqual(resolveUser("4000", "", ""), { uid: 4000, gid: 0, groups: [], home: "/" });
   assert.equal(resolveUser("nohome", passwd, group).home, "/");
+});
+
+it("names root, whatever lines without a name or a number follow", () => {
+  assert.deepEqual(
+    [...namesOf(`${passwd}toor:x:0:0:::\n`)],
+    [
+      [0, "root"],
+      [101, "web"],
+      [7, "nohome"],
+    ],
+  );
+  assert.equal(namesOf("").size, 0);
 });
 
 it("refuses names that the image does not have, and numbers that are none", () => {

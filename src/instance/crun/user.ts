@@ -65,3 +65,14 @@ function id(text: string): number {
   }
   return Number(number);
 }
+
+/** Names by number. Of several names for a number the first counts, as for the C library. */
+export function namesOf(passwd: string): ReadonlyMap<number, string> {
+  const names = new Map<number, string>();
+  for (const line of passwd.split("\n")) {
+    const [name = "", , uid = ""] = line.split(":");
+    // The end of the last line begins an empty one.
+    if (name !== "" && /^[0-9]+$/.test(uid) && !names.has(Number(uid))) names.set(Number(uid), name);
+  }
+  return names;
+}

@@ -1,4 +1,3 @@
-import { spawnSync } from "node:child_process";
 import { writeSync } from "node:fs";
 import { resolve } from "node:path";
 import { Fault } from "../../base/fault.ts";
@@ -9,6 +8,7 @@ import type { Ground } from "../ground.ts";
 import { engineRoot } from "../place.ts";
 import type { Target } from "../route.ts";
 import { argumentsFor } from "./argument.ts";
+import { anyWithCriu, requireCriu } from "./criu.ts";
 import { chooseRuntime } from "./probe.ts";
 import { requireProgram, type RuntimeName } from "./program.ts";
 import { unsupportedFields } from "./support.ts";
@@ -46,20 +46,8 @@ function chosen({ host, place }: Ground, target: Target): { name: RuntimeName; p
 
 /** A snapshot can only be brought back by a runtime that can talk to CRIU. */
 function runtimeWithCriu({ host }: Ground, target: Target): { name: RuntimeName; program: string } {
-  const names = target === "crun" || target === "runc" ? [target] : (["crun", "runc"] as const);
-  for (const name of names) {
-    const program = requireProgram(name, host);
-    if (canCheckpoint(name, program)) return { name, program };
-  }
-  throw new Fault("unsupported", "restore: neither crun nor runc can use CRIU here", {
-    hint: "apt-get install criu runc",
-  });
-}
-
-export function canCheckpoint(name: RuntimeName, program: string): boolean {
-  const { status, stdout } = spawnSync(name === "crun" ? program : "criu", ["--version"], {
-    encoding: "utf8",
-    timeout: 10_000,
-  });
-  return status === 0 && (name === "runc" || /\+CRIU\b/.test(stdout));
+  if (target !== "crun" && target !== "runc") return anyWithCriu(host);
+  const program = requireProgram(target, host);
+  requireCriu("restore", target, program);
+  return { name: target, program };
 }

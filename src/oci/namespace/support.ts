@@ -1,6 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { own } from "../config/shape.ts";
-import { recordsIn } from "../config/sense.ts";
+import { own, recordsIn } from "../config/shape.ts";
 import type { RuntimeName } from "./program.ts";
 
 /**
@@ -84,9 +83,26 @@ export function unsupportedFields(name: RuntimeName, program: string, config: un
     .map(({ field, since }) => `${field}: ${name} ${version.join(".")} cannot do it; ${since[name].join(".")} can`);
 }
 
+/** What this runtime was built with: crun says it, runc has what Debian and its own releases build it with. */
+export function builtInto(name: RuntimeName, program: string): Readonly<Record<BuildPart, boolean>> {
+  const has = name === "crun" ? new Set(versionText(program).toLowerCase().match(/\+\w+/g)) : undefined;
+  const part = (word: BuildPart): boolean => has?.has(`+${word}`) ?? true;
+  return {
+    systemd: part("systemd"),
+    selinux: part("selinux"),
+    apparmor: part("apparmor"),
+    seccomp: part("seccomp"),
+  };
+}
+
+type BuildPart = "systemd" | "selinux" | "apparmor" | "seccomp";
+
+function versionText(program: string): string {
+  return spawnSync(program, ["--version"], { encoding: "utf8", timeout: 10_000 }).stdout ?? "";
+}
+
 function versionOf(program: string): readonly [number, number, number] {
-  const { stdout } = spawnSync(program, ["--version"], { encoding: "utf8", timeout: 10_000 });
-  const found = /version\s+v?(\d+)\.(\d+)(?:\.(\d+))?/.exec(stdout ?? "");
+  const found = /version\s+v?(\d+)\.(\d+)(?:\.(\d+))?/.exec(versionText(program));
   return [Number(found?.[1] ?? 0), Number(found?.[2] ?? 0), Number(found?.[3] ?? 0)];
 }
 

@@ -34,7 +34,7 @@ import type {
   SuspendFacet,
 } from "../../contract.ts";
 import { attachTo } from "../../monitor/attach.ts";
-import { readLog } from "../../monitor/log-file.ts";
+import { appendLog, readLog } from "../../monitor/log-file.ts";
 import { factsOf } from "../../monitor/observe.ts";
 import { type LaunchRecord, namesIn, readRecord, writeRecord } from "../../monitor/record.ts";
 import { type RuntimeName } from "../../monitor/runtime.ts";
@@ -65,7 +65,6 @@ import {
   writeExit,
 } from "./saved-state.ts";
 import { createSnapshot, removeSnapshot, snapshotFacts } from "./snapshots.ts";
-import { appendLog } from "./console-log.ts";
 import { exportRunning, exportStopped } from "./export.ts";
 import { isRunning, notRunning, Runs } from "./runs.ts";
 import { replugMachine } from "./hotplug.ts";
