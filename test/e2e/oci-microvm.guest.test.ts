@@ -46,10 +46,10 @@ const sayKernel = "echo kernel $(busybox uname -r)";
 const podman = (...args: readonly string[]): readonly string[] => ["podman", "--runtime", "croft-oci", ...args];
 /** By its path: a `docker` found earlier on PATH may be another version. */
 const docker = (...args: readonly string[]): readonly string[] => ["/usr/bin/docker", ...args];
-const ourGround = (): Ground => new Ground(["--rules", rules]);
+const ourGround = (): Ground => new Ground(["--rules", rules], patienceMs);
 const word = (file: string): string => readFileSync(file, "utf8");
 
-test("a bundle as a microVM: its life, its exit code, its directories", { timeout: patienceMs }, async () => {
+test("a bundle as a microVM: its life, its exit code, its directories", { timeout: 3 * patienceMs }, async () => {
   using on = ourGround();
   const data = join(on.directory, "data");
   mkdirSync(data);
@@ -171,7 +171,7 @@ test("what a microVM cannot do is refused by its field before anything is there"
   });
 });
 
-test("a microVM whose start is killed is taken away by delete --force", { timeout: patienceMs }, async () => {
+test("a microVM whose start is killed is taken away by delete --force", { timeout: 2 * patienceMs }, async () => {
   using on = ourGround();
   const bundle = on.bundle("a", ["/bin/sleep", "1000000"]);
   for (const afterMs of [200, 900, 2500]) {
