@@ -4,7 +4,7 @@ import type { Wiring } from "../oci/ground.ts";
 // Callers ask for the version before each container, so it is answered before anything else is loaded.
 const argv = process.argv.slice(2);
 if (argv.length === 1 && (argv[0] === "--version" || argv[0] === "-v")) {
-  process.getBuiltinModule("node:fs").writeSync(1, `croft-oci version ${packageFile.version}\nspec: 1.2.0\n`);
+  console.log(`croft-oci version ${packageFile.version}\nspec: 1.2.0`);
   process.exit(0);
 }
 // What we are inside of the container around a microVM.

@@ -17,7 +17,7 @@ export async function create(ground: Ground): Promise<number> {
   const decision = decisionFor(ground, id, bundle.config);
   ground.log.debug(`${id}: ${decision.target}, because of ${decision.why}`);
   if (decision.target === "microvm") return await makeMicrovm(ground, id, bundle);
-  const { name, argv } = prepareContainer(ground, bundle, decision.target);
+  const { name, argv } = await prepareContainer(ground, bundle, decision.target);
   claim(place, id, ground.handover);
   if (name === "crun" && line.command !== "restore" && isSuspect(bundle.root, bundle.config["process"])) {
     return await runSuspect(ground, argv, programOf(bundle.config["process"]), keptFds(line));

@@ -58,9 +58,14 @@ function ofContainer({ host, place }: Ground, target: Target): Omit<typeof ofMic
     mountOptions,
     linux: {
       namespaces: [
-        ...["cgroup", "ipc", "mount", "network", "pid"],
+        "cgroup",
+        "ipc",
+        "mount",
+        "network",
+        "pid",
         ...(can({ linux: { namespaces: [{ type: "time" }] } }) ? ["time"] : []),
-        ...["user", "uts"],
+        "user",
+        "uts",
       ],
       capabilities: namesOfCapabilities(),
       cgroup: { v1: true, v2: true, systemd: has.systemd, systemdUser: has.systemd, rdma: true },

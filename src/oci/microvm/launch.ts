@@ -101,9 +101,6 @@ function otherFindings(config: Json): string[] {
 const ownMounts = new Set(["proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs"]);
 const ownPlaces = new Set(["/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys/fs/cgroup"]);
 
-/** Files that callers hand to every container: a copy serves as well, as nobody looks for changes. */
-const copied = new Set(["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/run/.containerenv"]);
-
 function mountOf(mount: Json, index: number, bundle: string, findings: string[]): LaunchMount[] {
   const destination = String(mount["destination"]);
   const type = mount["type"];
@@ -121,9 +118,7 @@ function mountOf(mount: Json, index: number, bundle: string, findings: string[])
   if (facts === undefined) findings.push(`${at}.source: ${source} does not exist`);
   else if (facts.isDirectory()) return [{ kind: "bind", source, destination, readOnly }];
   else if (!facts.isFile()) findings.push(`${at}.source: ${source} is neither a directory nor a file`);
-  else if (!readOnly && !copied.has(destination)) {
-    findings.push(`${at}.source: a microVM cannot share a single file that it may write to (${source})`);
-  } else return [{ kind: "bind", source, destination, readOnly }];
+  else return [{ kind: "bind", source, destination, readOnly }];
   return [];
 }
 

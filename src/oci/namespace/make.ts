@@ -8,7 +8,6 @@ import type { Ground } from "../ground.ts";
 import { engineRoot } from "../place.ts";
 import type { Target } from "../route.ts";
 import { argumentsFor } from "./argument.ts";
-import { anyWithCriu, requireCriu } from "./criu.ts";
 import { chooseRuntime } from "./probe.ts";
 import { requireProgram, type RuntimeName } from "./program.ts";
 import { unsupportedFields } from "./support.ts";
@@ -23,9 +22,9 @@ export interface Prepared {
 }
 
 /** The runtime's command line that makes this container. Nothing has been created so far. */
-export function prepareContainer(ground: Ground, bundle: Bundle, target: Target): Prepared {
+export async function prepareContainer(ground: Ground, bundle: Bundle, target: Target): Promise<Prepared> {
   const { line, place, handover } = ground;
-  const { name, program } = line.command === "restore" ? runtimeWithCriu(ground, target) : chosen(ground, target);
+  const { name, program } = line.command === "restore" ? await runtimeWithCriu(ground, target) : chosen(ground, target);
   const unsupported = unsupportedFields(name, program, bundle.config);
   if (unsupported.length > 0) throw new Fault("unsupported", refused(bundle.configFile, unsupported).message);
   const flags = new Map(line.flags);
@@ -45,7 +44,11 @@ function chosen({ host, place }: Ground, target: Target): { name: RuntimeName; p
 }
 
 /** A snapshot can only be brought back by a runtime that can talk to CRIU. */
-function runtimeWithCriu({ host }: Ground, target: Target): { name: RuntimeName; program: string } {
+async function runtimeWithCriu(
+  { host }: Ground,
+  target: Target,
+): Promise<{ readonly name: RuntimeName; readonly program: string }> {
+  const { anyWithCriu, requireCriu } = await import("./criu.ts");
   if (target !== "crun" && target !== "runc") return anyWithCriu(host);
   const program = requireProgram(target, host);
   requireCriu("restore", target, program);

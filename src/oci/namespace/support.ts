@@ -1,4 +1,3 @@
-import { spawnSync } from "node:child_process";
 import { own, recordsIn } from "../config/shape.ts";
 import type { RuntimeName } from "./program.ts";
 
@@ -12,23 +11,23 @@ interface Newer {
   readonly since: Readonly<Record<RuntimeName, readonly [number, number, number]>>;
 }
 
-const process = (config: unknown, name: string): boolean => own(own(config, "process"), name) != null;
+const inProcess = (config: unknown, name: string): boolean => own(own(config, "process"), name) != null;
 const linux = (config: unknown, name: string): boolean => own(own(config, "linux"), name) != null;
 
 const newer: readonly Newer[] = [
   {
     field: "process.scheduler",
-    isUsed: (config) => process(config, "scheduler"),
+    isUsed: (config) => inProcess(config, "scheduler"),
     since: { crun: [1, 8, 5], runc: [1, 2, 0] },
   },
   {
     field: "process.ioPriority",
-    isUsed: (config) => process(config, "ioPriority"),
+    isUsed: (config) => inProcess(config, "ioPriority"),
     since: { crun: [1, 8, 6], runc: [1, 2, 0] },
   },
   {
     field: "process.execCPUAffinity",
-    isUsed: (config) => process(config, "execCPUAffinity"),
+    isUsed: (config) => inProcess(config, "execCPUAffinity"),
     since: { crun: [1, 20, 0], runc: [1, 3, 0] },
   },
   {
@@ -98,6 +97,7 @@ export function builtInto(name: RuntimeName, program: string): Readonly<Record<B
 type BuildPart = "systemd" | "selinux" | "apparmor" | "seccomp";
 
 function versionText(program: string): string {
+  const { spawnSync } = process.getBuiltinModule("node:child_process");
   return spawnSync(program, ["--version"], { encoding: "utf8", timeout: 10_000 }).stdout ?? "";
 }
 
