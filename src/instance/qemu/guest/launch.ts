@@ -281,7 +281,10 @@ function enterWords(
 }
 
 /** Bounding set, ambient capabilities, and what keeps it from more. */
-function rightWords({ capabilities }: Pick<ProgramLaunch, "capabilities">, process: ProcessSettings | undefined): readonly string[] {
+function rightWords(
+  { capabilities }: Pick<ProgramLaunch, "capabilities">,
+  process: ProcessSettings | undefined,
+): readonly string[] {
   const locked = "--no-new-privs";
   if (process !== undefined) {
     const { bounding, ambient, gainsPrivileges } = process;
