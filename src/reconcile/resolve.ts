@@ -1,4 +1,4 @@
-import type { Call } from "../base/call.ts";
+import type { Call, Progress } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { canonicalJson, type Digest } from "../base/id.ts";
 import { formatSize } from "../base/unit.ts";
@@ -96,9 +96,16 @@ export async function buildImages(
     if (known !== undefined) return known;
     const base = spec.images[section.from];
     if (base !== undefined) await build(section.from, base);
-    call.report({ topic: `image ${name}`, state: "building" });
-    const image = await parts.images.build(recipeOf(name, section, submission, fresh, parts), call);
-    call.report({ topic: `image ${name}`, state: "built" });
+    const topic = `image ${name}`;
+    let isWork = false;
+    // What is built already says nothing, so neither do we.
+    const report = (progress: Progress): void => {
+      if (!isWork) call.report({ topic, state: "building" });
+      isWork = true;
+      call.report(progress);
+    };
+    const image = await parts.images.build(recipeOf(name, section, submission, fresh, parts), { ...call, report });
+    if (isWork) call.report({ topic, state: "built" });
     built.set(name, image);
     return image;
   };

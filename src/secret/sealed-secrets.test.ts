@@ -164,6 +164,7 @@ void describe("secrets", () => {
       secrets.put("shop", "a", Buffer.alloc(0), call),
       secrets.put("shop", "a", Buffer.alloc(512 * 1024 + 1, "horse"), call),
       secrets.generate("shop", "a", 0, call),
+      secrets.rotate("shop", "a", 7, call),
       secrets.rotate("shop", "a", 1e9, call),
       secrets.current("Shop", "a", call),
     ];

@@ -9,7 +9,9 @@ import { Secret } from "./secret.ts";
 
 const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 const sizeLimitBytes = 512 * 1024;
-const lengthLimit = 4096;
+/** As in a stack file: fewer letters and digits are guessed. */
+const lengthLeast = 8;
+const lengthLimit = 1024;
 
 /** `secret/<stack>/<name>`: which version is the newest. */
 const pointerPrefix = "secret/";
@@ -196,9 +198,9 @@ function compare(left: string, right: string): number {
 }
 
 function randomText(length: number): Uint8Array {
-  if (!Number.isInteger(length) || length < 1 || length > lengthLimit) {
+  if (!Number.isInteger(length) || length < lengthLeast || length > lengthLimit) {
     throw new Fault("invalid", `a generated secret cannot have ${length} characters`, {
-      hint: `use 1 to ${lengthLimit}; 32 is plenty`,
+      hint: `use ${lengthLeast} to ${lengthLimit}; 32 is plenty`,
     });
   }
   return Buffer.from(Array.from({ length }, () => alphabet.charAt(randomInt(alphabet.length))).join(""));

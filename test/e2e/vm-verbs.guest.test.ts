@@ -54,7 +54,7 @@ before(async () => {
   daemon = await TestDaemon.start();
   folder = daemon.folder("desk", { "croft.toml": stackFile({}) });
   const path = (name: string): string => join(daemon.root, name);
-  writeScriptDisk(path("script.raw"), "exec sh -i");
+  writeScriptDisk(path("script.raw"), shell);
   execFileSync("qemu-img", ["convert", "-O", "qcow2", path("script.raw"), path("script.qcow2")]);
   execFileSync("xorriso", ["-as", "mkisofs", "-quiet", "-V", "TOOLS", "-o", path("tools.iso"), path("script.raw")], {
     stdio: "ignore",
@@ -88,7 +88,7 @@ async function typed(line: string, name = "desk/box"): Promise<string> {
     daemon.root,
     `echo go; $CROFT vm console ${name}`,
     [/go/, "\n"],
-    [/# /, `${line}; echo E"O"A\n`],
+    [/> /, `${line}; echo E"O"A\n`],
     [/EOA\r?\n/, "\u0010\u0011"],
   );
   assert.equal(code, 0, shown);
@@ -103,7 +103,7 @@ async function facts(name = "desk/box"): Promise<{ status: string; pid: number; 
 /** Waits until the guest's shell is there. */
 async function untilReady(name = "desk/box"): Promise<void> {
   for (let tries = 0; tries < 600; tries += 1) {
-    if (/# $|# \n/.test(await croft("logs", name, "--tail", "5"))) return;
+    if (/> \n?$/.test(await croft("logs", name, "--tail", "5"))) return;
     await sleep(500);
   }
   assert.fail(await croft("logs", name));
@@ -113,6 +113,9 @@ async function untilReady(name = "desk/box"): Promise<void> {
 function names(text: string): readonly string[] {
   return (JSON.parse(text) as { images: { names?: string[] }[] }).images.flatMap((one) => one.names ?? []);
 }
+
+/** Without editing of the line, for which a terminal would have to say where its cursor is. */
+const shell = `while printf "> " && read -r line; do eval "$line"; done`;
 
 const disks = "for d in /sys/block/vd*; do echo $(cat $d/serial)=$(cat $d/size); done";
 
@@ -126,10 +129,13 @@ test("comes up, and is a terminal and a picture", async () => {
     daemon.root,
     "echo go; $CROFT vm console desk/box",
     [/go/, "\n"],
-    [/# /, "vi /tmp/letter\n"],
-    [/letter/, "ihello\u001b:wq\n"],
-    [/# /, "cat /tmp/letter\n"],
-    [/hello\r?\n[^]*# /, "\u0010\u0011"],
+    [/> /, "vi /tmp/letter\n"],
+    [/1\/1 100%/, "ihello"],
+    // Whatever follows it at once would be a key of its own with it.
+    [/hello/, "\u001b"],
+    [/- \/tmp\/letter \[Modified\]/, ":wq\n"],
+    [/> /, "cat /tmp/letter\n"],
+    [/hello\r?\n[^]*> /, "\u0010\u0011"],
   );
   assert.equal(edited.code, 0);
   await croft("vm", "screenshot", "-o", join(folder, "box.png"), "desk/box");
@@ -140,10 +146,13 @@ test("is changed while it runs, and its plan says so", async () => {
   const { pid } = await facts();
   const more = ', more = { blank = true, size = "8MiB" }, tools = { iso = "tools.iso" }';
   await upWith({ data: "32MiB", more, networks: '"default", "back"' }, /box/);
-  const shown = await typed(`${disks}; ls /sys/block; ls /sys/class/net | wc -w`);
+  // A guest looks for what is behind a controller in its own time.
+  const shown = await typed(
+    `until [ -e /sys/block/sr0 ]; do sleep 1; done; ${disks}; ls /sys/block; ls /sys/class/net | wc -w`,
+  );
   for (const word of ["data=65536", "more=16384", "sr0", "\n3\n"]) assert.ok(shown.includes(word), shown);
   await upWith({ data: "32MiB", size: [2, "256MiB"] }, /box/);
-  const after = await typed(`${disks}; grep -c ^processor /proc/cpuinfo; ls /sys/class/net | wc -w`);
+  const after = await typed(`${disks}; ls -d /sys/devices/system/cpu/cpu[0-9]* | wc -w; ls /sys/class/net | wc -w`);
   assert.match(after, /\n2\n2\n/);
   assert.ok(!after.includes("more="), after);
   assert.equal((await facts()).pid, pid, "it was never restarted");
@@ -155,9 +164,9 @@ test("is changed while it runs, and its plan says so", async () => {
 test("goes back, sleeps and wakes", async () => {
   await typed("x=kept");
   await croft("snapshot", "create", "desk/box", "moment", "--memory");
-  await croft("snapshot", "create", "desk/box", "disks");
+  await croft("snapshot", "create", "desk/box", "plain");
   await typed("x=lost");
-  assert.match(await croft("snapshot", "ls", "desk/box"), /moment[^]*disks/);
+  assert.match(await croft("snapshot", "ls", "desk/box"), /moment[^]*plain/);
   await croft("snapshot", "revert", "desk/box", "moment", "--yes");
   assert.match(await typed("echo is-$x"), /is-kept/);
   await croft("suspend", "desk/box");
@@ -166,8 +175,8 @@ test("goes back, sleeps and wakes", async () => {
   await croft("resume", "desk/box");
   assert.match(await typed("echo is-$x"), /is-kept/);
   await untilReady("twin");
-  await croft("snapshot", "rm", "desk/box", "disks");
-  assert.doesNotMatch(await croft("snapshot", "ls", "desk/box"), /disks/);
+  await croft("snapshot", "rm", "desk/box", "plain");
+  assert.doesNotMatch(await croft("snapshot", "ls", "desk/box"), /plain/);
 });
 
 test("goes to another host as one file, and leaves nothing in the library that was not asked for", async () => {
@@ -183,7 +192,7 @@ test("goes to another host as one file, and leaves nothing in the library that w
 
 test("comes back with its disks, its TPM and its snapshots after it was taken down", async () => {
   const kept = join(daemon.libDir, "machine-state");
-  const [id = ""] = readdirSync(kept);
+  const id = readdirSync(kept).find((name) => name.startsWith("desk.")) ?? "";
   const tpm = readdirSync(join(kept, id, "tpm"));
   await typed(
     'dd if=/bin/busybox of=/dev/vdc bs=512 count=8 conv=fsync 2>/dev/null; cmp -n 4096 /dev/vdc /bin/busybox && echo sa"m"e',

@@ -18,7 +18,7 @@ export function imageService({ images, diskImages, cloud, operations, registries
     const image = isDigest(name) ? await images.get(name, call) : await images.find(name, call);
     if (image === undefined) {
       throw new Fault("not-found", `the image ${name} is not here`, {
-        hint: `fetch it with: croft image pull ${name}`,
+        hint: `see what is: croft image ls; or fetch it: croft image pull ${name}`,
       });
     }
     return image;

@@ -24,7 +24,12 @@ export const command = define({
   },
   async run({ flags }, context) {
     const { client, clock } = context;
+    const beganMs = clock.nowMs();
     let after = flags.after;
+    // Whoever has not seen an event yet goes on from the moment of asking: what was recorded before is read and left out.
+    let skipsOld = false;
+    // A daemon that is not there now did not go away later.
+    await client.host.get();
     let absentSinceMs: number | undefined;
     for (;;) {
       const request = { kinds: flags.kind, noFollow: flags.noFollow, ...(after !== undefined && { after }) };
@@ -32,12 +37,14 @@ export const command = define({
         for await (const event of client.events.watch(request)) {
           absentSinceMs = undefined;
           after = event.sequence;
-          await print(event, context);
+          skipsOld &&= Date.parse(event.time ?? "") < beganMs;
+          if (!skipsOld) await print(event, context);
         }
         if (flags.noFollow) return;
       } catch (error) {
-        // Before the first event there is nowhere to go on from.
-        if (flags.noFollow || after === undefined || !isFault(error, "unavailable")) throw error;
+        if (flags.noFollow || !isFault(error, "unavailable")) throw error;
+        skipsOld ||= after === undefined;
+        after ??= 0;
         const nowMs = clock.monotonicMs();
         if (absentSinceMs === undefined) await say(context, "the daemon went away; waiting for it");
         absentSinceMs ??= nowMs;

@@ -17,7 +17,11 @@ export const command = define({
     const { images } = list;
     if (flags.quiet) return await out.write(images.map(({ digest }) => `${digest}\n`).join(""));
     if (images.length === 0) return await say(context, "no images: croft image pull fetches one");
-    await out.write(renderTable(columns(clock.nowMs()), images, out));
+    // A line for each name, as people look for one.
+    const rows = images.flatMap((image) =>
+      image.references.length === 0 ? [{ ...image, name: "–" }] : image.references.map((name) => ({ ...image, name })),
+    );
+    await out.write(renderTable(columns(clock.nowMs()), rows, out));
   },
 });
 
@@ -44,9 +48,9 @@ function diskColumns(nowMs: number): readonly Column<DiskImage>[] {
   ];
 }
 
-function columns(nowMs: number): readonly Column<Image>[] {
+function columns(nowMs: number): readonly Column<Image & { readonly name: string }>[] {
   return [
-    { title: "IMAGE", cell: ({ references }) => (references.length === 0 ? "–" : references.join(" ")), yields: 2 },
+    { title: "IMAGE", cell: ({ name }) => name, yields: 2 },
     { title: "DIGEST", cell: ({ digest }) => ({ text: digest.replace("sha256:", "").slice(0, 12), tint: "dim" }) },
     { title: "SIZE", cell: ({ sizeBytes }) => formatSize(sizeBytes), align: "right" },
     { title: "PLATFORM", cell: ({ os, architecture }) => `${os}/${architecture}`, yields: 4 },

@@ -20,7 +20,7 @@ export const command = define({
     await out.write(
       [
         `${out.paint("Token, shown only now:", "bold")}\n\n  ${token}\n\n`,
-        `${out.paint("Add to croftd.toml, and restart the daemon:", "bold")}\n\n${section.replaceAll(/^(?=.)/gm, "  ")}\n`,
+        `${out.paint("Add to /etc/croft/croftd.toml, beside a [listen] with the address, and restart the daemon:", "bold")}\n\n${section.replaceAll(/^(?=.)/gm, "  ")}\n`,
         `${out.paint("Then, from elsewhere:", "bold")}\n\n  export CROFT_HOST=https://HOST:7443 CROFT_TOKEN=${token}\n`,
       ].join(""),
     );

@@ -198,6 +198,7 @@ test("archives that lie are refused, and nothing of them stays", async () => {
   assert.ok(layer !== undefined);
   await refused(tar(entry({ name: "etc/passwd" }, "root")), "invalid", /neither/);
   await refused(Buffer.alloc(0), "invalid");
+  await refused(Buffer.from("no tar at all"), "corrupt", /read the archive of images/);
   await refused(tar(...without(blobFile(layer.digest).slice(-20))), "corrupt", /lacks/);
   await refused(tar(...without("index.json"), entry({ name: "index.json" }, "[]")), "corrupt");
   const other = sampleImage(["other"]);

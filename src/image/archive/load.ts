@@ -1,5 +1,5 @@
 import type { Call } from "../../base/call.ts";
-import { Fault } from "../../base/fault.ts";
+import { Fault, isFault } from "../../base/fault.ts";
 import type { Content, Lease, StoredImage } from "../content/content.ts";
 import type { LayerStore } from "../layer-store.ts";
 import type { Reference } from "../reference.ts";
@@ -28,7 +28,7 @@ export async function loadArchive(
 ): Promise<readonly LoadedImage[]> {
   const work = await content.workspace();
   try {
-    const spool = await Spool.read(archive, work.path, call);
+    const spool = await Spool.read(archive, work.path, call).catch(refuseOther);
     // Docker has written both since version 25; the OCI one carries the digests that the image was pulled by.
     if (spool.has("index.json")) return await loadOci(spool, content, layers, lease, call);
     if (spool.has("manifest.json")) return await loadDocker(spool, content, layers, lease, call);
@@ -38,4 +38,13 @@ export async function loadArchive(
   } finally {
     await work.release();
   }
+}
+
+/** A file of another kind reads like a damaged tar. */
+function refuseOther(thrown: unknown): never {
+  if (!isFault(thrown, "corrupt")) throw thrown;
+  throw new Fault("corrupt", `read the archive of images: ${thrown.message}`, {
+    hint: "it must be whole, and written by croft image save or docker save: a tar, plain, gzip or zstd",
+    cause: thrown,
+  });
 }

@@ -12,7 +12,7 @@ export interface MachineFiles {
     call: Call,
   ): AsyncIterable<Uint8Array>;
   /**
-   * Reads such a file, and hands over each disk in its turn: `take` has to read it to its end. Returns the description.
+   * Reads such a file, and hands over each disk in its turn: `take` may leave one unread that it knows by its digest. Returns the description.
    * Throws `corrupt` when the file is none or is cut off; what was taken then is the caller's to give back.
    */
   unpack(

@@ -140,6 +140,7 @@ async function readEntries(
     }
     next += 1;
     await take({ ...disk, bytes: entry as AsyncIterable<Uint8Array> }, head.description);
+    entry.resume();
   }
   if (head === undefined) throw new Fault("corrupt", "the file is empty");
   if (next < head.disks.length) throw new Fault("corrupt", `disk ${head.disks[next]?.name} is missing from it`);

@@ -164,6 +164,10 @@ const golden: readonly (readonly [string, readonly string[]])[] = [
     ['3:39 container.web.files."/x".mode: "888" is not a file mode | write three octal digits: "0644"'],
   ],
   [
+    container("files = { '/x' = { path = 'x', mode = 0o440 } }"),
+    ['3:39 container.web.files."/x".mode: mode must be in quotes | write three octal digits: "0644"'],
+  ],
+  [
     container("files = { '/x' = { } }"),
     ['3:18 container.web.files."/x": give one of path and secret | for example: { secret = "db-password" }'],
   ],

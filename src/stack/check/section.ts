@@ -108,9 +108,9 @@ function explain(report: Report, path: KeyPath, written: unknown, issue: Issue, 
     );
     return;
   }
-  const isOurs = issue.code !== "invalid_type" && issue.code !== "invalid_union" && issue.code !== "invalid_value";
+  // Only messages of ours have a second line.
   const { message, hint } = split(issue.message);
-  if (isOurs && hint !== undefined) {
+  if (hint !== undefined) {
     report.error(
       at,
       /^[a-z]+ /.test(message) && startsAsPredicate(message) ? `${named(at)} ${message}` : message,

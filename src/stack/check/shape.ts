@@ -21,10 +21,13 @@ export interface Wrong {
   readonly wrong: string;
 }
 
-/** A schema from a function that throws or returns a complaint. `meta` goes into the JSON Schema as it is. */
-export function reading<Out>(read: (text: string) => Out, meta: Record<string, unknown>) {
+/**
+ * A schema from a function that throws or returns a complaint. `meta` goes into the JSON Schema as it is. `noText`: what
+ * is said of what is no string, where the usual words do not help.
+ */
+export function reading<Out>(read: (text: string) => Out, meta: Record<string, unknown>, noText?: string) {
   return z
-    .string()
+    .string(noText)
     .transform((text, context): Exclude<Out, Wrong> => {
       const complain = (message: string): never => {
         context.issues.push({ code: "custom", message, input: text });
@@ -138,6 +141,8 @@ const mode = reading(
     return Number.parseInt(written, 8);
   },
   { pattern: "^0?[0-7]{3}$" },
+  // A number loses whether it was written in octal digits.
+  'must be in quotes\nwrite three octal digits: "0644"',
 );
 
 const imageName = reading((written) => {

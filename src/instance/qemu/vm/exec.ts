@@ -12,6 +12,9 @@ const maxInputBytes = 2 ** 20;
 /** How often is asked whether it ended: at first often, as most do at once. */
 const askMs = { first: 20, last: 500 };
 
+/** Less than a health check waits by itself, so that it can say that no agent is there. */
+const patienceMs = 2_500;
+
 interface Status {
   readonly exited: boolean;
   readonly exitcode?: number;
@@ -39,7 +42,7 @@ export async function execByAgent(id: InstanceId, agentSocket: string, spec: Exe
   const over = new AbortController();
   const own: Call = { ...call, signal: AbortSignal.any([call.signal, over.signal]) };
   const asked = async <Result>(work: (agent: Agent) => Promise<Result>, inner: Call): Promise<Result> => {
-    const told = await withAgent(agentSocket, inner, async (agent) => ({ said: await work(agent) }));
+    const told = await withAgent(agentSocket, inner, async (agent) => ({ said: await work(agent) }), patienceMs);
     if (told !== undefined) return told.said;
     throwIfCancelled(inner);
     throw new Fault("unavailable", `${attempted}: no agent answers in the guest`, {
