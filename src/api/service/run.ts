@@ -191,8 +191,8 @@ function readVolume(text: string): { readonly source: string; readonly path: str
     });
   }
   if (/^[^/.][^/]*\/./.test(source)) {
-    throw new Fault("invalid", `${source} is a volume of a stack, and a run has its own`, {
-      hint: "mount it by its path on the host, which croft volume ls shows; or use croft exec in what has it",
+    throw new Fault("invalid", `${source} is neither a volume of a run nor a path`, {
+      hint: `write ./${source} for a folder here; a volume of a stack is mounted by its path, which croft volume ls shows`,
     });
   }
   return { source, path, readOnly: mode === "ro" };
