@@ -21,6 +21,7 @@ export const runtimePackages = {
   "qemu-utils": "qemu-img",
   ovmf: "/usr/share/OVMF/OVMF_CODE_4M.ms.fd",
   swtpm: "swtpm",
+  "swtpm-tools": "swtpm_setup",
   gpgv: "gpgv",
   "xz-utils": "xz",
   "dropbear-bin": "dropbear",

@@ -1,11 +1,12 @@
-// A reporter that only counts: tests (not suites) that passed and failed, by file.
+// A reporter that only counts: tests (not suites) that passed and failed, by the file that was run (a test may be written
+// in another one: a suite that several drivers pass).
 export default async function* tally(source) {
   const files = {};
   for await (const { type, data } of source) {
     if (data?.details?.type === "suite") continue;
     if (type !== "test:pass" && type !== "test:fail") continue;
     // A file of which nothing could be run is reported as a failing test with the file's name: it counts as one.
-    const counts = (files[data.file ?? data.name] ??= { passed: 0, failed: 0 });
+    const counts = (files[data.entryFile ?? data.file ?? data.name] ??= { passed: 0, failed: 0 });
     counts[type === "test:pass" ? "passed" : "failed"] += 1;
   }
   yield JSON.stringify(files);

@@ -139,6 +139,7 @@ export const examples: Readonly<Record<string, readonly Example[]>> = {
     refused("not-found", { machine: "web-1", snapshot: "nosuch" }),
   ],
   OpenConsole: [ok({ start: { machine: "web-1" } }, ...typed), refused("not-found", { start: { machine: "nosuch" } })],
+  GetGuest: [ok({ machine: "web-1" }), refused("not-found", { machine: "nosuch" })],
   TakeScreenshot: [ok({ machine: "web-1" }), refused("not-found", { machine: "nosuch" })],
   ExportMachine: [ok({ machine: "web-1" }), refused("not-found", { machine: "nosuch" })],
   ImportMachine: [ok({ name: "files" }, { chunk: bytes("one ") }, { chunk: bytes("two") }), refused("corrupt")],

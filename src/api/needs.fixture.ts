@@ -238,6 +238,12 @@ export function exampleNeeds(instances: readonly InstanceView[] = [exampleInstan
         },
         console: async () => echoSession(),
         screenshot: async () => Buffer.from([0x89, 0x50, 0x4e, 0x47]),
+        guest: async () => ({
+          hostname: "files",
+          system: "Debian GNU/Linux 12 (bookworm)",
+          kernel: "6.1.0",
+          addresses: [{ interface: "enp1s0", mac: "02:00:00:00:00:01", address: "10.0.0.2/24" }],
+        }),
         async *export() {
           yield Buffer.from("first ");
           yield Buffer.alloc(100_000, 7);
@@ -258,6 +264,8 @@ export function exampleNeeds(instances: readonly InstanceView[] = [exampleInstan
         if (name === "nosuch") throw new Fault("corrupt", "the disk image is not what its checksum says");
         return checksum === undefined ? { ...diskImage, verified: "no" } : diskImage;
       },
+      importNameless: async () => ({ ...diskImage, names: [] }),
+      discard: async () => {},
       find: async (name) => (name === "nosuch" ? undefined : diskImage),
       get: async () => diskImage,
       list: async () => [diskImage],

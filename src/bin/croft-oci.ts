@@ -1,12 +1,10 @@
-import { existsSync, realpathSync, writeSync } from "node:fs";
-import { dirname, join } from "node:path";
 import packageFile from "../../package.json" with { type: "json" };
 import type { Wiring } from "../oci/ground.ts";
 
 // Callers ask for the version before each container, so it is answered before anything else is loaded.
 const argv = process.argv.slice(2);
 if (argv.length === 1 && (argv[0] === "--version" || argv[0] === "-v")) {
-  writeSync(1, `croft-oci version ${packageFile.version}\nspec: 1.2.0\n`);
+  console.log(`croft-oci version ${packageFile.version}\nspec: 1.2.0`);
   process.exit(0);
 }
 // What we are inside of the container around a microVM.
@@ -21,6 +19,8 @@ if (argv[0] === "--relay-program") {
 
 /** Where Croft is installed: beside the compiled program, or around this source. */
 function checkout(): string {
+  const { realpathSync } = process.getBuiltinModule("node:fs");
+  const { dirname, join } = process.getBuiltinModule("node:path");
   const own =
     process.versions["bun"] === undefined ? join(import.meta.dirname, "..") : dirname(realpathSync(process.execPath));
   return dirname(own);
@@ -28,6 +28,8 @@ function checkout(): string {
 
 const wiring: Wiring = {
   elsewhere: () => {
+    const { existsSync, realpathSync } = process.getBuiltinModule("node:fs");
+    const { join } = process.getBuiltinModule("node:path");
     const root = checkout();
     process.env["CROFT_OCI_PROGRAM"] = join(root, "dist", "croft-oci");
     // Keeps the sources compiled: without it each start takes some hundred milliseconds longer.

@@ -82,6 +82,7 @@ export const chapters: readonly Chapter[] = [
       noun("vm", "Full machines", [
         verb("console", "Connect this terminal to the serial console", () => import("./vm/console.ts")),
         verb("screenshot", "Take a picture of the screen", () => import("./vm/screenshot.ts")),
+        verb("guest", "Ask the guest what it is called and where it is reached", () => import("./vm/guest.ts")),
         verb("export", "Write a whole machine into one file", () => import("./vm/export.ts")),
         verb("import", "Make a machine from such a file", () => import("./vm/import.ts")),
         verb("clone", "Make another machine with the same disks", () => import("./vm/clone.ts")),

@@ -115,6 +115,8 @@ export interface Methods {
     openConsole(options?: CallOptions): Duplex<OpenConsoleRequest, OpenConsoleResponse>;
     /** What is on its screen, as a PNG file. */
     takeScreenshot(request: TakeScreenshotRequest, options?: CallOptions): Promise<TakeScreenshotResponse>;
+    /** What the guest says of itself, by its agent: its name, its system, its addresses. It is the guest's word and no more. */
+    getGuest(request: GetGuestRequest, options?: CallOptions): Promise<Guest>;
     /** Writes the whole machine into one file: what it is, and its disks as they are now. */
     export(request: ExportMachineRequest, options?: CallOptions): AsyncIterable<Uint8Array>;
     /** Makes a machine from such a file, under a name of its own, and starts it. The first message has the name. */
@@ -236,6 +238,7 @@ export const routes = {
     removeSnapshot: { kind: "unary", verb: "POST", path: "/v1/machines/{machine}/snapshots/{snapshot}:remove", body: true },
     openConsole: { kind: "bidi_streaming", verb: "POST", path: "/v1/machines:console", body: true },
     takeScreenshot: { kind: "unary", verb: "GET", path: "/v1/machines/{machine}/screenshot", body: false },
+    getGuest: { kind: "unary", verb: "GET", path: "/v1/machines/{machine}/guest", body: false },
     export: { kind: "server_streaming", verb: "GET", path: "/v1/machines/{machine}:export", body: false, bytes: true },
     import: { kind: "client_streaming", verb: "POST", path: "/v1/machines:import", body: true, bytes: true, introduced: true },
     clone: { kind: "unary", verb: "POST", path: "/v1/machines/{machine}:clone", body: true },
@@ -500,6 +503,10 @@ export interface Generation {
   readonly failure: string;
 }
 
+export interface GetGuestRequest {
+  readonly machine: string;
+}
+
 export interface GetHostRequest {
 }
 
@@ -527,6 +534,23 @@ export interface GetStackRequest {
 export interface GetVolumeRequest {
   /** "shop.db", "shop/db", or "db" when only one matches. */
   readonly volume: string;
+}
+
+export interface Guest {
+  readonly hostname: string;
+  /** "Debian GNU/Linux 12 (bookworm)". Empty when it does not say. */
+  readonly system: string;
+  readonly kernel: string;
+  /** Without those of the loopback interface. */
+  readonly addresses: readonly GuestAddress[];
+}
+
+export interface GuestAddress {
+  /** As the guest calls it: "enp1s0". */
+  readonly interface: string;
+  readonly mac: string;
+  /** IPv4 or IPv6, with the length of its prefix: "10.0.0.2/24". */
+  readonly address: string;
 }
 
 export interface Host {
@@ -576,7 +600,7 @@ export interface ImportDiskImageRequest {
   readonly checksum?: string;
   /** Or the URL of a list such as SHA256SUMS, */
   readonly checksumListUrl?: string;
-  /** with that of its detached signature, when the list is to be proven, */
+  /** with that of its detached signature, when the list is to be proven and does not carry its signature itself, */
   readonly signatureUrl?: string;
   /** by the keys in this file of the daemon's machine. */
   readonly keyringPath?: string;

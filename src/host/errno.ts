@@ -1,4 +1,3 @@
-import { constants } from "node:os";
 import { Fault, type Reason } from "../base/fault.ts";
 
 /**
@@ -18,12 +17,10 @@ const unnamed: readonly (readonly [number, string])[] = [
   [117, "EUCLEAN"],
 ];
 
-const namesByNumber: ReadonlyMap<number, string> = new Map([
-  ...Object.entries(constants.errno)
-    .filter(([name]) => !aliases.has(name))
-    .map(([name, number]) => [number, name] as const),
-  ...unnamed,
-]);
+/** Nothing of it is needed where nothing fails, and some programs are over in a few milliseconds. */
+const numbers = (): Readonly<Record<string, number>> => process.getBuiltinModule("node:os").constants.errno;
+
+let namesByNumber: ReadonlyMap<number, string> | undefined;
 
 /** Errnos whose meaning does not depend on what was attempted; every other one is `failed`. */
 const reasons: Readonly<Record<string, Reason>> = {
@@ -81,6 +78,12 @@ const sentences: Readonly<Record<string, string>> = {
 
 /** `ENOENT` for 2; `E<number>` for one that Node does not name. */
 export function errnoName(number: number): string {
+  namesByNumber ??= new Map([
+    ...Object.entries(numbers())
+      .filter(([name]) => !aliases.has(name))
+      .map(([name, number]) => [number, name] as const),
+    ...unnamed,
+  ]);
   return namesByNumber.get(number) ?? `E${number}`;
 }
 
@@ -95,7 +98,7 @@ export function errnoFault(errno: string, attempted: string, cause?: unknown): F
 export function hostFault(thrown: unknown, attempted: string): Fault {
   if (thrown instanceof Fault) return thrown;
   const code = thrown instanceof Error && "code" in thrown ? thrown.code : undefined;
-  if (typeof code === "string" && code in constants.errno) return errnoFault(code, attempted, thrown);
+  if (typeof code === "string" && code in numbers()) return errnoFault(code, attempted, thrown);
   return Fault.from(thrown, attempted);
 }
 
@@ -103,5 +106,5 @@ export function hostFault(thrown: unknown, attempted: string): Fault {
 export function errnoOf(thrown: unknown): string | undefined {
   if (thrown instanceof Fault) return thrown.detail["errno"];
   const code = thrown instanceof Error && "code" in thrown ? thrown.code : undefined;
-  return typeof code === "string" && code in constants.errno ? code : undefined;
+  return typeof code === "string" && code in numbers() ? code : undefined;
 }

@@ -25,7 +25,8 @@ export interface RunOptions {
   readonly attempted?: string;
   /**
    * The kernel kills the program when this process ends, in whatever way: for work that writes where our successor will
-   * clean up. Costs about a millisecond, as it is set by util-linux's `setpriv`. Default false.
+   * clean up. Costs about two milliseconds: util-linux's `setpriv` sets it, and a shell's test makes sure that this was not
+   * too late. Default false.
    */
   readonly endsWithUs?: boolean;
 }
@@ -185,7 +186,7 @@ function start(
   attempted: string,
   stdio: readonly ("ignore" | "pipe" | number)[],
 ): ChildProcess {
-  const [program, ...args] = options.endsWithUs === true ? ["setpriv", "--pdeathsig", "KILL", "--", ...argv] : argv;
+  const [program, ...args] = options.endsWithUs === true ? endingWith(process.pid, argv) : argv;
   if (program === undefined || argv.length === 0) throw new Fault("bug", "an empty argument list was given to run");
   // setpriv would say it too, but in words only.
   if (options.endsWithUs === true && findProgram(argv[0] ?? "") === undefined) {
@@ -216,6 +217,24 @@ function collect(stream: Readable | null, limitBytes: number, tooMuch: () => voi
   });
   stream?.on("error", () => {});
   return () => Buffer.concat(chunks).toString("utf8");
+}
+
+/**
+ * The arguments with which a program is killed when its parent ends. Who is killed before the kernel was told of it is
+ * no parent any more when the program would start.
+ */
+function endingWith(parent: number, argv: readonly string[]): string[] {
+  return [
+    "setpriv",
+    "--pdeathsig",
+    "KILL",
+    "--",
+    "sh",
+    "-c",
+    '[ "$PPID" = "$0" ] && exec "$@"',
+    String(parent),
+    ...argv,
+  ];
 }
 
 function killGroup(child: ChildProcess, signal: NodeJS.Signals): void {

@@ -225,7 +225,7 @@ export function engineContract(name: string, open: () => Promise<Harness>, runs:
       assert.equal(reading.memoryLimitBytes, sizeBytes(128));
       assert.ok(reading.pids >= 1 && reading.memoryBytes > 0);
       if (processes !== undefined)
-        assert.ok((await processes.processes(id, call)).some((process) => process.pid === pid));
+        assert.ok((await processes.processes(id, call)).some(({ command }) => command.includes("sleep 1000")));
       await refused(resize.resize(id, { memoryBytes: 1 }, call), "precondition");
       await engine.stop(id, { signal: "SIGKILL", graceMs: 0 }, call);
       await refused(stats.stats(id, call), "precondition");

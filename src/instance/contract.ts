@@ -20,6 +20,11 @@ export interface Engine extends Driver {
      */
     readonly ownerUid?: number;
   };
+  /**
+   * How many times longer than natively its instances may take to become and to stay healthy: more than 1 where their
+   * code is translated rather than run. Known when the engine was probed. Absent: 1.
+   */
+  readonly patience?: number;
 
   /**
    * Prepares the instance on disk so that `start` can follow, also after a reboot. Repeating it with the same launch
@@ -53,7 +58,9 @@ export interface Engine extends Driver {
   readonly hotplug?: HotplugFacet;
   readonly console?: ConsoleFacet;
   readonly screenshot?: ScreenshotFacet;
+  readonly guest?: GuestFacet;
   readonly export?: ExportFacet;
+  readonly keepsake?: KeepsakeFacet;
 }
 
 /** Everything an engine needs, resolved: plain data, safe to write to disk but for secrets (`env`, `files`, `cloudInit`). */
@@ -279,7 +286,7 @@ export interface Stats {
 }
 
 export interface ProcessesFacet {
-  /** As `ps` shows them. */
+  /** As `ps` shows them: of the instance alone. Their numbers are those of the kernel that runs them. */
   processes(id: InstanceId, call: Call): Promise<readonly ProcessFacts[]>;
 }
 
@@ -304,7 +311,7 @@ export interface SuspendFacet {
   suspend(id: InstanceId, call: Call): Promise<void>;
 }
 
-/** Snapshots belong to the instance and go with it. The engine keeps them where its disks are. */
+/** Snapshots belong to the instance's disks: the engine keeps them there, and they are there when it is made again. */
 export interface SnapshotsFacet {
   /**
    * Keeps the disks as they are now, all at the same instant, and with `memory` what is in memory and devices too. What
@@ -361,6 +368,23 @@ export interface ScreenshotFacet {
   screenshot(id: InstanceId, call: Call): Promise<Uint8Array>;
 }
 
+export interface GuestFacet {
+  /**
+   * What the guest says of itself, by an agent that runs in it: the guest's word and no more. `precondition` when it does not
+   * run, `unavailable` when no agent answers.
+   */
+  guest(id: InstanceId, call: Call): Promise<GuestFacts>;
+}
+
+export interface GuestFacts {
+  readonly hostname: string;
+  /** `Debian GNU/Linux 12 (bookworm)`; empty when it does not say. */
+  readonly system: string;
+  readonly kernel: string;
+  /** Without those of the loopback interface; with the length of the prefix: `10.0.0.2/24`. */
+  readonly addresses: readonly { readonly interface: string; readonly mac: string; readonly address: string }[];
+}
+
 export interface ExportFacet {
   /**
    * Writes a copy of each disk that is not a CD-ROM, all as of the same instant, into a directory that exists and is empty:
@@ -372,4 +396,22 @@ export interface ExportFacet {
     directory: string,
     call: Call,
   ): Promise<readonly { readonly name: string; readonly path: string }[]>;
+}
+
+/**
+ * What of an instance lives as long as its disks, beyond `remove`: what its firmware and its TPM remember, without which
+ * a disk may not boot or not be read, and which snapshots there are.
+ */
+export interface KeepsakeFacet {
+  /** Deletes it. Idempotent; the instance was removed. */
+  forget(id: InstanceId, call: Call): Promise<void>;
+  /**
+   * Gives an instance that was not created yet what the firmware of another one remembers: what it boots, and how. Secrets
+   * of a TPM are one machine's and stay. Nothing to give is success. `precondition` while the other one runs.
+   */
+  inherit(from: InstanceId, to: InstanceId, call: Call): Promise<void>;
+  /** The same by way of a file, which is written anew: false when there is nothing to write. What runs goes on. */
+  exportFirmware(id: InstanceId, path: string, call: Call): Promise<boolean>;
+  /** The file may come from anybody, but it is a qcow2 that reads from no other. `corrupt` when no firmware wrote it. */
+  importFirmware(id: InstanceId, path: string, call: Call): Promise<void>;
 }

@@ -5,7 +5,7 @@ import { Fault } from "../base/fault.ts";
  * of them does not notice the change. Parsed by a table, as this is on the way of every call.
  */
 
-interface Flag {
+export interface Flag {
   readonly short?: string;
   /** `none`: a switch; `one`: the last wins; `many`: all are kept; `maybe`: a value only after `=`. */
   readonly takes: "none" | "one" | "many" | "maybe";

@@ -2,9 +2,11 @@ import { Fault } from "../base/fault.ts";
 import { valueOf } from "./command-line.ts";
 import { type Bundle, readBundle } from "./config/bundle.ts";
 import { decisionFor, type Ground, keptFds } from "./ground.ts";
+import { becomeRuntime } from "./namespace/become.ts";
 import { prepareContainer } from "./namespace/make.ts";
 import { isSuspect, programOf, runSuspect } from "./namespace/suspect.ts";
-import { checkId, claim } from "./place.ts";
+import { claim } from "./claim.ts";
+import { checkId } from "./place.ts";
 
 /** A container is made: which engine serves it is decided here, and everything that cannot be is refused here. */
 export async function create(ground: Ground): Promise<number> {
@@ -15,21 +17,21 @@ export async function create(ground: Ground): Promise<number> {
   const decision = decisionFor(ground, id, bundle.config);
   ground.log.debug(`${id}: ${decision.target}, because of ${decision.why}`);
   if (decision.target === "microvm") return await makeMicrovm(ground, id, bundle);
-  const { name, argv } = prepareContainer(ground, bundle, decision.target);
+  const { name, argv } = await prepareContainer(ground, bundle, decision.target);
   claim(place, id, ground.handover);
   if (name === "crun" && line.command !== "restore" && isSuspect(bundle.root, bundle.config["process"])) {
     return await runSuspect(ground, argv, programOf(bundle.config["process"]), keptFds(line));
   }
-  return ground.handover.become(argv, process.env, keptFds(line));
+  return becomeRuntime(ground, name, argv);
 }
 
 async function makeMicrovm(ground: Ground, id: string, bundle: Bundle): Promise<number> {
-  const { line, wiring, handover } = ground;
+  const { line, wiring } = ground;
   if (line.command === "restore") throw new Fault("unsupported", `restore ${id}: a microVM has no checkpoints`);
   if (wiring.maker === undefined) return becomeElsewhere(ground);
   const { prepareMicrovm } = await import("./microvm/make.ts");
   const argv = await prepareMicrovm(ground, id, bundle);
-  if (line.command === "create") return handover.become(argv, process.env, keptFds(line));
+  if (line.command === "create") return becomeRuntime(ground, "crun", argv);
   const { runMicrovm } = await import("./microvm/run.ts");
   return await runMicrovm(ground, id, argv);
 }

@@ -6,7 +6,8 @@ import { readBundle } from "./config/bundle.ts";
 import { decisionFor, type Ground, print } from "./ground.ts";
 import { chooseRuntime } from "./namespace/probe.ts";
 import { findProgram } from "./namespace/program.ts";
-import { engineNames, idsOf, ownerOf } from "./place.ts";
+import { idsOf } from "./claim.ts";
+import { engineNames, ownerOf } from "./place.ts";
 
 /** What works on this host, which rules hold, and which engine a container has or a bundle would get, and why. */
 export function doctor(ground: Ground): number {

@@ -1,4 +1,3 @@
-import { writeSync } from "node:fs";
 import { Fault } from "../base/fault.ts";
 import type { Handover } from "../host/handover.ts";
 import { type CommandLine, valueOf } from "./command-line.ts";
@@ -42,6 +41,7 @@ export function decisionFor({ line, host }: Ground, id: string | undefined, conf
 }
 
 export function print(text: string): number {
+  const { writeSync } = process.getBuiltinModule("node:fs");
   const bytes = Buffer.from(text);
   let written = 0;
   // A pipe that is full takes a part at a time.

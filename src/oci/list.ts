@@ -4,7 +4,8 @@ import { valueOf } from "./command-line.ts";
 import { isJson, type Json } from "./config/shape.ts";
 import { type Ground, print } from "./ground.ts";
 import { findProgram } from "./namespace/program.ts";
-import { engineNames, engineRoot, idsOf } from "./place.ts";
+import { idsOf } from "./claim.ts";
+import { engineNames, engineRoot } from "./place.ts";
 
 /** All containers beneath the root, of all engines, as runc lists its own. */
 export function list(ground: Ground): number {

@@ -1,5 +1,4 @@
-import { appendFileSync, writeSync } from "node:fs";
-import { type Fault } from "../base/fault.ts";
+import type { Fault } from "../base/fault.ts";
 import type { CommandLine } from "./command-line.ts";
 import { valueOf } from "./command-line.ts";
 
@@ -25,7 +24,7 @@ export function logOf({ globals }: CommandLine): Log {
       return false;
     }
     try {
-      appendFileSync(file, line(level, message), { mode: 0o644 });
+      process.getBuiltinModule("node:fs").appendFileSync(file, line(level, message), { mode: 0o644 });
       return true;
     } catch (error) {
       say(`write to the log ${file}: ${(error as Error).message}\n`);
@@ -53,7 +52,7 @@ function logFile(said: string | undefined): string | undefined {
 
 function say(text: string): void {
   try {
-    writeSync(2, text);
+    process.getBuiltinModule("node:fs").writeSync(2, text);
   } catch {
     // Nobody listens.
   }

@@ -1,10 +1,10 @@
-import { existsSync } from "node:fs";
-import { join, resolve } from "node:path";
 import { Fault } from "../base/fault.ts";
+import { exists } from "../host/door.ts";
 import { openHandover } from "../host/handover.ts";
-import { type CommandLine, commands, parseCommandLine, valueOf } from "./command-line.ts";
-import { type Ground, keptFds, print, specVersion, type Wiring } from "./ground.ts";
+import { type CommandLine, commands, type Flag, parseCommandLine, valueOf } from "./command-line.ts";
+import { type Ground, print, specVersion, type Wiring } from "./ground.ts";
 import { logOf } from "./log.ts";
+import { becomeRuntime } from "./namespace/become.ts";
 import { runNamespaceCommand } from "./namespace/command.ts";
 import { checkId, defaultRoot, engineRoot, type Place, requireOwner } from "./place.ts";
 import { builtInConfig, type HostConfig, hostConfigFiles, targets } from "./route.ts";
@@ -24,10 +24,9 @@ export async function main(argv: readonly string[], version: string, wiring: Wir
 }
 
 async function dispatch(line: CommandLine, argv: readonly string[], wiring: Wiring): Promise<number> {
-  const root = valueOf(line.globals, "root") ?? defaultRoot();
-  const place: Place = { root: resolve(root) };
+  const place: Place = { root: absolute(valueOf(line.globals, "root") ?? defaultRoot()) };
   const host = await hostConfig(valueOf(line.globals, "rules"));
-  const ground: Ground = { line, place, host, log: logOf(line), handover: await openHandover(), wiring, argv };
+  const ground: Ground = { line, place, host, log: logOf(line), handover: openHandover(), wiring, argv };
   switch (line.command) {
     case "create":
     case "run":
@@ -46,15 +45,20 @@ async function dispatch(line: CommandLine, argv: readonly string[], wiring: Wiri
   }
 }
 
+/** A plain path is what it is; for all others, who knows about paths is asked. */
+function absolute(path: string): string {
+  return /^(\/[^/.][^/]*)+$/.test(path) ? path : process.getBuiltinModule("node:path").resolve(path);
+}
+
 /** Without a file, as on most hosts, what reads one is not loaded. */
 async function hostConfig(said: string | undefined): Promise<HostConfig> {
-  if (said === undefined && !hostConfigFiles.some((file) => existsSync(file))) return builtInConfig;
+  if (said === undefined && !hostConfigFiles.some(exists)) return builtInConfig;
   return await (await import("./host-rules.ts")).readHostConfig(said);
 }
 
 /** A container is there already: its engine is the one that has it. */
 async function act(ground: Ground): Promise<number> {
-  const { line, place, handover } = ground;
+  const { line, place } = ground;
   const id = line.words[0] ?? "";
   if (line.flags.has("regex")) {
     const { actOnMatching } = await import("./matching.ts");
@@ -63,9 +67,9 @@ async function act(ground: Ground): Promise<number> {
   if (line.command === "delete" && line.flags.has("force")) {
     checkId(id);
     // As runc has it: to force away what is not there is to be content.
-    if (!["crun", "runc", "microvm", "machine"].some((engine) => existsSync(join(place.root, engine, id)))) return 0;
+    if (!["crun", "runc", "microvm", "machine"].some((engine) => exists(`${place.root}/${engine}/${id}`))) return 0;
     // Killed between the two, it left only the second.
-    if (existsSync(join(place.root, "machine", id))) {
+    if (exists(`${place.root}/machine/${id}`)) {
       const { removeMachine } = await import("./microvm/remove.ts");
       return removeMachine(ground, id);
     }
@@ -77,7 +81,7 @@ async function act(ground: Ground): Promise<number> {
     }
     const { actOnMicrovm } = await import("./microvm/command.ts");
     const outcome = await actOnMicrovm(ground);
-    return typeof outcome === "number" ? outcome : handover.become(outcome, process.env, keptFds(line));
+    return typeof outcome === "number" ? outcome : becomeRuntime(ground, "crun", outcome);
   }
   const outcome = await runNamespaceCommand(ground, owner, engineRoot(place, owner), id);
   if (typeof outcome === "number") return outcome;
@@ -85,7 +89,7 @@ async function act(ground: Ground): Promise<number> {
     const { execContained } = await import("./exec.ts");
     return await execContained(ground, id, outcome);
   }
-  return handover.become(outcome, process.env, keptFds(line));
+  return becomeRuntime(ground, owner, outcome);
 }
 
 /** Where to log is said at the front, so it is known even when what follows is not understood. */
@@ -111,6 +115,10 @@ Options:  --root DIR, --log FILE, --log-format text|json, --debug, --systemd-cgr
           --rootless VALUE, --criu PATH, --engine ${targets.join("|")}, --rules FILE, --version, --help
 `;
   }
-  const flags = Object.keys(found.flags).map((flag) => `--${flag}`);
-  return `croft-oci ${name} ${flags.length === 0 ? "" : "[OPTION …] "}${found.shows}\n${flags.length === 0 ? "" : `\nOptions: ${flags.join(", ")}\n`}`;
+  const flags = Object.entries<Flag>(found.flags).map(([flag, { short, takes }]) => {
+    const value = { none: "", one: " VALUE", many: " VALUE …", maybe: "[=true|false]" }[takes];
+    return `  ${short === undefined ? "   " : `-${short},`} --${flag}${value}\n`;
+  });
+  const usage = `croft-oci ${name} ${flags.length === 0 ? "" : "[OPTION …] "}${found.shows}`.trimEnd();
+  return `${usage}\n${flags.length === 0 ? "" : `\nOptions:\n${flags.join("")}`}`;
 }

@@ -2,7 +2,8 @@ import { spawnSync } from "node:child_process";
 import { Fault } from "../base/fault.ts";
 import { wordsOf } from "./command-line.ts";
 import type { Ground } from "./ground.ts";
-import { engineNames, idsOf } from "./place.ts";
+import { idsOf } from "./claim.ts";
+import { engineNames } from "./place.ts";
 
 /** `kill --regex` and `delete --regex`: the command for each container whose id matches, whatever its engine. */
 export function actOnMatching({ line, place }: Ground): number {

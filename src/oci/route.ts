@@ -1,5 +1,4 @@
-import { own, isJson, type Json } from "./config/shape.ts";
-import { recordsIn } from "./config/sense.ts";
+import { own, isJson, type Json, recordsIn } from "./config/shape.ts";
 
 /**
  * Which engine serves a container. The first rule whose conditions all hold decides, otherwise the default. Rules come

@@ -379,6 +379,8 @@ export class Actor {
   }
 
   async #removeDisk(id: InstanceId, name: string, call: Call): Promise<void> {
+    // The first disk goes with its machine, never before. While the disk is there, this is tried again.
+    if (name === "root") for (const engine of this.#engines.all()) await engine.keepsake?.forget(id, call);
     await this.#parts.pool.disks?.removeDisk(id, name, call);
     this.#sight.lostDisk(id, name);
   }

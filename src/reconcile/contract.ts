@@ -11,6 +11,7 @@ import type {
   SnapshotFacts,
   SnapshotSpec,
   Stats,
+  GuestFacts,
 } from "../instance/contract.ts";
 import type { Operation } from "../operation/contract.ts";
 import type { Generation, InstanceSection, StackSpec } from "../stack/model.ts";
@@ -143,6 +144,8 @@ export interface Machines {
   removeSnapshot(id: InstanceId, snapshot: string, call: Call): Promise<void>;
   console(id: InstanceId, call: Call): Promise<Session>;
   screenshot(id: InstanceId, call: Call): Promise<Uint8Array>;
+  /** What the guest's agent says. `unavailable` when none answers. */
+  guest(id: InstanceId, call: Call): Promise<GuestFacts>;
   /** What it is and its disks, as one file. */
   export(id: InstanceId, call: Call): AsyncIterable<Uint8Array>;
   /** A machine from such a file; `name` undefined: the file's own. */
@@ -166,6 +169,8 @@ export interface RunRequest {
   /** Hand back a session that sees the first byte. */
   readonly attach: boolean;
   readonly author: string;
+  /** What the section names, where that is known already: of a machine that is a copy of another one. */
+  readonly pinned?: Pick<Generation, "diskImages" | "secrets" | "files">;
 }
 
 export interface Run {

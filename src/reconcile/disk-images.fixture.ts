@@ -11,6 +11,18 @@ export class FakeDiskImages implements DiskImages {
     return this.#image(name ?? "imported.qcow2");
   }
 
+  async importNameless({ source, checksum }: Parameters<DiskImages["importNameless"]>[0]): Promise<DiskImage> {
+    if (source.kind === "bytes") for await (const _ of source.bytes);
+    const image = this.#image(checksum?.kind === "digest" ? checksum.digest : "nameless");
+    const nameless = { ...image, names: [] };
+    this.#known.set(image.digest, nameless);
+    return nameless;
+  }
+
+  async discard(digest: Digest): Promise<void> {
+    this.#known.delete(digest);
+  }
+
   async find(name: string): Promise<DiskImage | undefined> {
     return name.startsWith("missing") ? undefined : this.#image(name);
   }

@@ -69,6 +69,7 @@ export class Gate {
     readonly failures: ReadonlyMap<string, Fault>;
     readonly refusal: (holder: string) => Fault | undefined;
     readonly nowMs: number;
+    readonly patience: (id: InstanceId) => number;
   }): Outcome {
     for (const [step, fault] of seen.failures) {
       if (finalReasons.has(fault.reason)) {
@@ -93,6 +94,7 @@ export class Gate {
         restarts: Math.max(0, (attempt?.starts ?? 0) - 1),
         message: seen.message(instance.id),
         nowMs: seen.nowMs,
+        patience: seen.patience(instance.id),
       });
       if (verdict.kind === "bad") return closed({ why: verdict.why, instance: instance.id });
       if (verdict.kind === "waiting") {

@@ -91,22 +91,20 @@ export class HealthMonitor {
       watch.message = "";
     } else {
       watch.message = failure;
-      const starting = this.#call.clock.nowMs() - startedMs < section.startPeriodMs;
+      watch.failures += 1;
       // Early probes come faster than the interval says; they must not use up the retries any faster.
-      const graceMs = section.startPeriodMs + section.retries * section.intervalMs;
-      if (before === "starting") {
-        if (!starting && this.#call.clock.nowMs() - startedMs >= graceMs) watch.health = "unhealthy";
-      } else {
-        watch.failures += 1;
-        if (watch.failures >= section.retries) watch.health = "unhealthy";
-      }
+      const graceMs =
+        (section.startPeriodMs + section.retries * section.intervalMs) * this.#patienceOf(watch.target.id);
+      const isSpared = before === "starting" && this.#call.clock.nowMs() - startedMs < graceMs;
+      if (!isSpared && watch.failures >= section.retries) watch.health = "unhealthy";
     }
     if (watch.health !== before) this.#changed(watch.target.id, watch.health, watch.message);
   }
 
   /** Undefined when healthy, else why not, in a few words. */
   async #probe(target: HealthTarget, call: Call): Promise<string | undefined> {
-    const { check, timeoutMs } = target.section;
+    const { check } = target.section;
+    const timeoutMs = target.section.timeoutMs * this.#patienceOf(target.id);
     try {
       using limited = withDeadline(call, timeoutMs, `health check of ${target.id}`);
       if (check.kind === "exec") return await this.#probeExec(target.id, check.argv, limited);
@@ -117,6 +115,10 @@ export class HealthMonitor {
       const fault = Fault.from(thrown, "health check");
       return fault.reason === "timeout" ? `no answer within ${timeoutMs} ms` : fault.message;
     }
+  }
+
+  #patienceOf(id: InstanceId): number {
+    return this.#engineOf(id).patience ?? 1;
   }
 
   async #probeExec(id: InstanceId, argv: readonly string[], call: Call): Promise<string | undefined> {

@@ -90,8 +90,8 @@ export class InstanceFace implements Instances {
       instances: { [name]: sharingVolumes(request.section) },
     };
     const images = image === undefined ? {} : { [section.image]: image.digest };
-    const diskImages = await resolveDiskImages(spec, parts, call);
-    const generation: Generation = { spec, images, ...diskImages, secrets: {}, files: {} };
+    const pinned = request.pinned ?? { ...(await resolveDiskImages(spec, parts, call)), secrets: {}, files: {} };
+    const generation: Generation = { spec, images, ...pinned };
     const [instance] = expand(generation, new Set()).instances;
     if (instance === undefined) throw new Fault("bug", `run ${name} has no instance`);
     const attached: { session?: Session } = {};

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { InstanceId } from "../base/id.ts";
+import { type InstanceId, sha256 } from "../base/id.ts";
 import type { MachineLaunch } from "../instance/contract.ts";
 import type { InstanceSection } from "../stack/model.ts";
 import { check, machine, runOf, stackOf, submit, World, type Daemon } from "./world.fixture.ts";
@@ -50,6 +50,25 @@ test("each kind is run by its engine, they need each other, and a later daemon f
   assert.equal((await later.down("shop")).status, "succeeded");
   const remains = await world.remains();
   assert.deepEqual([remains["instances"], remains["ports"], remains["roots"]], [[], [], []]);
+});
+
+test("a guest whose code is translated has longer to become healthy than a container of the same file", async () => {
+  for (const [kind, isHealthy] of [
+    ["container", false],
+    ["microvm", true],
+  ] as const) {
+    const world = new World();
+    world.patience = 10;
+    const daemon = await world.boot();
+    world.sick.add("web");
+    const update = { order: "stop-first", healthyWithinMs: 3000 } as const;
+    const going = daemon.up(stackOf({ web: { kind, health: { ...check, intervalMs: 1000 }, update } }), 60_000);
+    // Past the check's two retries and what the update may take, and within ten times of either.
+    await daemon.pass(12_000);
+    world.sick.clear();
+    const { status, fault } = await going;
+    assert.equal(status === "succeeded", isHealthy, `${kind}: ${fault?.message}`);
+  }
 });
 
 test("one word makes a microvm of a container, by making it anew", async () => {
@@ -132,10 +151,18 @@ test("disks outlive their machine, and go when that is asked for", async () => {
   await daemon.up(spec);
   const disks = (await world.remains())["disks"];
   assert.equal(disks?.length, 2);
+  const id = world.id("files-1");
+  await daemon.during(daemon.machines.snapshot(id, { name: "before", memory: false }, world.call));
   await daemon.down("shop");
   assert.deepEqual((await world.remains())["disks"], disks);
   await daemon.up(spec);
   assert.deepEqual((await world.remains())["disks"], disks);
+  // So do what firmware and TPM remember, and the snapshots, which are in the disks.
+  const snapshots = await daemon.machines.snapshots(id, world.call);
+  assert.deepEqual(
+    snapshots.map(({ name }) => name),
+    ["before"],
+  );
   // Another image for the first disk is another machine.
   const moved = machine({ disks: [{ ...root, from: { kind: "image", image: "other.qcow2" } }] });
   await daemon.up(stackOf({ files: moved }));
@@ -143,7 +170,8 @@ test("disks outlive their machine, and go when that is asked for", async () => {
   await daemon.up(stackOf({ files: moved }), 5000, { pruneVolumes: true });
   assert.equal((await world.remains())["disks"]?.length, 1);
   await daemon.down("shop", true);
-  assert.deepEqual((await world.remains())["disks"], []);
+  const { disks: left, keepsakes } = await world.remains();
+  assert.deepEqual([left, keepsakes], [[], []]);
 });
 
 test("a run that is removed takes the disks of its machine along", async () => {
@@ -299,6 +327,11 @@ test("a machine goes from one host to another as a file, and is cloned when it i
     ["root image", "data image"],
   );
   await assert.rejects(machines.import(bytes(), options, other.world.call), { reason: "already-exists" });
+  // The library of the other host was not asked to have them: they have no names, and go when an import fails.
+  assert.match(other.world.engine.keepsakes.get(view.id)?.firmware ?? "", /^file /);
+  const kept = async (): Promise<readonly string[]> =>
+    (await other.daemon.reconciler.parts.diskImages.list(other.world.call)).flatMap(({ names }) => names);
+  assert.deepEqual(await kept(), []);
 
   const clone = { name: "twin", author: "tester" };
   await assert.rejects(daemon.machines.clone(id, clone, world.call), { reason: "precondition", hint: /suspend/ });
@@ -308,6 +341,32 @@ test("a machine goes from one host to another as a file, and is cloned when it i
   const disks = (await world.remains())["disks"] ?? [];
   const own = (of: InstanceId): number => disks.filter((disk) => disk.startsWith(`${of}/`)).length;
   assert.deepEqual([own(id), own(twin.id)], [2, 2]);
+  assert.equal(world.engine.keepsakes.get(twin.id)?.firmware, id);
+});
+
+test("a clone has what its original was made of: files that were sent along, secrets, the image of that day", async () => {
+  const { world, daemon } = await begin();
+  const machineWith = machine({
+    sshKeys: [{ path: "key.pub" }],
+    cloudInit: { kind: "files", userData: { secret: "words" } },
+  });
+  const spec = stackOf({ files: machineWith }, { secrets: { words: { source: "file", path: "words.yaml" } } });
+  const submission = submit(spec, { words: "#cloud-config\nhostname: mine\n" });
+  await daemon.up({ ...submission, files: { "key.pub": sha256("key") } });
+  const id = world.id("files-1");
+  await daemon.during(daemon.instances.stop(id, undefined, world.call));
+  const twin = await daemon.during(daemon.machines.clone(id, { name: "twin", author: "tester" }, world.call));
+  assert.equal(twin.status, "running");
+  const { cloudInit } = launchOf(world, "twin-1");
+  assert.equal(cloudInit?.userData, "#cloud-config\nhostname: mine\n");
+  assert.deepEqual((JSON.parse(cloudInit?.metaData ?? "") as Record<string, unknown>)["public-keys"], ["file"]);
+  // They are its own: it stays what it is when the other stack is gone.
+  await daemon.down("shop", true);
+  daemon.kill();
+  const later = await world.boot();
+  await later.during(later.instances.stop(twin.id, undefined, world.call));
+  await later.during(later.instances.start(twin.id, world.call));
+  assert.equal(launchOf(world, "twin-1").cloudInit?.userData, "#cloud-config\nhostname: mine\n");
 });
 
 test("a machine's console is what run attaches to", async () => {

@@ -1,19 +1,23 @@
+import { join } from "node:path";
 import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
-import { namePattern, shortHash, type InstanceId } from "../base/id.ts";
-import type { Engine, Session, SnapshotFacts, SnapshotsFacet, SnapshotSpec } from "../instance/contract.ts";
+import { namePattern, shortHash, type Digest, type InstanceId } from "../base/id.ts";
+import type { DiskImage } from "../image/disk/contract.ts";
+import { firmwarePart, type MachineFiles, type PackedDisk } from "../image/machine/contract.ts";
+import type { Engine, GuestFacts, Session, SnapshotFacts, SnapshotsFacet, SnapshotSpec } from "../instance/contract.ts";
 import { defaultNetwork, type InstanceSection, type StackSpec } from "../stack/model.ts";
 import { expand } from "../stack/plan/expand.ts";
 import type { DiskFacet } from "../storage/contract.ts";
 import { subjectOf } from "./actor.ts";
-import type { Instances, InstanceView, Machines } from "./contract.ts";
+import type { Instances, InstanceView, Machines, RunRequest } from "./contract.ts";
 import { cannot, runStack } from "./instances.ts";
 import { machineDocument, sectionOf } from "./machine-document.ts";
 import { machineOf } from "./machine-launch.ts";
 import { marked } from "./mark.ts";
 import type { Reconciler } from "./reconciler.ts";
-import { resolveDiskImages } from "./resolve.ts";
 import type { StackLoop } from "./stack-loop.ts";
+
+type Pinned = NonNullable<RunRequest["pinned"]>;
 
 const runNetworks = [`${runStack}/${defaultNetwork}`];
 
@@ -79,12 +83,23 @@ export class MachineFace implements Machines {
     return await screenshot.screenshot(id, call);
   }
 
+  async guest(id: InstanceId, call: Call): Promise<GuestFacts> {
+    const engine = this.#engineOf(id);
+    const guest = engine.guest ?? cannot(engine, "ask a guest about itself");
+    return await guest.guest(id, call);
+  }
+
   async *export(id: InstanceId, call: Call): AsyncGenerator<Uint8Array> {
     const engine = this.#engineOf(id);
     const exporter = engine.export ?? cannot(engine, "export a machine");
     const { section, name } = this.#viewOf(id);
     const description = { name, vm: machineDocument(section) };
-    const fill = (directory: string, call: Call) => exporter.exportDisks(id, directory, call);
+    const fill: Parameters<MachineFiles["pack"]>[1] = async (directory, inner) => {
+      const disks = await exporter.exportDisks(id, directory, inner);
+      const firmware = { name: firmwarePart, path: join(directory, `${firmwarePart}.qcow2`) };
+      const isThere = (await engine.keepsake?.exportFirmware(id, firmware.path, inner)) === true;
+      return isThere ? [...disks, firmware] : disks;
+    };
     yield* this.#reconciler.parts.machineFiles.pack(description, fill, call);
   }
 
@@ -96,24 +111,52 @@ export class MachineFace implements Machines {
     const { diskImages, machineFiles } = this.#reconciler.parts;
     if (options.name !== undefined) this.#refuseTaken(options.name);
     const images = new Map<string, string>();
-    const description = await machineFiles.unpack(
-      bytes,
-      async ({ name: disk, digest, sizeBytes, bytes: content }, head) => {
-        // Before the first byte of a disk: a name that cannot be has to be known now.
-        const machine = nameIn(options.name, head);
-        if (images.size === 0) this.#refuseTaken(machine);
-        const name = `${machine}-${disk}-${digest.slice(7, 15)}.qcow2`;
-        const source = { kind: "bytes", bytes: content, filename: `${disk}.qcow2`, sizeBytes } as const;
-        const checksum = { kind: "digest", digest } as const;
-        await diskImages.import({ name, source, checksum, allowUnverified: false, replace: false }, call);
-        images.set(disk, name);
-      },
-      call,
-    );
-    const name = nameIn(options.name, description);
-    const words = typeof description === "object" && description !== null && "vm" in description ? description.vm : {};
-    const section = sectionOf(name, words, images, runNetworks);
-    return await this.#begin(name, section, options.author, call);
+    const pinned: Record<string, Digest> = {};
+    const brought: Digest[] = [];
+    let firmware: DiskImage | undefined;
+    const take = async (disk: PackedDisk, head: unknown): Promise<void> => {
+      // Before the first byte of a disk: a name that cannot be has to be known now.
+      const machine = nameIn(options.name, head);
+      if (images.size === 0) this.#refuseTaken(machine);
+      const { digest, sizeBytes, bytes } = disk;
+      const before = new Set((await diskImages.list(call)).map((image) => image.digest));
+      const source = { kind: "bytes", bytes, filename: `${disk.name}.qcow2`, sizeBytes } as const;
+      const checksum = { kind: "digest", digest } as const;
+      // The library holds it, but nobody asked for it to be there: it has no name, and can go when its machine is gone.
+      const image = await diskImages.importNameless({ source, checksum, allowUnverified: false }, call);
+      if (!before.has(image.digest)) brought.push(image.digest);
+      if (disk.name === firmwarePart) {
+        firmware = image;
+        return;
+      }
+      const title = `${machine}-${disk.name}.qcow2`;
+      images.set(disk.name, title);
+      pinned[title] = image.digest;
+    };
+    let name: string | undefined;
+    try {
+      const description = await machineFiles.unpack(bytes, take, call);
+      name = nameIn(options.name, description);
+      const words =
+        typeof description === "object" && description !== null && "vm" in description ? description.vm : {};
+      const section = sectionOf(name, words, images, runNetworks);
+      const parts = { diskImages: pinned, secrets: {}, files: {} };
+      if (firmware !== undefined) await this.#giveFirmware(idOf(name, section, parts), firmware, call);
+      return await this.#begin(name, section, options.author, call, parts);
+    } catch (error) {
+      // What was begun is desired by now, and needs them.
+      if (name === undefined || this.#reconciler.find(name) === undefined) {
+        for (const digest of brought) await diskImages.discard(digest, call).catch(() => {});
+      }
+      throw error;
+    }
+  }
+
+  async #giveFirmware(id: InstanceId, { path, digest }: DiskImage, call: Call): Promise<void> {
+    const { keepsake } = this.#reconciler.shared.engines.of("vm");
+    await keepsake?.forget(id, call);
+    await keepsake?.importFirmware(id, path, call);
+    await this.#reconciler.parts.diskImages.discard(digest, call);
   }
 
   async clone(
@@ -131,7 +174,8 @@ export class MachineFace implements Machines {
     }
     const { hostname: _, ...own } = section;
     const clone: InstanceSection = { ...own, networks: runNetworks, publish: [], needs: [], replicas: 1 };
-    const target = await this.#idOf(name, clone, call);
+    const pinned = await this.#pinnedFor(name, id, call);
+    const target = idOf(name, clone, pinned);
     const drives = this.#drives();
     for (const { name: disk, from } of disks) {
       if (from.kind === "iso") continue;
@@ -139,28 +183,40 @@ export class MachineFace implements Machines {
       await drives.removeDisk(target, disk, call);
       await drives.cloneDisk({ id, name: disk }, { id: target, name: disk }, call);
     }
-    return await this.#begin(name, clone, author, call);
+    const { keepsake } = this.#engineOf(id);
+    await keepsake?.forget(target, call);
+    await keepsake?.inherit(id, target, call);
+    return await this.#begin(name, clone, author, call, pinned);
   }
 
-  async #begin(name: string, section: InstanceSection, author: string, call: Call): Promise<InstanceView> {
+  async #begin(
+    name: string,
+    section: InstanceSection,
+    author: string,
+    call: Call,
+    pinned?: Pinned,
+  ): Promise<InstanceView> {
     const request = { name, section, pull: "missing", remove: false, attach: false, author } as const;
-    return (await this.#instances.run(request, call)).instance;
+    return (await this.#instances.run(pinned === undefined ? request : { ...request, pinned }, call)).instance;
   }
 
-  /** The id that a machine of its own will have. */
-  async #idOf(name: string, section: InstanceSection, call: Call): Promise<InstanceId> {
-    const spec: StackSpec = {
-      stack: name,
-      networks: {},
-      volumes: {},
-      secrets: {},
-      images: {},
-      instances: { [name]: section },
-    };
-    const pinned = await resolveDiskImages(spec, this.#reconciler.parts, call);
-    const [instance] = expand({ spec, images: {}, ...pinned, secrets: {}, files: {} }, new Set()).instances;
-    if (instance === undefined) throw new Fault("bug", `machine ${name} has no instance`);
-    return instance.id;
+  /**
+   * What the machine `id` was made of, for one called `name`: the files that came with its stack file, the images of its
+   * disks whatever their names mean by now, and its secrets, which every stack has for itself.
+   */
+  async #pinnedFor(name: string, id: InstanceId, call: Call): Promise<Pinned> {
+    const desired = this.#loopOf(id).state.desiredInstance(id);
+    if (desired === undefined) {
+      throw new Fault("precondition", `clone ${subjectOf(id)}: it is about to go`, { hint: "see: croft ps" });
+    }
+    const { files, diskImages } = desired;
+    const { secrets } = this.#reconciler.parts;
+    const versions: Record<string, string> = {};
+    for (const [secret, version] of Object.entries(desired.secrets)) {
+      const value = await secrets.resolve(this.#viewOf(id).stack, secret, version, call);
+      versions[secret] = await secrets.put(name, secret, value.reveal(), call);
+    }
+    return { files, secrets: versions, ...(diskImages === undefined ? {} : { diskImages }) };
   }
 
   async #snapshot(id: InstanceId, name: string, call: Call): Promise<SnapshotFacts> {
@@ -211,6 +267,15 @@ export class MachineFace implements Machines {
     if (this.#reconciler.find(name) === undefined) return;
     throw new Fault("already-exists", `the name ${name} is taken`, { hint: "choose another one" });
   }
+}
+
+/** The id that a machine of its own will have. */
+function idOf(name: string, section: InstanceSection, pinned: Pinned): InstanceId {
+  const nothing = { networks: {}, volumes: {}, secrets: {}, images: {} };
+  const spec: StackSpec = { stack: name, ...nothing, instances: { [name]: section } };
+  const [instance] = expand({ spec, images: {}, ...pinned }, new Set()).instances;
+  if (instance === undefined) throw new Fault("bug", `machine ${name} has no instance`);
+  return instance.id;
 }
 
 function nameIn(asked: string | undefined, description: unknown): string {

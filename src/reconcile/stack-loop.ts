@@ -462,6 +462,7 @@ export class StackLoop {
       failures: this.#reasons,
       refusal: (holder) => routing.refusal(holder),
       nowMs: call.clock.nowMs(),
+      patience: (id) => engineOf(id).patience ?? 1,
     });
     if (outcome.kind === "waiting") return outcome.untilMs;
     if (outcome.kind === "open") {

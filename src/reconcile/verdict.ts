@@ -19,6 +19,8 @@ export interface Evidence {
   /** What its steps or its health check said last. */
   readonly message: string;
   readonly nowMs: number;
+  /** Of its engine. */
+  readonly patience: number;
 }
 
 /** An instance without a health check is taken for good when it has run this long. */
@@ -64,10 +66,11 @@ export function judge(input: Evidence): Verdict {
     };
   }
   if (input.attemptedMs === undefined) return { kind: "waiting" };
-  const untilMs = input.attemptedMs + section.update.healthyWithinMs;
+  const withinMs = section.update.healthyWithinMs * input.patience;
+  const untilMs = input.attemptedMs + withinMs;
   if (nowMs >= untilMs) {
     const why = input.message === "" ? "" : `: ${input.message}`;
-    return { kind: "bad", why: `${name} was not healthy within ${section.update.healthyWithinMs / 1000} s${why}` };
+    return { kind: "bad", why: `${name} was not healthy within ${withinMs / 1000} s${why}` };
   }
   return { kind: "waiting", untilMs };
 }

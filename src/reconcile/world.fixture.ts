@@ -50,6 +50,8 @@ export class World {
   readonly sick = new Set<string>();
   /** Programs by image: what `app:1` runs when its section says nothing. */
   readonly programs = new Map<string, readonly string[]>();
+  /** Of the engine of microVMs. */
+  patience = 1;
 
   /** `time`: a clock that goes on by itself, for measurements. */
   constructor(time?: Clock) {
@@ -115,6 +117,7 @@ export class World {
       names: [...new Set(this.host.routing.names.map(({ address }) => address))].sort(),
       volumes: volumes.map(({ id }) => id).sort(),
       disks: (await this.pool.disks.listDisks(this.call)).map(({ id, name }) => `${id}/${name}`).sort(),
+      keepsakes: [...this.engine.keepsakes.keys()].sort(),
       stacks: await keys("stack/"),
       generations: await keys("generation/"),
     };
@@ -322,10 +325,12 @@ function shortName(id: InstanceId): string {
 class CheckedEngine extends MemoryEngine {
   readonly #world: World;
   override readonly exec: NonNullable<MemoryEngine["exec"]>;
+  readonly patience: number;
 
   constructor(world: World, kind: Imitated) {
     super(world.engine, kind);
     this.#world = world;
+    this.patience = kind === "microvm" ? world.patience : 1;
     // A machine's programs are run by an agent inside it, which the imitated one does not have: this one has.
     const inner = new MemoryEngine(world.engine, kind === "vm" ? "container" : kind).exec;
     assert.ok(inner !== undefined);

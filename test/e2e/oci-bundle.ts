@@ -39,13 +39,16 @@ export class Ground implements Disposable {
   /** Control groups of its containers lie beneath it. */
   readonly cgroup: string;
   readonly #engine: readonly string[];
+  readonly #timeoutMs: number;
 
-  constructor(engine: readonly string[] = []) {
+  /** No command takes longer than `timeoutMs`, or it hangs. */
+  constructor(engine: readonly string[] = [], timeoutMs = 60_000) {
     if (!existsSync(runtime)) throw new Error(`${runtime} is not there: npm test compiles it`);
     this.directory = mkdtempSync(join(process.env["CROFT_TEST_DIR"] ?? tmpdir(), "cr-oci-"));
     this.root = join(this.directory, "state");
     this.cgroup = `/${basename(this.directory)}`;
     this.#engine = engine;
+    this.#timeoutMs = timeoutMs;
   }
 
   /** A bundle called `name`, whose program is `args`. */
@@ -79,7 +82,7 @@ export class Ground implements Disposable {
     // By a shell's redirections: a file's descriptor of ours would be shared with the container.
     const argv = ["-c", '"$@" >"$0.out" 2>"$0.err"', join(this.directory, "said"), runtime, ...this.args(args)];
     const { status, signal } = spawnSync("sh", argv, {
-      timeout: 60_000,
+      timeout: this.#timeoutMs,
       stdio: [options.input === undefined ? "ignore" : "pipe", "ignore", "ignore", ...(options.stdio ?? [])],
       ...(options.input === undefined ? {} : { input: options.input }),
     });

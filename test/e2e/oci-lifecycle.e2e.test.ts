@@ -339,3 +339,45 @@ test("features and doctor say which engine a bundle gets, and why", () => {
   assert.match(on.ok(["--rules", rules, "doctor", "--bundle", bundle]), /engine +microvm, because of rule 1/);
   assert.match(on.ok(["doctor", "--bundle", bundle]), /container +(crun|runc): works[^]*engine +container/);
 });
+
+test("ps shows what the host's ps would, of the container's processes alone", () => {
+  for (const engine of ["crun", "runc"]) {
+    using on = new Ground(["--engine", engine]);
+    on.ok(["run", "--detach", "--bundle", on.bundle("a", forever), "a"]);
+    const { pid } = on.state("a");
+    assert.deepEqual(JSON.parse(on.ok(["ps", "--format", "json", "a"])), [pid]);
+    const [head = "", ...rows] = on.ok(["ps", "a", "-o", "comm,pid"]).trimEnd().split("\n");
+    assert.match(head, /COMMAND +PID/);
+    assert.deepEqual(
+      rows.map((row) => row.trim().split(/ +/)),
+      [["sleep", String(pid)]],
+    );
+    const without = on.oci(["ps", "a", "-o", "comm"]);
+    assert.equal(without.code, 1);
+    assert.match(without.stderr, /PID/);
+  }
+});
+
+test("what cannot be checkpointed is not tried, and features says so beforehand", () => {
+  for (const engine of ["crun", "runc", "microvm"]) {
+    using on = new Ground(["--engine", engine]);
+    const { annotations } = JSON.parse(on.ok(["features"])) as { annotations: Record<string, string> };
+    const [, why] = /^no: (.*)$/.exec(annotations["croft.checkpoint"] ?? "") ?? [];
+    // With a crun or a criu that can, there is nothing to refuse.
+    if (why === undefined) continue;
+    if (engine !== "microvm") {
+      on.ok(["create", "--bundle", on.bundle("a", forever), "a"]);
+      const refused = on.oci(["checkpoint", "--image-path", join(on.directory, "image"), "a"]);
+      assert.deepEqual([refused.code, refused.stderr.includes(why)], [1, true], refused.stderr);
+      assert.equal(existsSync(join(on.directory, "image")), false);
+      assert.equal(on.state("a").status, "created");
+    }
+    const restored = on.oci(["restore", "--bundle", on.bundle("b", forever), "b"]);
+    assert.equal(restored.code, 1);
+    assert.match(restored.stderr, engine === "microvm" ? /no checkpoints/ : new RegExp(why));
+    assert.equal(
+      on.traces().some((trace) => trace.endsWith("/b")),
+      false,
+    );
+  }
+});

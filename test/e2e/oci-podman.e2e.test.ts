@@ -119,7 +119,9 @@ const scenarios: readonly (readonly [string, RegExp, (podman: Podman) => string 
   [
     "run: a terminal of the size of ours",
     /\/dev\/pts\/0\n37 91\n/,
-    (podman) => podman.terminalRun("--rm", "-it", "box:1", "/bin/sh", "-c", "tty; stty size"),
+    // Podman connects to the terminal just before the program runs, and on a busy machine its monitor notices only after it
+    // has ended, whatever the runtime: then its words are in the log, and nowhere else.
+    (podman) => podman.terminalRun("--rm", "-it", "box:1", "/bin/sh", "-c", "sleep 1; tty; stty size"),
   ],
   [
     "a detached container: exec, logs, state",
@@ -287,22 +289,12 @@ const scenarios: readonly (readonly [string, RegExp, (podman: Podman) => string 
   ],
   [
     "an out-of-memory kill is told",
-    /^137 (true|false)$/,
+    /^5 true$/,
     (podman) => {
-      podman.run(
-        "--name",
-        "a",
-        "--memory",
-        "16m",
-        "--memory-swap",
-        "16m",
-        "box:1",
-        "/bin/busybox",
-        "tail",
-        "-c",
-        "200m",
-        "/dev/zero",
-      );
+      // Not its first process: who is told of the kill and of the end at once may take them in either order.
+      const program = "busybox tail -c 200m /dev/zero; sleep 1; exit 5";
+      const limits = ["--memory", "16m", "--memory-swap", "16m"];
+      podman.run("--name", "a", ...limits, "box:1", "/bin/sh", "-c", program);
       const said = `${podman.field("a", "State.ExitCode")} ${podman.field("a", "State.OOMKilled")}`;
       podman.ok("rm", "a");
       return said;

@@ -86,10 +86,11 @@ function readImport(request: ImportDiskImageRequest): DiskImport {
   if (checksum !== "" && checksumListUrl !== "") {
     throw new Fault("invalid", "a checksum and a list of checksums are one too many", { hint: "keep one of them" });
   }
-  if ((signatureUrl === "") !== (keyringPath === "") || (signatureUrl !== "" && checksumListUrl === "")) {
+  if (keyringPath === "" ? signatureUrl !== "" : checksumListUrl === "") {
     throw new Fault("invalid", "a signature needs the list it is for, and a keyring to hold it against");
   }
-  const signature = { detached: { kind: "url", url: signatureUrl }, keyringPath } as const;
+  const detached = signatureUrl === "" ? {} : ({ detached: { kind: "url", url: signatureUrl } } as const);
+  const signature = { ...detached, keyringPath };
   return {
     source: url === "" ? { kind: "file", path } : { kind: "url", url },
     allowUnverified,
@@ -100,7 +101,7 @@ function readImport(request: ImportDiskImageRequest): DiskImport {
       checksum: {
         kind: "list",
         list: { kind: "url", url: checksumListUrl },
-        ...(signatureUrl !== "" && { signature }),
+        ...(keyringPath !== "" && { signature }),
       },
     }),
   };

@@ -34,6 +34,10 @@ export function machineService({ cloud: { instances, machines } }: Pick<Needs, "
     async takeScreenshot({ machine }, call) {
       return { png: await machines.screenshot(idOf(machine), call) };
     },
+    async getGuest({ machine }, call) {
+      const { addresses, ...facts } = await machines.guest(idOf(machine), call);
+      return { ...facts, addresses: [...addresses] };
+    },
     async *exportMachine({ machine }, call) {
       for await (const chunk of machines.export(idOf(machine), call)) yield { chunk };
     },

@@ -18,7 +18,7 @@ export const command = define({
     name: flag.text("NAME", "What to call it; as the file is called otherwise"),
     checksum: flag.text("DIGEST", "sha256: or sha512: and hex digits, of the file as it comes"),
     sums: flag.text("URL", "A list such as SHA256SUMS, in which it is found by its name"),
-    signature: flag.text("URL", "The detached signature of that list"),
+    signature: flag.text("URL", "Its detached signature, where the list is not signed itself"),
     keyring: flag.text("FILE", "On the daemon's machine: the keys that may have signed it"),
     unverified: flag.toggle("Also when nothing vouches for it"),
     replace: flag.toggle("The name may mean another image so far"),
@@ -43,7 +43,7 @@ export const command = define({
       await follow(operation, context);
       return await say(context, `${flags.name ?? basename(new URL(source).pathname)} is here`);
     }
-    if (flags.sums !== undefined || flags.signature !== undefined) {
+    if (flags.sums !== undefined || flags.signature !== undefined || flags.keyring !== undefined) {
       throw new Fault("invalid", "a list of checksums is for what comes from a URL", {
         hint: "say --checksum instead",
       });

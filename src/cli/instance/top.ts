@@ -5,7 +5,7 @@ import { printJson } from "../context.ts";
 import { renderTable, type Column } from "../table.ts";
 
 export const command = define({
-  detail: "Numbers of processes are those of the host.",
+  detail: "Numbers of processes are those of the host, in a microVM those of its own kernel.",
   args: { instance: argument.one("INSTANCE", "web-1, shop/web-1 or an id", { offers: "instance" }) },
   async run({ args }, context) {
     const { client, out, clock } = context;

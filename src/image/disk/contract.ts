@@ -18,6 +18,13 @@ export interface DiskImages {
    * then, but for what a repeated download can use.
    */
   import(request: DiskImport, call: Call): Promise<DiskImage>;
+  /**
+   * The same for a content that is not to have a name: a disk of a machine that comes as a file. Within a day somebody has
+   * to need it, see `collect`.
+   */
+  importNameless(request: Omit<DiskImport, "name" | "replace">, call: Call): Promise<DiskImage>;
+  /** Deletes a content that has no name and that no disk reads from, at once. Idempotent. */
+  discard(digest: Digest, call: Call): Promise<void>;
   /** The image a name means here and now, or undefined when there is none. Reads no content. */
   find(name: string, call: Call): Promise<DiskImage | undefined>;
   /** By content: what a generation pinned, whatever its name means by now. Throws `not-found`. */
@@ -30,7 +37,10 @@ export interface DiskImages {
    * disk. Idempotent.
    */
   remove(name: string, call: Call): Promise<void>;
-  /** Deletes contents without a name that no disk and none of `keep` needs, and what interrupted imports left. */
+  /**
+   * Deletes contents without a name that no disk and none of `keep` needs, but for those that came without one within the
+   * last day: what they are for may not be made yet. Deletes what interrupted imports left, too.
+   */
   collect(keep: readonly Digest[], call: Call): Promise<{ readonly images: number; readonly freedBytes: number }>;
 }
 
@@ -91,8 +101,8 @@ export type ImageChecksum =
       readonly list: SmallFile;
       /** Proves that the list is the publisher's. Without it the list is a checksum and no more. */
       readonly signature?: {
-        /** Detached: `SHA256SUMS.gpg`, `SHA512SUMS.sign`. */
-        readonly detached: SmallFile;
+        /** `SHA256SUMS.gpg`, `SHA512SUMS.sign`. Absent: the list is a signed text itself, as `SHA256SUMS.asc` is. */
+        readonly detached?: SmallFile;
         /** A file on this machine with the public keys that are trusted, as `gpg --export` writes it, armored or not. */
         readonly keyringPath: string;
       };

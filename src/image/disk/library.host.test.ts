@@ -234,6 +234,47 @@ test("a signed list of checksums vouches as much as its signature: good, of anot
       "corrupt",
       /verify the signature/,
     );
+    const clear = gpg(
+      "--local-user",
+      "publisher@example.org",
+      "--clear-sign",
+      "--output",
+      "-",
+      join(directory, "SHA256SUMS"),
+    );
+    const inline = (bytes: Buffer): ImageChecksum => {
+      return { kind: "list", list: { kind: "bytes", bytes }, signature: { keyringPath: binary } };
+    };
+    const image = await importOf("signed.iso", { checksum: inline(clear), allowUnverified: false });
+    assert.equal(image.verified, "signature");
+    await library.remove("signed.iso", call);
+    // A line that was put before or behind what was signed says nothing, and one within it spoils it.
+    const other = `${"0".repeat(64)}  signed.iso\n`;
+    writeFileSync(join(directory, "OTHERSUMS"), other);
+    const strangers = gpg(
+      "--local-user",
+      "stranger@example.org",
+      "--clear-sign",
+      "--output",
+      "-",
+      join(directory, "OTHERSUMS"),
+    );
+    for (const behind of [other, strangers.toString()]) {
+      await importOf("signed.iso", { checksum: inline(Buffer.from(`${clear.toString()}${behind}`)) });
+      await library.remove("signed.iso", call);
+    }
+    await importOf("signed.iso", { checksum: inline(Buffer.from(`${other}${clear.toString()}`)) });
+    await library.remove("signed.iso", call);
+    const within = clear.toString().replace(list.toString(), `${list.toString()}${other}`);
+    assert.notEqual(within, clear.toString());
+    await refused(
+      importOf("signed.iso", { checksum: inline(Buffer.from(within)) }),
+      "corrupt",
+      /not made for this list/,
+    );
+    const both = Buffer.concat([strangers, clear]);
+    await refused(importOf("signed.iso", { checksum: inline(both) }), "corrupt", /is not in the keyring/);
+    await refused(importOf("signed.iso", { checksum: inline(list) }), "corrupt", /verify the signature/);
     gpg("--faked-system-time", "20200101T000000", "--quick-generate-key", "old@example.org", "ed25519", "sign", "1y");
     const old = sign("old@example.org", "--faked-system-time", "20200601T000000");
     writeFileSync(binary, gpg("--export", "old@example.org"));

@@ -10,7 +10,8 @@ import { gzipSync, zstdCompressSync } from "node:zlib";
 import { backgroundCall, type Call, type Progress, systemClock } from "../../base/call.ts";
 import { type Fault, isFault } from "../../base/fault.ts";
 import { sha256 } from "../../base/id.ts";
-import type { DiskImport, DiskSource, ImageChecksum } from "./contract.ts";
+import { TestClock } from "../../base/test-clock.ts";
+import type { DiskImage, DiskImport, DiskSource, ImageChecksum } from "./contract.ts";
 import { checksumOf, iso, qcow2, rawDisk } from "./image-fixture.ts";
 import { DiskLibrary, type LibraryOptions } from "./library.ts";
 
@@ -441,6 +442,37 @@ test("what has no name is collected, unless it is kept or a disk reads from it",
   assert.equal(images, 1);
   assert.ok(freedBytes > 0);
   assert.equal((await library.list(call)).length, 1);
+});
+
+test("what comes without a name is kept for a day, then by what needs it, and can be discarded at once", async () => {
+  const clock = new TestClock();
+  const later = backgroundCall(clock);
+  const nameless = (bytes: Buffer): Promise<DiskImage> =>
+    library.importNameless({ source: file(bytes, "root.raw"), allowUnverified: true }, later);
+  const { digest, names } = await nameless(rawDisk());
+  assert.deepEqual(names, []);
+  assert.equal((await library.collect([], later)).images, 0);
+  await clock.advance(25 * 3600_000);
+  assert.equal((await library.collect([digest], later)).images, 0);
+  // The same once more is a reason of its own.
+  await nameless(rawDisk());
+  assert.equal((await library.collect([], later)).images, 0);
+  await clock.advance(25 * 3600_000);
+  assert.equal((await library.collect([], later)).images, 1);
+  await nameless(rawDisk());
+  holders = ["root of shop.files.1.0123abcd"];
+  await library.discard(digest, later);
+  assert.equal((await library.list(later)).length, 1);
+  holders = [];
+  await library.discard(digest, later);
+  await library.discard(digest, later);
+  assert.deepEqual(await library.list(later), []);
+  assert.deepEqual(files(), []);
+  // A name is a name, however the content came.
+  await nameless(rawDisk());
+  await library.import(request(file(rawDisk(), "disk.raw")), call);
+  await library.discard(digest, later);
+  assert.deepEqual((await library.find("disk.raw", call))?.names, ["disk.raw"]);
 });
 
 test("what an interruption left is settled when the library is opened", async () => {

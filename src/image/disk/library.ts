@@ -12,6 +12,7 @@ import {
   diskImageNamePattern,
   type DiskImages,
   type DiskImport,
+  type ImageChecksum,
   type Verification,
 } from "./contract.ts";
 import { hashFile } from "./hash.ts";
@@ -20,7 +21,7 @@ import { defaultDiskImageLimits, type DiskImageLimits } from "./limit.ts";
 import { checkQcow2 } from "./qemu-check.ts";
 import { filenameOf, originOf, receive, receiveSmall, removeOldParts } from "./receive.ts";
 import { type About, Shelf } from "./shelf.ts";
-import { verifySignature } from "./signature.ts";
+import { readSigned, verifySignature } from "./signature.ts";
 import { compressedEndings, compressionOf, unpack } from "./unpack.ts";
 
 export interface LibraryOptions {
@@ -59,6 +60,30 @@ export class DiskLibrary implements DiskImages {
     const name = request.name ?? withoutCompression(filenameOf(request.source));
     refuseName(name, request.name === undefined);
     if (request.source.kind === "url" && request.checksum === undefined) refuseUnverified(name, request);
+    return await this.#receive(name, request, (digest) => this.#name(name, digest, request.replace), call);
+  }
+
+  async importNameless(request: Omit<DiskImport, "name" | "replace">, call: Call): Promise<DiskImage> {
+    throwIfCancelled(call);
+    const title = withoutCompression(filenameOf(request.source));
+    return await this.#receive(title, { ...request, replace: true }, (digest) => this.#spare(digest, call), call);
+  }
+
+  async discard(digest: Digest, call: Call): Promise<void> {
+    throwIfCancelled(call);
+    await this.#inTurn(naming, async () => {
+      const isNamed = [...(await this.#shelf.names()).values()].includes(digest);
+      if (!isNamed && !this.#arriving.has(digest)) await this.#shelf.drop(digest, () => this.#isHeld(digest));
+    });
+  }
+
+  /** `settle` gives what came what keeps it here. */
+  async #receive(
+    name: string,
+    request: DiskImport,
+    settle: (digest: Digest) => Promise<DiskImage>,
+    call: Call,
+  ): Promise<DiskImage> {
     const expected = await this.#expected(request, call);
     const key = expected === undefined ? randomBytes(8).toString("hex") : formatChecksum(expected.checksum);
     return await this.#inTurn(key, async () => {
@@ -68,7 +93,7 @@ export class DiskLibrary implements DiskImages {
       else if (expected !== undefined && !request.replace) await this.#refuseOther(name, expected.checksum);
       const digest = known ?? (await this.#bring(name, request, expected, call));
       try {
-        return await this.#name(name, digest, request.replace);
+        return await settle(digest);
       } finally {
         this.#arriving.delete(digest);
       }
@@ -135,13 +160,14 @@ export class DiskLibrary implements DiskImages {
     keep: readonly Digest[],
     call: Call,
   ): Promise<{ readonly images: number; readonly freedBytes: number }> {
-    const weekMs = 7 * 24 * 3600_000;
     let images = 0;
-    let freedBytes = await removeOldParts(this.#shelf.partDir, call.clock.nowMs() - weekMs);
+    let freedBytes = await removeOldParts(this.#shelf.partDir, call.clock.nowMs() - 7 * dayMs);
     for (const digest of this.#shelf.digests()) {
       throwIfCancelled(call);
       await this.#inTurn(naming, async () => {
         const names = await this.#shelf.names();
+        const namelessMs = (await this.#shelf.about(digest))?.namelessMs ?? -Infinity;
+        if (call.clock.nowMs() - namelessMs < dayMs) return;
         if (keep.includes(digest) || this.#arriving.has(digest) || [...names.values()].includes(digest)) return;
         const usedBytes = this.#shelf.usedBytes(digest);
         if (!(await this.#shelf.drop(digest, () => this.#isHeld(digest)))) return;
@@ -159,12 +185,9 @@ export class DiskLibrary implements DiskImages {
     if (checksum.kind === "digest") return { checksum: parseChecksum(checksum.digest), verified: "checksum" };
     const { list, signature } = checksum;
     const bytes = await receiveSmall(list, "the list of checksums", call);
-    if (signature !== undefined) {
-      const detached = await receiveSmall(signature.detached, "the signature", call);
-      await verifySignature(bytes, detached, signature.keyringPath, call);
-    }
+    const proven = signature === undefined ? bytes : await provenList(bytes, signature, call);
     return {
-      checksum: findChecksum(bytes.toString("utf8"), filenameOf(request.source)),
+      checksum: findChecksum(proven.toString("utf8"), filenameOf(request.source)),
       verified: signature === undefined ? "checksum" : "signature",
     };
   }
@@ -325,6 +348,14 @@ export class DiskLibrary implements DiskImages {
     });
   }
 
+  async #spare(digest: Digest, call: Call): Promise<DiskImage> {
+    return await this.#inTurn(naming, async () => {
+      const about = await this.#shelf.about(digest);
+      if (about !== undefined) await this.#shelf.noteAbout(digest, { ...about, namelessMs: call.clock.nowMs() });
+      return await this.#show(digest);
+    });
+  }
+
   async #refuseTaken(name: string, digest: Digest): Promise<void> {
     const taken = await this.#takenBy(name);
     if (taken !== undefined && taken.digest !== digest) throw alreadyTaken(name, taken.about);
@@ -404,6 +435,18 @@ interface Expected {
   readonly verified: Verification;
 }
 
+/** What of the list its publisher signed. */
+async function provenList(
+  list: Buffer,
+  { detached, keyringPath }: NonNullable<Extract<ImageChecksum, { kind: "list" }>["signature"]>,
+  call: Call,
+): Promise<Buffer> {
+  if (detached === undefined) return await readSigned(list, keyringPath, call);
+  await verifySignature(list, await receiveSmall(detached, "the signature", call), keyringPath, call);
+  return list;
+}
+
+const dayMs = 24 * 3600_000;
 const naming = "names";
 /** From the least to the most. */
 const trust: readonly Verification[] = ["no", "checksum", "signature"];

@@ -19,6 +19,8 @@ export interface About {
   readonly importedMs: number;
   /** Checksums of the bytes as they came, by which the same is recognized without fetching it again. */
   readonly came: readonly string[];
+  /** When it came without a name, the last time it did. */
+  readonly namelessMs?: number;
   /** It was read again and was not what it had been. */
   readonly damaged?: true;
 }
@@ -53,10 +55,11 @@ export class Shelf {
   static async open(root: string): Promise<Shelf> {
     const shelf = new Shelf(root);
     try {
-      await removeTree(shelf.temporaryDir);
       for (const directory of [shelf.#contentDir, shelf.#aboutDir, shelf.#nameDir, shelf.partDir, shelf.temporaryDir]) {
         await mkdir(directory, { recursive: true, mode: 0o700 });
       }
+      // Emptied, not made anew: on a full disk somebody else may take what is given back.
+      for (const name of readdirSync(shelf.temporaryDir)) await removeTree(join(shelf.temporaryDir, name));
       await shelf.#restore();
       return shelf;
     } catch (error) {

@@ -7,6 +7,7 @@ import { hostFault } from "../../host/errno.ts";
 import { readSmallFile, removeTree } from "../../host/file.ts";
 import { startConfined } from "./confined.ts";
 
+const attempted = "verify the signature of the list of checksums";
 const maxKeyringBytes = 4 << 20;
 const bounds = { memoryBytes: 512 * 2 ** 20, seconds: 20 };
 
@@ -20,25 +21,56 @@ export async function verifySignature(
   keyringPath: string,
   call: Call,
 ): Promise<void> {
-  const attempted = "verify the signature of the list of checksums";
+  await withFiles({ data, signature }, keyringPath, async (gpgv, paths) => {
+    refuseUnlessGood(await gpgv(["--status-fd", "1", paths.signature, "-"], paths.data, call));
+  });
+}
+
+/**
+ * The text of a document that carries its signature itself, `SHA256SUMS.asc` for example, once a key of the keyring is
+ * proven to have signed it: what stands before and after it is not part of what was signed, and is left out. Throws as
+ * `verifySignature` does.
+ */
+export async function readSigned(document: Uint8Array, keyringPath: string, call: Call): Promise<Buffer> {
+  return await withFiles({ document }, keyringPath, async (gpgv, paths) => {
+    refuseUnlessGood(await gpgv(["--status-fd", "1", "--output", "/dev/null"], paths.document, call));
+    // The text as gpgv understood it, which is what it vouched for: no reading of our own can differ from that.
+    return (await gpgv(["--output", "-"], paths.document, call)).said;
+  });
+}
+
+type Gpgv = (
+  argv: readonly string[],
+  input: string,
+  call: Call,
+) => Promise<{ readonly said: Buffer; readonly lastWords: string }>;
+
+/** Has gpgv read these, which are then under their names, and the keyring, in confinement. */
+async function withFiles<Name extends string, Result>(
+  files: Readonly<Record<Name, Uint8Array>>,
+  keyringPath: string,
+  work: (gpgv: Gpgv, paths: Readonly<Record<Name, string>>) => Promise<Result>,
+): Promise<Result> {
   const keyring = binaryOf(await readSmallFile(keyringPath, maxKeyringBytes));
   // Readable by nobody, as whom gpgv runs, and written by us alone.
   const directory = await mkdtemp(join(tmpdir(), "croft-signature-"));
   try {
-    const paths = {
-      data: join(directory, "data"),
-      signature: join(directory, "signature"),
-      keys: join(directory, "keys"),
-    };
     await chmod(directory, 0o755);
-    await writeFile(paths.data, data, { mode: 0o644 });
-    await writeFile(paths.signature, signature, { mode: 0o644 });
-    await writeFile(paths.keys, keyring, { mode: 0o644 });
-    const argv = ["gpgv", "--status-fd", "1", "--homedir", directory, "--keyring", paths.keys, paths.signature, "-"];
-    const gpgv = await startConfined(argv, paths.data, bounds, call);
-    const status = await gpgv.stdout.setEncoding("utf8").reduce((text: string, chunk: string) => text + chunk, "");
-    const { lastWords } = await gpgv.ended;
-    refuseUnlessGood(status, lastWords, attempted);
+    const keys = join(directory, "keys");
+    await writeFile(keys, keyring, { mode: 0o644 });
+    const paths = {} as Record<Name, string>;
+    for (const name of Object.keys(files) as Name[]) {
+      paths[name] = join(directory, name);
+      await writeFile(paths[name], files[name], { mode: 0o644 });
+    }
+    const gpgv: Gpgv = async (argv, input, call) => {
+      const whole = ["gpgv", "--homedir", directory, "--keyring", keys, ...argv];
+      const program = await startConfined(whole, input, bounds, call);
+      const said = Buffer.concat(await program.stdout.toArray());
+      const { lastWords } = await program.ended;
+      return { said, lastWords };
+    };
+    return await work(gpgv, paths);
   } catch (error) {
     throw hostFault(error, attempted);
   } finally {
@@ -47,8 +79,11 @@ export async function verifySignature(
 }
 
 /** `status` is what gpgv says for programs: one line, `[GNUPG:] WORD …`, for each thing it found. */
-function refuseUnlessGood(status: string, lastWords: string, attempted: string): void {
-  const words = status.split("\n").map((line) => line.split(" "));
+function refuseUnlessGood({ said: status, lastWords }: { readonly said: Buffer; readonly lastWords: string }): void {
+  const words = status
+    .toString("utf8")
+    .split("\n")
+    .map((line) => line.split(" "));
   const said = (word: string): string[] | undefined => words.find(([, first]) => first === word);
   const key = said("NO_PUBKEY")?.[2] ?? said("ERRSIG")?.[2];
   if (said("VALIDSIG") !== undefined && said("GOODSIG") !== undefined && said("BADSIG") === undefined) return;

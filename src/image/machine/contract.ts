@@ -12,7 +12,7 @@ export interface MachineFiles {
     call: Call,
   ): AsyncIterable<Uint8Array>;
   /**
-   * Reads such a file, and hands over each disk in its turn: `take` has to read it to its end. Returns the description.
+   * Reads such a file, and hands over each disk in its turn: `take` may leave one unread that it knows by its digest. Returns the description.
    * Throws `corrupt` when the file is none or is cut off; what was taken then is the caller's to give back.
    */
   unpack(
@@ -22,7 +22,11 @@ export interface MachineFiles {
   ): Promise<unknown>;
 }
 
+/** Goes with the disks, and is none: what the machine's firmware remembers. No disk has such a name. */
+export const firmwarePart = "firmware.variables";
+
 export interface PackedDisk {
+  /** As disks are called, or `firmwarePart`. */
   readonly name: string;
   readonly sizeBytes: number;
   /** `sha256:` and hex digits, as the file claims: whoever takes it has to hold the bytes against it. */

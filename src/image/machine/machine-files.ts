@@ -8,8 +8,9 @@ import { extract, pack, type Header, type Pack } from "tar-stream";
 import { throwIfCancelled, type Call } from "../../base/call.ts";
 import { Fault, isFault } from "../../base/fault.ts";
 import type { Home } from "../../base/home.ts";
+import { namePattern } from "../../base/id.ts";
 import { hostFault } from "../../host/errno.ts";
-import type { MachineFiles, PackedDisk } from "./contract.ts";
+import { firmwarePart, type MachineFiles, type PackedDisk } from "./contract.ts";
 
 /** What says what the machine is, the first entry of the tar. */
 const headName = "machine.json";
@@ -139,6 +140,7 @@ async function readEntries(
     }
     next += 1;
     await take({ ...disk, bytes: entry as AsyncIterable<Uint8Array> }, head.description);
+    entry.resume();
   }
   if (head === undefined) throw new Fault("corrupt", "the file is empty");
   if (next < head.disks.length) throw new Fault("corrupt", `disk ${head.disks[next]?.name} is missing from it`);
@@ -162,7 +164,7 @@ function isHead(value: unknown): value is Head {
   return value.disks.every(
     (disk: Record<string, unknown>) =>
       typeof disk["name"] === "string" &&
-      /^[a-z0-9][a-z0-9-]{0,19}$/.test(disk["name"]) &&
+      (namePattern.test(disk["name"]) || disk["name"] === firmwarePart) &&
       Number.isSafeInteger(disk["sizeBytes"]) &&
       typeof disk["digest"] === "string" &&
       /^sha256:[0-9a-f]{64}$/.test(disk["digest"]),

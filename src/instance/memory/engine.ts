@@ -13,7 +13,9 @@ import type {
   InstanceStatus,
   ConsoleFacet,
   ExportFacet,
+  GuestFacet,
   HotplugFacet,
+  KeepsakeFacet,
   Launch,
   Limits,
   LogLine,
@@ -34,12 +36,20 @@ import { ImitatedProcess, ImitatedSession, type Piece } from "./process.ts";
 /** What outlives an engine object, as processes outlive the daemon. Hand the same one to the next engine. */
 export class MemoryWorld {
   readonly instances = new Map<InstanceId, MemoryInstance>();
+  /** What outlives machines, with their disks. */
+  readonly keepsakes = new Map<InstanceId, Keepsake>();
   readonly listeners = new Set<(event: InstanceEvent) => void>();
   /** Why the probe of an engine fails. */
   readonly obstacles = new Map<Imitated, string>();
   /** Thrown by the next calls of these verbs, for tests of what happens then. */
   readonly faults = new Map<"create" | "start" | "stop" | "remove", Fault>();
   lastPid = 1000;
+}
+
+export interface Keepsake {
+  readonly snapshots: Map<string, SnapshotFacts>;
+  /** What its firmware remembers: whose it was at first. */
+  readonly firmware: string;
 }
 
 export interface MemoryInstance {
@@ -87,7 +97,9 @@ export class MemoryEngine implements Engine {
   readonly hotplug?: HotplugFacet;
   readonly console?: ConsoleFacet;
   readonly screenshot?: ScreenshotFacet;
+  readonly guest?: GuestFacet;
   readonly export?: ExportFacet;
+  readonly keepsake?: KeepsakeFacet;
   readonly freeze: FreezeFacet = {
     freeze: async (id) => void (this.#running(id, "freeze").status = "frozen"),
     thaw: async (id) => void (this.#running(id, "thaw").status = "running"),
@@ -142,7 +154,7 @@ export class MemoryEngine implements Engine {
     if (kind !== "vm") return;
     Object.assign(
       this,
-      imitateMachine(this, (id) => this.#world.instances.get(id)),
+      imitateMachine(this, (id) => this.#world.instances.get(id), this.#world.keepsakes),
     );
   }
 
@@ -170,13 +182,16 @@ export class MemoryEngine implements Engine {
       before.launch = launch;
       return;
     }
+    const { keepsakes } = this.#world;
+    const keepsake = keepsakes.get(launch.id) ?? { snapshots: new Map<string, SnapshotFacts>(), firmware: launch.id };
+    if (launch.kind === "machine") keepsakes.set(launch.id, keepsake);
     this.#world.instances.set(launch.id, {
       kind: this.#kind,
       launch,
       fingerprint,
       status: "created",
       intact: true,
-      snapshots: before?.snapshots ?? new Map<string, SnapshotFacts>(),
+      snapshots: keepsake.snapshots,
       ...(before?.revertMark === undefined ? {} : { revertMark: before.revertMark }),
       log: before?.log ?? [],
       changed: new Set(),

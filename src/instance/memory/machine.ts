@@ -4,7 +4,7 @@ import type { Call } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import type { InstanceId } from "../../base/id.ts";
 import type { Engine, SnapshotFacts, SnapshotSpec } from "../contract.ts";
-import type { MemoryInstance } from "./engine.ts";
+import type { Keepsake, MemoryInstance } from "./engine.ts";
 import { ImitatedSession } from "./process.ts";
 
 type Find = (id: InstanceId) => MemoryInstance | undefined;
@@ -13,7 +13,8 @@ type Find = (id: InstanceId) => MemoryInstance | undefined;
 export function imitateMachine(
   engine: Engine,
   find: Find,
-): Required<Pick<Engine, "snapshots" | "hotplug" | "console" | "screenshot" | "export">> {
+  keepsakes: Map<InstanceId, Keepsake>,
+): Required<Pick<Engine, "snapshots" | "hotplug" | "console" | "screenshot" | "guest" | "export" | "keepsake">> {
   return {
     snapshots: {
       createSnapshot: async (id, spec, call) => createSnapshot(known(find, id), spec, call),
@@ -40,6 +41,20 @@ export function imitateMachine(
         return onePixel;
       },
     },
+    guest: {
+      guest: async (id) => {
+        const { launch } = running(find, id, "ask the guest of");
+        const taps = launch.attachment.kind === "tap" ? launch.attachment.taps : [];
+        return {
+          hostname: launch.hostname,
+          system: "imitated",
+          kernel: "",
+          addresses: taps.map(({ mac, address, prefixLength }, index) => {
+            return { interface: `eth${index}`, mac, address: `${address}/${prefixLength}` };
+          }),
+        };
+      },
+    },
     export: {
       exportDisks: async (id, directory) => {
         const { launch } = known(find, id);
@@ -51,6 +66,21 @@ export function imitateMachine(
             return { name, path };
           }),
         );
+      },
+    },
+    keepsake: {
+      forget: async (id) => void keepsakes.delete(id),
+      exportFirmware: async (id, path) => {
+        const { firmware } = keepsakes.get(id) ?? { firmware: id };
+        await writeFile(path, firmware);
+        return true;
+      },
+      importFirmware: async (id, path) => {
+        keepsakes.set(id, { snapshots: new Map<string, SnapshotFacts>(), firmware: `file ${path}` });
+      },
+      inherit: async (from, to) => {
+        const { firmware } = keepsakes.get(from) ?? { firmware: from };
+        keepsakes.set(to, { snapshots: new Map<string, SnapshotFacts>(), firmware });
       },
     },
   };

@@ -1,4 +1,15 @@
-import { closeSync, fstatSync, linkSync, openSync, readSync, renameSync, rmSync, statSync, watch } from "node:fs";
+import {
+  appendFileSync,
+  closeSync,
+  fstatSync,
+  linkSync,
+  openSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+  watch,
+} from "node:fs";
 import { join } from "node:path";
 import { type Call, throwIfCancelled } from "../../base/call.ts";
 import { errnoOf, hostFault } from "../../host/errno.ts";
@@ -44,6 +55,12 @@ export function rotateLog(directory: string, maxBytes: number): void {
   if (sizeBytes === undefined || sizeBytes * 2 < segmentBytes(maxBytes)) return;
   renameSync(join(directory, current), join(directory, previous));
   rmSync(join(directory, kept), { force: true });
+}
+
+/** A line of ours in the log of an instance that does not run, as conmon would write it. */
+export function appendLog(directory: string, text: string, call: Call): void {
+  const time = new Date(call.clock.nowMs()).toISOString().replace("Z", "000000+00:00");
+  appendFileSync(join(directory, current), `${time} stderr F ${text.replaceAll("\n", " ")}\n`, { mode: 0o600 });
 }
 
 /**

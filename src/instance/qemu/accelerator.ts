@@ -34,11 +34,8 @@ function recordPath(home: Home): string {
  */
 export async function findAccelerator(home: Home, call: Call): Promise<Accelerator> {
   const boot = readBootId();
-  const known = readRecord(recordPath(home)) as Remembered | undefined;
-  if (known?.boot === boot) {
-    const { boot: _, ...accelerator } = known;
-    return accelerator;
-  }
+  const known = knownAccelerator(home, boot);
+  if (known !== undefined) return known;
   // Engines that ask at once share one trial.
   const asked = trials.get(home.runDir) ?? tryAndRemember(home, boot, call);
   trials.set(home.runDir, asked);
@@ -47,6 +44,22 @@ export async function findAccelerator(home: Home, call: Call): Promise<Accelerat
   } finally {
     if (trials.get(home.runDir) === asked) trials.delete(home.runDir);
   }
+}
+
+/** What was found since the host's boot; undefined when nobody asked yet. */
+function knownAccelerator(home: Home, boot: string): Accelerator | undefined {
+  const known = readRecord(recordPath(home)) as Remembered | undefined;
+  if (known?.boot !== boot) return undefined;
+  const { boot: _, ...accelerator } = known;
+  return accelerator;
+}
+
+/** Translated code takes some ten times as long, measured with a database's first start. */
+const translatedPatience = 10;
+
+/** How many times longer than natively a guest may take: `Engine.patience`. */
+export function guestPatience(home: Home): number {
+  return knownAccelerator(home, readBootId())?.name === "tcg" ? translatedPatience : 1;
 }
 
 /** Under way, by the home's run directory. */

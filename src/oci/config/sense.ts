@@ -1,5 +1,5 @@
 import { normalize } from "node:path";
-import { isJson, type Json, own } from "./shape.ts";
+import { isJson, type Json, own, recordsIn } from "./shape.ts";
 
 /**
  * What the specification demands beyond the shape of single fields. `config` has the right shape. Returns what is
@@ -119,11 +119,6 @@ function seccompFindings(config: Json): readonly string[] {
 export function leadsOut(path: string): boolean {
   const flat = normalize(path);
   return flat === ".." || flat.startsWith("../");
-}
-
-export function recordsIn(value: unknown, name: string): readonly Json[] {
-  const field = own(value, name);
-  return Array.isArray(field) ? field.filter(isJson) : [];
 }
 
 function isFilled(value: unknown): value is string {

@@ -138,3 +138,8 @@ function shown(value: unknown): string {
   const json = JSON.stringify(value) ?? "nothing";
   return json.length > 60 ? `${json.slice(0, 57)}…` : json;
 }
+
+export function recordsIn(value: unknown, name: string): readonly Json[] {
+  const field = own(value, name);
+  return Array.isArray(field) ? field.filter(isJson) : [];
+}

@@ -1,23 +1,24 @@
 import { existsSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { Fault } from "../../base/fault.ts";
-import type { ExecSpec, Limits, ProgramLaunch } from "../../instance/contract.ts";
+import { Fault, isFault } from "../../base/fault.ts";
+import type { ExecSpec, ProgramLaunch } from "../../instance/contract.ts";
 import { valueOf } from "../command-line.ts";
 import { parsed, readText, refused } from "../config/bundle.ts";
 import { processShape } from "../config/schema.ts";
 import { findingsOf, own } from "../config/shape.ts";
-import type { Ground } from "../ground.ts";
+import { type Ground, keptFds } from "../ground.ts";
 import { argumentsFor } from "../namespace/argument.ts";
-import { resourcesText } from "../namespace/checked.ts";
 import { runNamespaceCommand } from "../namespace/command.ts";
-import { isHalfMade } from "../namespace/leftover.ts";
+import { isHalfMade } from "../namespace/half-made.ts";
 import { requireProgram } from "../namespace/program.ts";
 import { engineRoot } from "../place.ts";
 import { signalNumber } from "../signal.ts";
 import { insideProgram, shared } from "./contract.ts";
 import { ask } from "./control.ts";
-import { environmentOf, limitsOf, listOf, userOf } from "./launch.ts";
-import { type MachineFiles, machineFiles, readLaunch, writeLaunch } from "./record.ts";
+import type { ProcessSettings } from "../../instance/guest.ts";
+import { environmentOf } from "./launch.ts";
+import { execSettings, limitFindings, listOf, userOf } from "./process.ts";
+import { type MachineFiles, machineFiles, readRecord } from "./record.ts";
 import { taskVariable, type RelayTask } from "./relay.ts";
 import { removeMachine } from "./remove.ts";
 
@@ -43,7 +44,8 @@ export async function actOnMicrovm(ground: Ground): Promise<number | readonly st
     case "exec":
       return await execArguments(ground, id, files, requireProgram("crun", host), root);
     case "update":
-      return await updateLimits(ground, id, files);
+      if (!isRunning(files)) throw new Fault("precondition", `update ${id}: container not running`);
+      return await (await import("./update.ts")).updateLimits(ground, id, files, root);
     case "checkpoint":
       throw new Fault("unsupported", `checkpoint ${id}: a microVM cannot be checkpointed`);
     default:
@@ -60,14 +62,20 @@ async function killProgram(
 ): Promise<number | readonly string[]> {
   const number = signalNumber(line.words[1] ?? "SIGTERM");
   if (number === 9 || !isRunning(files)) return await asCrun();
-  const [answer] = await ask(join(files.shared, shared.control), `kill ${number}`);
-  if (answer !== "ok") throw new Fault("precondition", `kill ${id}: container not running`);
-  return 0;
+  try {
+    const [answer] = await ask(join(files.shared, shared.control), `kill ${number}`);
+    if (answer === "ok") return 0;
+  } catch (error) {
+    // A guest that has gone has ended: crun says so in words that callers know.
+    if (!isFault(error, "unavailable")) throw error;
+    return await asCrun();
+  }
+  throw new Fault("precondition", `kill ${id}: container not running`);
 }
 
-/** Whether the guest runs its program, and can be asked. */
+/** Whether the guest ran its program; it may have ended since. */
 function isRunning(files: MachineFiles): boolean {
-  return existsSync(join(files.shared, shared.started)) && !existsSync(join(files.shared, "ended"));
+  return existsSync(join(files.shared, shared.started));
 }
 
 /** A relay in the container around QEMU, which crun starts as it would start the program itself. */
@@ -80,12 +88,14 @@ async function execArguments(
 ): Promise<readonly string[]> {
   const { line, wiring, handover } = ground;
   if (!isRunning(files)) throw new Fault("precondition", `exec ${id}: container not running`);
-  const launch = readLaunch(files);
+  const kept = keptFds(line);
+  if (kept > 0) throw new Fault("unsupported", `exec ${id}: a microVM cannot be handed ${kept} descriptors`);
+  const { launch, settings } = readRecord(files);
   const { spec, process } = specOf(ground, launch);
   if (spec.argv.length === 0) throw new Fault("invalid", `exec ${id}: the command is missing`);
   const execScript = await wiring.execScript();
   const task: RelayTask = {
-    script: execScript(launch, spec),
+    script: execScript(launch, spec, asSaid(line, execSettings(process, settings.process))),
     hostKey: hostKeyOf(files),
     terminal: spec.terminal !== undefined,
   };
@@ -101,8 +111,8 @@ async function execArguments(
   const { fd, path } = handover.memoryFile("process.json");
   const bytes = Buffer.from(JSON.stringify(relay));
   for (let written = 0; written < bytes.length;) written += writeSync(fd, bytes, written);
-  const kept = new Set(["detach", "pid-file", "console-socket"]);
-  const flags = new Map([...line.flags].filter(([name]) => kept.has(name)));
+  const passed = new Set(["detach", "pid-file", "console-socket"]);
+  const flags = new Map([...line.flags].filter(([name]) => passed.has(name)));
   flags.set("process", [path]);
   return argumentsFor("crun", program, root, { ...line, words: [id] }, flags);
 }
@@ -110,6 +120,17 @@ async function execArguments(
 function hostKeyOf(files: MachineFiles): string {
   const key: unknown = JSON.parse(readFileSync(join(files.directory, shared.key), "utf8"));
   return String(own(key, "publicBlob"));
+}
+
+/** Options win over the file. */
+function asSaid({ flags }: Ground["line"], settings: ProcessSettings): ProcessSettings {
+  const added = (flags.get("cap") ?? []).map((name) => String(name).toUpperCase().replace(/^CAP_/, ""));
+  return {
+    ...settings,
+    bounding: [...new Set([...settings.bounding, ...added])],
+    ambient: [...new Set([...settings.ambient, ...added])],
+    ...(flags.has("no-new-privs") ? { gainsPrivileges: false } : {}),
+  };
 }
 
 /** What is to be run, by a file or by options. */
@@ -135,6 +156,8 @@ function specOf({ line }: Ground, launch: ProgramLaunch): { readonly spec: ExecS
   const process = parsed(readText(file), file);
   const findings = findingsOf(processShape, process);
   if (findings.length > 0) throw refused(file, findings);
+  const limits = limitFindings(process);
+  if (limits.length > 0) throw new Fault("unsupported", refused(file, limits).message);
   const user = userOf(own(process, "user"));
   return {
     process,
@@ -147,46 +170,4 @@ function specOf({ line }: Ground, launch: ProgramLaunch): { readonly spec: ExecS
       stdin: true,
     },
   };
-}
-
-/** The guest keeps its program's limits, as a control group of the host does a container's. */
-async function updateLimits(ground: Ground, id: string, files: MachineFiles): Promise<number> {
-  const { line } = ground;
-  if (!isRunning(files)) throw new Fault("precondition", `update ${id}: container not running`);
-  const text = resourcesText(ground);
-  const number = (name: string): number | undefined => {
-    const said = valueOf(line.flags, name);
-    return said === undefined ? undefined : Number(said);
-  };
-  const resources =
-    text === undefined
-      ? {
-          memory: { limit: number("memory") },
-          pids: { limit: number("pids-limit") },
-          cpu: { quota: number("cpu-quota"), period: number("cpu-period") },
-        }
-      : parsed(text, "resources");
-  const launch = readLaunch(files);
-  const limits: Limits = { ...launch.limits, ...limitsOf(resources) };
-  const most = highestBytes(files);
-  if ((limits.memoryBytes ?? 0) > most) {
-    throw new Fault("unsupported", `update ${id}: memory.limit: its machine has ${most} bytes for its program`);
-  }
-  if (Math.ceil(limits.cpus ?? 1) > Math.max(1, Math.ceil(launch.limits.cpus ?? 1))) {
-    throw new Fault("unsupported", `update ${id}: cpu.quota: its machine has fewer processors`);
-  }
-  const question = `limit ${limits.memoryBytes ?? "max"} ${limits.pids ?? "max"}`;
-  const [answer] = await ask(join(files.shared, shared.control), question);
-  if (answer !== "ok") throw new Fault("failed", `update ${id}: the guest's kernel refuses`);
-  writeLaunch(files, { ...launch, limits });
-  return 0;
-}
-
-/** Kernel, page tables and our own processes take so much of a guest. */
-const ownMiB = 64;
-
-function highestBytes(files: MachineFiles): number {
-  const plan = JSON.parse(readFileSync(join(files.shared, shared.plan), "utf8")) as readonly string[];
-  const memoryMiB = Number.parseInt(plan[plan.indexOf("-m") + 1] ?? "0", 10);
-  return (memoryMiB - ownMiB) * 2 ** 20;
 }

@@ -1,5 +1,6 @@
 import type { Call } from "../../base/call.ts";
 import type { ExecSpec, ProgramLaunch } from "../../instance/contract.ts";
+import type { GuestNic, GuestSettings, ProcessSettings } from "../../instance/guest.ts";
 
 /**
  * What is needed of the engine for microVMs, where no daemon keeps them: each is a container of crun's, with the caller's
@@ -12,13 +13,13 @@ export interface MachineMaker {
   /** What the caller's configuration becomes: that of the container around QEMU. Makes its root on the way. */
   containerConfig(launch: ProgramLaunch, parts: MachineParts, place: MachinePlace): object;
   /** Starts what serves the launch's directories, and returns QEMU's command line. */
-  equip(launch: ProgramLaunch, parts: MachineParts, place: MachinePlace, nics: readonly Nic[]): readonly string[];
-  /** Hands the launch to the guest that boots; returns when its program runs. `extra` are lines that its script runs before. */
+  equip(launch: ProgramLaunch, parts: MachineParts, place: MachinePlace, taps: readonly string[]): readonly string[];
+  /** Hands the launch to the guest that boots; returns when its program runs, or has run. */
   handOver(
     launch: ProgramLaunch,
     parts: MachineParts,
     place: MachinePlace,
-    extra: readonly string[],
+    settings: GuestSettings,
     isAlive: () => boolean,
     call: Call,
   ): Promise<void>;
@@ -57,18 +58,18 @@ export const shared = {
   started: "started",
   control: "control",
   shell: "shell",
+  /** Where relays of programs beside the main one meet the watcher. */
+  company: "company",
   exit: "exit",
   key: "key.json",
 } as const;
 
 /** A network interface of the caller's namespace, and the tap that its traffic goes to. */
-export interface Nic {
+export interface Nic extends GuestNic {
   readonly name: string;
   readonly tap: string;
-  readonly mac: string;
   readonly mtu: number;
-  readonly addresses: readonly { readonly address: string; readonly prefixLength: number }[];
 }
 
 /** The script that runs a program in the guest of this launch: its first line of output says whether it began. */
-export type ExecScript = (launch: ProgramLaunch, spec: ExecSpec) => string;
+export type ExecScript = (launch: ProgramLaunch, spec: ExecSpec, process: ProcessSettings) => string;

@@ -7,7 +7,10 @@ import { Fault } from "../../base/fault.ts";
 /** A guest that is not stuck answers sooner. */
 const patienceMs = 10_000;
 
-/** Asks the guest's first process one question, and returns the words of its answer; `unavailable` when it has none. */
+/**
+ * Asks the guest's first process one question, and returns the words of its answer; `timeout` when it gives none,
+ * `unavailable` when it is gone.
+ */
 export async function ask(path: string, question: string): Promise<readonly string[]> {
   const mark = randomBytes(4).toString("hex");
   const socket = connectAt(path);
@@ -15,7 +18,7 @@ export async function ask(path: string, question: string): Promise<readonly stri
     return await new Promise<readonly string[]>((resolve, reject) => {
       let rest = "";
       socket.setEncoding("utf8");
-      socket.setTimeout(patienceMs, () => reject(new Fault("unavailable", "the guest does not answer")));
+      socket.setTimeout(patienceMs, () => reject(new Fault("timeout", "the guest does not answer")));
       socket.once("error", (error) => reject(new Fault("unavailable", `ask the guest: ${error.message}`)));
       socket.once("close", () => reject(new Fault("unavailable", "the guest ended")));
       socket.on("data", (text: string) => {

@@ -8,7 +8,8 @@ import { Fault } from "../../base/fault.ts";
 import type { Bundle } from "../config/bundle.ts";
 import { damagedConfig } from "../config/example.fixture.ts";
 import { checkedConfig } from "../config/bundle.ts";
-import { environmentOf, launchOf, limitsOf, userOf } from "./launch.ts";
+import { environmentOf, launchOf, limitsOf } from "./launch.ts";
+import { execSettings, userOf } from "./process.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "croft-oci-launch-"));
 after(() => rmSync(directory, { recursive: true }));
@@ -33,7 +34,7 @@ function bundleOf(config: object): Bundle {
 }
 
 test("a configuration becomes a launch", () => {
-  const { launch, extra } = launchOf(
+  const { launch, settings } = launchOf(
     "a",
     bundleOf({
       hostname: "box",
@@ -42,9 +43,13 @@ test("a configuration becomes a launch", () => {
         cwd: "/tmp",
         args: ["sh", "-c", "true"],
         env: ["A=b=c", "nothing"],
-        user: { uid: 7, gid: 8 },
+        user: { uid: 7, gid: 8, umask: 0o27 },
         terminal: true,
-        capabilities: { bounding: ["CAP_KILL", "CAP_NET_ADMIN"] },
+        capabilities: { bounding: ["CAP_KILL", "CAP_NET_ADMIN", "CAP_OF_TOMORROW"], ambient: ["CAP_KILL"] },
+        rlimits: [
+          { type: "RLIMIT_NOFILE", soft: 1024, hard: 4096 },
+          { type: "RLIMIT_CORE", soft: 0, hard: 2 ** 64 },
+        ],
       },
       mounts: [
         { destination: "/proc", type: "proc", source: "proc" },
@@ -65,17 +70,22 @@ test("a configuration becomes a launch", () => {
   assert.equal(launch.hostname, "box");
   assert.ok(launch.terminal && launch.readOnlyRoot);
   assert.deepEqual(launch.limits, { memoryBytes: 2 ** 26, pids: 9, cpus: 1.5 });
-  assert.deepEqual(launch.capabilities.add, ["NET_ADMIN"]);
-  assert.ok(launch.capabilities.drop.includes("CHOWN") && !launch.capabilities.drop.includes("KILL"));
+  assert.deepEqual(settings.process, {
+    bounding: ["KILL", "NET_ADMIN"],
+    ambient: ["KILL"],
+    limits: [
+      { name: "NOFILE", soft: 1024, hard: 4096 },
+      { name: "CORE", soft: 0 },
+    ],
+    gainsPrivileges: true,
+    umask: 0o27,
+  });
   assert.deepEqual(launch.mounts, [
     { kind: "tmpfs", destination: "/scratch", sizeBytes: 65_536, mode: 0o700 },
     { kind: "bind", source: join(directory, "data"), destination: "/data", readOnly: true },
     { kind: "bind", source: join(directory, "file"), destination: "/etc/hosts", readOnly: false },
   ]);
-  assert.deepEqual(extra, [
-    "echo '1' >/proc/sys/net/ipv4/ip_forward",
-    String.raw`echo 'it'\''s' >/proc/sys/kernel/domainname`,
-  ]);
+  assert.deepEqual(settings.kernel, { "net/ipv4/ip_forward": "1", "kernel/domainname": "it's" });
 });
 
 for (const [what, config, message] of [
@@ -86,6 +96,16 @@ for (const [what, config, message] of [
     "a source that is not there",
     { mounts: [{ destination: "/x", type: "bind", source: "/nothing" }] },
     /mounts\[0\]\.source/,
+  ],
+  [
+    "a limit that a guest's shell does not know",
+    { process: { cwd: "/", args: ["sh"], rlimits: [{ type: "RLIMIT_RTTIME", soft: 1, hard: 1 }] } },
+    /process\.rlimits\[0\]\.type: .* RLIMIT_RTTIME/,
+  ],
+  [
+    "a limit that it would round",
+    { process: { cwd: "/", args: ["sh"], rlimits: [{ type: "RLIMIT_STACK", soft: 1000, hard: 1024 }] } },
+    /process\.rlimits\[0\]: .* steps of 1024/,
   ],
   [
     "a setting that is a path",
@@ -102,10 +122,25 @@ test("limits of 0 and less are none", () => {
   assert.deepEqual(limitsOf({ memory: { limit: -1 }, pids: { limit: 0 }, cpu: { quota: -1 } }), {});
 });
 
-test("further groups are left to the image, the user's own is not", () => {
+test("a user comes with further groups, and with its own only once", () => {
   assert.equal(userOf({ uid: 5, gid: 6, additionalGids: [6] }), "5:6");
-  assert.equal(userOf({ uid: 5, gid: 6, additionalGids: [7] }), "5");
+  assert.equal(userOf({ uid: 5, gid: 6, additionalGids: [7, 6, 9] }), "5:6:7,9");
   assert.equal(userOf(undefined), "0:0");
+});
+
+test("what exec does not say is as the container has it", () => {
+  const main = {
+    bounding: ["KILL"],
+    ambient: [],
+    limits: [{ name: "NOFILE", soft: 5, hard: 6 }],
+    gainsPrivileges: true,
+  } as const;
+  assert.deepEqual(execSettings({ cwd: "/", args: ["sh"] }, main), main);
+  assert.deepEqual(execSettings({ capabilities: {}, noNewPrivileges: true }, main), {
+    ...main,
+    bounding: [],
+    gainsPrivileges: false,
+  });
 });
 
 test("of two variables of a name the last wins", () => {

@@ -3,10 +3,10 @@ import { join } from "node:path";
 import { Fault } from "../../base/fault.ts";
 import type { InstanceId } from "../../base/id.ts";
 import type { LaunchMount, Limits, ProgramLaunch } from "../../instance/contract.ts";
-import { resolveCapabilities } from "../../instance/monitor/capability.ts";
+import type { GuestSettings } from "../../instance/guest.ts";
 import { type Bundle, refused } from "../config/bundle.ts";
-import { isJson, type Json, own } from "../config/shape.ts";
-import { recordsIn } from "../config/sense.ts";
+import { isJson, type Json, own, recordsIn } from "../config/shape.ts";
+import { listOf, limitFindings, processSettings, userOf } from "./process.ts";
 
 /**
  * What a configuration means for a microVM. Protections of the host's kernel (seccomp, AppArmor, SELinux, masked paths) do
@@ -15,11 +15,16 @@ import { recordsIn } from "../config/sense.ts";
 export function launchOf(
   id: string,
   bundle: Bundle,
-): { readonly launch: ProgramLaunch; readonly extra: readonly string[] } {
+): { readonly launch: ProgramLaunch; readonly settings: Omit<GuestSettings, "network"> } {
   const { config } = bundle;
   const process = own(config, "process");
   const linux = own(config, "linux");
-  const findings = [...namespaceFindings(linux), ...deviceFindings(linux), ...otherFindings(config)];
+  const findings = [
+    ...namespaceFindings(linux),
+    ...deviceFindings(linux),
+    ...otherFindings(config),
+    ...limitFindings(process),
+  ];
   const mounts = recordsIn(config, "mounts").flatMap((mount, index) =>
     mountOf(mount, index, bundle.directory, findings),
   );
@@ -42,11 +47,12 @@ export function launchOf(
     stdin: true,
     readOnlyRoot: own(own(config, "root"), "readonly") === true,
     mounts,
-    capabilities: capabilitiesOf(own(process, "capabilities")),
+    // What it has is among the settings of its process.
+    capabilities: { add: [], drop: [] },
     stopSignal: "SIGTERM",
     warmStart: false,
   };
-  return { launch, extra: sysctlLines(own(linux, "sysctl")) };
+  return { launch, settings: { kernel: kernelOf(config), process: processSettings(process) } };
 }
 
 function namespaceFindings(linux: unknown): string[] {
@@ -95,9 +101,6 @@ function otherFindings(config: Json): string[] {
 const ownMounts = new Set(["proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs"]);
 const ownPlaces = new Set(["/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys/fs/cgroup"]);
 
-/** Files that callers hand to every container: a copy serves as well, as nobody looks for changes. */
-const copied = new Set(["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/run/.containerenv"]);
-
 function mountOf(mount: Json, index: number, bundle: string, findings: string[]): LaunchMount[] {
   const destination = String(mount["destination"]);
   const type = mount["type"];
@@ -115,9 +118,7 @@ function mountOf(mount: Json, index: number, bundle: string, findings: string[])
   if (facts === undefined) findings.push(`${at}.source: ${source} does not exist`);
   else if (facts.isDirectory()) return [{ kind: "bind", source, destination, readOnly }];
   else if (!facts.isFile()) findings.push(`${at}.source: ${source} is neither a directory nor a file`);
-  else if (!readOnly && !copied.has(destination)) {
-    findings.push(`${at}.source: a microVM cannot share a single file that it may write to (${source})`);
-  } else return [{ kind: "bind", source, destination, readOnly }];
+  else return [{ kind: "bind", source, destination, readOnly }];
   return [];
 }
 
@@ -164,27 +165,6 @@ function numberOf(value: unknown, name: string): number | undefined {
   return typeof field === "number" && field > 0 && field < 2 ** 53 ? field : undefined;
 }
 
-/** By number alone where there are further groups: the guest then finds them in the image, as the caller did. */
-export function userOf(user: unknown): string {
-  const number = (name: string): number => {
-    const value = own(user, name);
-    return typeof value === "number" ? value : 0;
-  };
-  const groups = own(user, "additionalGids");
-  const hasMore = Array.isArray(groups) && groups.some((group) => group !== number("gid"));
-  return hasMore ? `${number("uid")}` : `${number("uid")}:${number("gid")}`;
-}
-
-/** `capabilities` of a process as what is added to, and taken from, the usual set. */
-function capabilitiesOf(capabilities: unknown): ProgramLaunch["capabilities"] {
-  const usual = resolveCapabilities({ add: [], drop: [] });
-  const bounding = listOf(capabilities, "bounding").map((name) => name.replace(/^CAP_/, ""));
-  return {
-    add: bounding.filter((name) => !usual.includes(name)),
-    drop: usual.filter((name) => !bounding.includes(name)),
-  };
-}
-
 export function environmentOf(pairs: readonly string[]): Readonly<Record<string, string>> {
   return Object.fromEntries(
     pairs.flatMap((pair) => {
@@ -194,21 +174,20 @@ export function environmentOf(pairs: readonly string[]): Readonly<Record<string,
   );
 }
 
-/** Of the guest's own kernel. */
-function sysctlLines(sysctl: unknown): readonly string[] {
-  if (!isJson(sysctl)) return [];
-  return Object.entries(sysctl).map(([name, value]) => {
-    if (!/^[\w./-]+$/.test(name) || name.includes("..")) {
+/** Of the guest's own kernel, by paths beneath /proc/sys. */
+function kernelOf(config: Json): Readonly<Record<string, string>> {
+  const sysctl = own(own(config, "linux"), "sysctl");
+  const domain = textOf(config, "domainname");
+  const said = Object.entries(isJson(sysctl) ? sysctl : {}).map(([name, value]) => {
+    if (!/^[\w./-]+$/.test(name) || name.includes("..") || name.startsWith("/")) {
       throw new Fault("invalid", `linux.sysctl.${name}: is not the name of a setting`);
     }
-    const path = name.includes("/") ? name : name.replaceAll(".", "/");
-    return `echo '${String(value).replaceAll("'", `'\\''`)}' >/proc/sys/${path}`;
+    return [name.includes("/") ? name : name.replaceAll(".", "/"), String(value)];
   });
-}
-
-export function listOf(value: unknown, name: string): readonly string[] {
-  const field = own(value, name);
-  return Array.isArray(field) ? field.filter((entry): entry is string => typeof entry === "string") : [];
+  return Object.fromEntries([...(domain === undefined ? [] : [["kernel/domainname", domain]]), ...said]) as Record<
+    string,
+    string
+  >;
 }
 
 function textOf(value: unknown, name: string): string | undefined {

@@ -4,12 +4,12 @@ import { backgroundCall } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { valueOf } from "../command-line.ts";
 import type { Bundle } from "../config/bundle.ts";
-import { recordsIn } from "../config/sense.ts";
-import { isJson, own } from "../config/shape.ts";
-import type { Ground } from "../ground.ts";
+import { isJson, own, recordsIn } from "../config/shape.ts";
+import { type Ground, keptFds } from "../ground.ts";
 import { argumentsFor } from "../namespace/argument.ts";
 import { requireProgram } from "../namespace/program.ts";
-import { claim, engineRoot } from "../place.ts";
+import { claim } from "../claim.ts";
+import { engineRoot } from "../place.ts";
 import type { MachinePlace } from "./contract.ts";
 import { launchOf } from "./launch.ts";
 import { type MachineFiles, machineFiles, makeMachineFiles, writeRecord } from "./record.ts";
@@ -17,10 +17,12 @@ import { type MachineFiles, machineFiles, makeMachineFiles, writeRecord } from "
 /** The command line that creates the container around the machine. Refused before anything is there: what it cannot be. */
 export async function prepareMicrovm(ground: Ground, id: string, bundle: Bundle): Promise<readonly string[]> {
   const { line, place, host, wiring } = ground;
-  const { launch, extra } = launchOf(id, bundle);
+  const { launch, settings } = launchOf(id, bundle);
   if (launch.terminal && valueOf(line.flags, "console-socket") === undefined) {
     throw new Fault("invalid", `${line.command} ${id}: process.terminal: a microVM's terminal needs --console-socket`);
   }
+  const kept = keptFds(line);
+  if (kept > 0) throw new Fault("unsupported", `${line.command} ${id}: a microVM cannot be handed ${kept} descriptors`);
   const program = requireProgram("crun", host);
   if (wiring.maker === undefined) throw new Fault("bug", "microVMs are made elsewhere");
   const maker = await wiring.maker(host);
@@ -35,9 +37,9 @@ export async function prepareMicrovm(ground: Ground, id: string, bundle: Bundle)
   const hooks = own(bundle.config, "hooks");
   writeRecord(files, {
     launch,
-    extra,
+    settings,
     cgroup: cgroup.includes(":") ? `/croft-oci-${id}` : cgroup,
-    settings: host.microvm,
+    host: host.microvm,
     poststart: recordsIn(hooks, "poststart"),
     ...(typeof network === "string" ? { network } : {}),
   });

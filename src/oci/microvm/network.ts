@@ -1,8 +1,8 @@
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { Fault } from "../../base/fault.ts";
-import { isJson, type Json, own } from "../config/shape.ts";
-import { recordsIn } from "../config/sense.ts";
+import { isJson, type Json, own, recordsIn } from "../config/shape.ts";
+import type { GuestRoute } from "../../instance/guest.ts";
 import type { Nic } from "./contract.ts";
 
 /**
@@ -13,8 +13,7 @@ import type { Nic } from "./contract.ts";
 
 export interface Adopted {
   readonly nics: readonly Nic[];
-  /** Lines for the guest: what an interface has besides its first address, and routes. */
-  readonly extra: readonly string[];
+  readonly routes: readonly GuestRoute[];
 }
 
 const prefix = "croft-t";
@@ -42,7 +41,7 @@ export function adoptNetwork(namespace: string, id: string, uid: number): Adopte
       addresses,
     };
   });
-  if (nics.length === 0) return { nics, extra: [] };
+  if (nics.length === 0) return { nics, routes: [] };
   removeTaps(namespace, id);
   batch(
     namespace,
@@ -59,7 +58,7 @@ export function adoptNetwork(namespace: string, id: string, uid: number): Adopte
       `filter replace dev ${tap} parent ffff: protocol all prio 1 u32 match u32 0 0 action mirred egress redirect dev ${name}`,
     ]),
   );
-  return { nics, extra: [...addressLines(nics), ...routeLines(namespace, nics)] };
+  return { nics, routes: routesOf(namespace, nics) };
 }
 
 /** Gives the namespace its network back. Nothing to do when it is gone. */
@@ -87,35 +86,26 @@ function isAdoptable(link: Json): boolean {
   return link["link_type"] === "ether" && kind !== "tun" && flags.includes("UP");
 }
 
-/** The first address comes with the launch. */
-function addressLines(nics: readonly Nic[]): readonly string[] {
-  return nics.flatMap(({ addresses, mtu }, index) => [
-    `ip link set eth${index} mtu ${mtu}`,
-    ...addresses
-      .filter(({ address }) => address !== firstOf(addresses)?.address)
-      .map(({ address, prefixLength }) => `ip addr add ${address}/${prefixLength} dev eth${index}`),
-  ]);
-}
-
-export function firstOf(addresses: Nic["addresses"]): Nic["addresses"][number] | undefined {
-  return addresses.find(({ address }) => !address.includes(":"));
-}
-
-function routeLines(namespace: string, nics: readonly Nic[]): readonly string[] {
-  const lines = ["-4", "-6"].flatMap((family) =>
-    json(namespace, ["ip", "-j", family, "route", "show"]).flatMap((route) => {
-      const index = nics.findIndex(({ name }) => name === route["dev"]);
+/** Those that the guest has to be told of, the reachable ones first: a gateway must be reachable before it is named. */
+function routesOf(namespace: string, nics: readonly Nic[]): readonly GuestRoute[] {
+  const routes = ([4, 6] as const).flatMap((family) =>
+    json(namespace, ["ip", "-j", `-${family}`, "route", "show"]).flatMap((route): GuestRoute[] => {
+      const nic = nics.findIndex(({ name }) => name === route["dev"]);
       const { dst, gateway, protocol, metric } = route;
       // Those to the own network come with the address.
-      if (index === -1 || protocol === "kernel" || typeof dst !== "string") return [];
-      const via = typeof gateway === "string" ? `via ${gateway} ` : "";
-      const cost = typeof metric === "number" ? ` metric ${metric}` : "";
-      const line = `ip ${family} route add ${dst} ${via}dev eth${index}${cost}`;
-      return /^[\w .:/-]+$/.test(line) ? [{ line, isDirect: via === "" }] : [];
+      if (nic === -1 || protocol === "kernel" || typeof dst !== "string") return [];
+      return [
+        {
+          family,
+          destination: dst,
+          nic,
+          ...(typeof gateway === "string" ? { gateway } : {}),
+          ...(typeof metric === "number" ? { metric } : {}),
+        },
+      ];
     }),
   );
-  // A gateway must be reachable before it is named.
-  return lines.toSorted((a, b) => Number(b.isDirect) - Number(a.isDirect)).map(({ line }) => line);
+  return routes.toSorted((a, b) => Number(b.gateway === undefined) - Number(a.gateway === undefined));
 }
 
 function json(namespace: string, argv: readonly string[]): readonly Json[] {

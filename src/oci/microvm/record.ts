@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node
 import { join } from "node:path";
 import { hostFault } from "../../host/errno.ts";
 import type { ProgramLaunch } from "../../instance/contract.ts";
+import type { GuestSettings } from "../../instance/guest.ts";
 import type { Json } from "../config/shape.ts";
 import type { Place } from "../place.ts";
 
@@ -40,13 +41,14 @@ export function makeMachineFiles(files: MachineFiles): void {
   mkdirSync(files.directory, { recursive: true, mode: 0o700 });
 }
 
-/** What was launched, and what is to be done in the guest before its program. */
+/** What was launched, and how. */
 interface LaunchRecord {
   readonly launch: ProgramLaunch;
-  readonly extra: readonly string[];
+  /** Of the guest but for its network, which is known when it starts. */
+  readonly settings: Omit<GuestSettings, "network">;
   readonly cgroup: string;
   /** What the host's configuration said of microVMs then: it may say something else by the start. */
-  readonly settings: Json;
+  readonly host: Json;
   /** The caller's hooks that run when the program runs. */
   readonly poststart: readonly unknown[];
   /** The network namespace that is the caller's own; absent: it is the container's. */
@@ -64,10 +66,6 @@ export function readRecord(files: MachineFiles): LaunchRecord {
   } catch (error) {
     throw hostFault(error, `read ${files.launch}`);
   }
-}
-
-export function readLaunch(files: MachineFiles): ProgramLaunch {
-  return readRecord(files).launch;
 }
 
 export function writeLaunch(files: MachineFiles, launch: ProgramLaunch): void {

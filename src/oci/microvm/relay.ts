@@ -1,29 +1,20 @@
+import type { Socket } from "node:net";
 import { constants } from "node:os";
 import { join } from "node:path";
 import { isatty, ReadStream, WriteStream } from "node:tty";
-import type { Client, ClientChannel } from "ssh2";
+import type { CompanyTask } from "./company.ts";
 import { ask, connectAt } from "./control.ts";
 import { insideDirectory, shared } from "./contract.ts";
+import { pieceOf, PieceReader } from "./piece.ts";
 
 /** What a relay is told, by one variable of its environment. */
 export interface RelayTask {
-  /** The script that the guest runs. */
   readonly script: string;
-  /** By which the guest's dropbear is known, as it goes over the wire, in base64. */
   readonly hostKey: string;
   readonly terminal: boolean;
 }
 
 export const taskVariable = "CROFT_OCI_TASK";
-
-/** What is quick in a guest without KVM and never out of fashion. */
-const algorithms = {
-  kex: ["curve25519-sha256"],
-  serverHostKey: ["ssh-ed25519"],
-  cipher: ["aes128-ctr"],
-  hmac: ["hmac-sha2-256"],
-  compress: ["none"],
-} as const;
 
 /**
  * Stands in the container around QEMU for one program that runs in the guest: passes bytes, signals and the size of its
@@ -32,88 +23,71 @@ const algorithms = {
 export async function relayProgram(): Promise<number> {
   const { script, hostKey, terminal } = JSON.parse(process.env[taskVariable] ?? "{}") as RelayTask;
   const tty = terminal ? [0, 1, 2].find((fd) => isatty(fd)) : undefined;
-  const size = tty === undefined ? [80, 24] : new WriteStream(tty).getWindowSize();
-  const client = await connected(join(insideDirectory, shared.shell), Buffer.from(hostKey, "base64"));
-  const pty = { cols: size[0] ?? 80, rows: size[1] ?? 24, term: process.env["TERM"] ?? "xterm" };
-  const channel = await executed(client, script, terminal ? { pty } : {});
-  return await new Promise<number>((resolve) => {
-    let begun: string | undefined;
-    let first = Buffer.alloc(0);
-    let code: number | undefined;
-    const output = new WriteQueue(1);
-    const errors = new WriteQueue(2);
-    channel.on("data", (bytes: Buffer) => {
-      if (begun !== undefined) return output.write(bytes);
-      first = Buffer.concat([first, bytes]);
-      const end = first.indexOf(0x0a);
-      if (end === -1) return;
-      begun = first.toString("utf8", 0, end).trim();
-      if (begun.startsWith("started ")) {
-        passInput(channel, tty);
-        passSignals(join(insideDirectory, shared.control), Number(begun.slice("started ".length)));
-        if (tty !== undefined) followSize(channel, tty);
-        return output.write(first.subarray(end + 1));
+  const [cols = 80, rows = 24] = tty === undefined ? [] : new WriteStream(tty).getWindowSize();
+  const pty = { cols, rows, term: process.env["TERM"] ?? "xterm" };
+  const task: CompanyTask = { script, hostKey, ...(terminal ? { terminal: pty } : {}) };
+  const watcher = connectAt(join(insideDirectory, shared.company));
+  watcher.on("error", () => watcher.destroy());
+  watcher.write(pieceOf("task", JSON.stringify(task)));
+  const output = new WriteQueue(1);
+  const errors = new WriteQueue(2);
+  const reader = new PieceReader();
+  let first: Buffer | undefined = Buffer.alloc(0);
+  let code: number | undefined;
+  for await (const bytes of watcher) {
+    for (const piece of reader.take(bytes as Buffer)) {
+      if (piece.kind === "error") errors.write(piece.bytes);
+      else if (piece.kind === "ended") code ??= Number(piece.bytes.toString("utf8"));
+      else if (piece.kind === "failed") {
+        errors.write(Buffer.from(`reach the guest: ${piece.bytes.toString("utf8")}\n`));
+        code ??= 126;
+      } else if (piece.kind === "output" && first === undefined) output.write(piece.bytes);
+      else if (piece.kind === "output" && first !== undefined) {
+        // Its first line is ours: whether it began, and as which process.
+        first = Buffer.concat([first, piece.bytes]);
+        const end = first.indexOf(0x0a);
+        if (end === -1) continue;
+        const said = first.toString("utf8", 0, end).trim();
+        output.write(first.subarray(end + 1));
+        first = undefined;
+        if (said.startsWith("started ")) accompany(watcher, Number(said.slice("started ".length)), tty);
+        else {
+          const { text, code: found } = refusalOf(said);
+          errors.write(Buffer.from(text));
+          code = found;
+        }
       }
-      const [, kind, ...words] = begun.split(" ");
-      const text = words.join(" ");
-      errors.write(
-        Buffer.from(kind === "program" ? `exec: "${text}": executable file not found in $PATH\n` : `${text}\n`),
-      );
-      code = kind === "program" ? 127 : 126;
-      channel.close();
-    });
-    channel.stderr.on("data", (bytes: Buffer) => errors.write(bytes));
-    channel.on("exit", (status: number | null, signal?: string) => {
-      code ??= status ?? 128 + numberOf(signal);
-    });
-    channel.on("close", () => {
-      void Promise.all([output.ended(), errors.ended()]).then(() => resolve(code ?? 137));
-    });
-  });
-}
-
-function numberOf(signal: string | undefined): number {
-  return constants.signals[`SIG${signal ?? "KILL"}` as NodeJS.Signals] ?? 9;
-}
-
-async function connected(path: string, hostKey: Buffer): Promise<Client> {
-  const ssh2 = await import("ssh2");
-  const attempts = 3;
-  for (let tries = 1; ; tries += 1) {
-    const client = new ssh2.Client();
-    try {
-      await new Promise<void>((resolve, reject) => {
-        client.on("ready", () => resolve());
-        client.on("error", reject);
-        client.on("close", () => reject(new Error("the guest's shell closed the connection")));
-        client.connect({
-          sock: connectAt(path),
-          username: "root",
-          authHandler: ["none"],
-          readyTimeout: 20_000,
-          hostVerifier: (key) => key.equals(hostKey),
-          algorithms,
-        });
-      });
-      return client;
-    } catch (error) {
-      client.end();
-      if (tries === attempts) throw error;
     }
+    await Promise.all([output.taken(), errors.taken()]);
   }
+  await Promise.all([output.ended(), errors.ended()]);
+  return code ?? 128 + constants.signals.SIGKILL;
 }
 
-function executed(client: Client, script: string, options: object): Promise<ClientChannel> {
-  return new Promise((resolve, reject) => {
-    client.exec(script, options, (error, channel) => (error === undefined ? resolve(channel) : reject(error)));
-  });
+/** `fault program nothing` in the words by which callers tell 127 from 126. */
+function refusalOf(said: string): { readonly text: string; readonly code: number } {
+  const [, kind, ...words] = said.split(" ");
+  const text = words.join(" ");
+  if (kind !== "program") return { text: `${text}\n`, code: 126 };
+  return { text: `exec: "${text}": executable file not found in $PATH\n`, code: 127 };
 }
 
-function passInput(channel: ClientChannel, tty: number | undefined): void {
+function accompany(watcher: Socket, pid: number, tty: number | undefined): void {
+  passInput(watcher, tty);
+  passSignals(join(insideDirectory, shared.control), pid);
+  if (tty !== undefined) followSize(watcher, tty);
+}
+
+function passInput(watcher: Socket, tty: number | undefined): void {
   if (tty !== undefined) new ReadStream(0).setRawMode(true);
-  process.stdin.on("data", (bytes: Buffer) => channel.write(bytes));
-  process.stdin.on("end", () => channel.end());
-  process.stdin.on("error", () => channel.end());
+  process.stdin.on("data", (bytes: Buffer) => {
+    if (watcher.write(pieceOf("input", bytes))) return;
+    process.stdin.pause();
+    watcher.once("drain", () => process.stdin.resume());
+  });
+  const end = (): void => void watcher.write(pieceOf("input-end"));
+  process.stdin.on("end", end);
+  process.stdin.on("error", end);
 }
 
 const passed = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"] as const;
@@ -125,14 +99,14 @@ function passSignals(control: string, pid: number): void {
   }
 }
 
-function followSize(channel: ClientChannel, tty: number): void {
+function followSize(watcher: Socket, tty: number): void {
   const terminal = new WriteStream(tty);
   let told = "";
   const look = (): void => {
     const [columns, rows] = terminal.getWindowSize();
     if (`${rows} ${columns}` === told || rows === 0) return;
     told = `${rows} ${columns}`;
-    channel.setWindow(rows, columns, 0, 0);
+    watcher.write(pieceOf("size", told));
   };
   process.on("SIGWINCH", look);
   // Callers set it when they got the terminal, which may be later than our beginning.
@@ -151,6 +125,11 @@ class WriteQueue {
 
   write(bytes: Uint8Array): void {
     this.#last = new Promise((resolve) => this.#stream.write(bytes, () => resolve()));
+  }
+
+  /** Resolves when not much is waiting any more. */
+  async taken(): Promise<void> {
+    if (this.#stream.writableNeedDrain) await this.#last;
   }
 
   ended(): Promise<void> {

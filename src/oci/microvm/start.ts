@@ -4,14 +4,14 @@ import { join } from "node:path";
 import { backgroundCall } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { own, isJson, type Json } from "../config/shape.ts";
-import { listOf } from "./launch.ts";
+import { listOf } from "./process.ts";
 import type { Ground } from "../ground.ts";
 import { requireProgram } from "../namespace/program.ts";
 import { engineRoot } from "../place.ts";
 import { shared } from "./contract.ts";
 import { placeOf } from "./make.ts";
-import { adoptNetwork, firstOf } from "./network.ts";
-import { machineFiles, readRecord, writeRecord } from "./record.ts";
+import { adoptNetwork } from "./network.ts";
+import { machineFiles, readRecord } from "./record.ts";
 
 /** Lets the machine boot and its program run, and returns when it does. What fails ends the machine. */
 export async function startMicrovm(ground: Ground, id: string): Promise<number> {
@@ -24,24 +24,25 @@ export async function startMicrovm(ground: Ground, id: string): Promise<number> 
   if (wiring.maker === undefined) throw new Fault("bug", "microVMs are started elsewhere");
   const files = machineFiles(place, id);
   const record = readRecord(files);
-  const maker = await wiring.maker({ ...host, microvm: record.settings });
+  const maker = await wiring.maker({ ...host, microvm: record.host });
   const call = backgroundCall();
   const parts = await maker.prepare(call);
   const pid = Number(state["pid"]);
-  const { nics, extra } = adoptNetwork(`/proc/${pid}/ns/net`, id, files.uid);
-  const taps = nics.map(({ tap, mac, addresses }) => {
-    const { address, prefixLength } = firstOf(addresses) ?? { address: "", prefixLength: 0 };
-    return { name: tap, mac, address, prefixLength };
-  });
-  const launch = { ...record.launch, attachment: { kind: "tap", taps, resolvers: [] } } as const;
-  writeRecord(files, { ...record, launch });
+  const { nics, routes } = adoptNetwork(`/proc/${pid}/ns/net`, id, files.uid);
+  const { launch } = record;
+  const settings = { ...record.settings, network: { nics, routes } };
   const where = placeOf(files, record.cgroup);
   try {
-    const plan = maker.equip(launch, parts, where, nics);
+    const plan = maker.equip(
+      launch,
+      parts,
+      where,
+      nics.map(({ tap }) => tap),
+    );
     writeFileSync(join(files.shared, shared.plan), JSON.stringify(plan), { mode: 0o644 });
     runCrun([...crun, "start", id]);
     const isAlive = (): boolean => existsSync(`/proc/${pid}`) && !isZombie(pid);
-    await maker.handOver(launch, parts, where, [...extra, ...record.extra], isAlive, call);
+    await maker.handOver(launch, parts, where, settings, isAlive, call);
   } catch (error) {
     spawnSync(crun[0] ?? "", [...crun.slice(1), "kill", id, "KILL"], { stdio: "ignore", timeout: 20_000 });
     throw error;

@@ -3,6 +3,7 @@ import { closeSync, existsSync, fstatSync, openSync, readFileSync, rmSync } from
 import { constants } from "node:os";
 import { join } from "node:path";
 import { isatty, WriteStream } from "node:tty";
+import { keepCompany } from "./company.ts";
 import { ask } from "./control.ts";
 import { insideDirectory, shared } from "./contract.ts";
 
@@ -19,6 +20,7 @@ export async function watchMachine(): Promise<number> {
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const)
     process.on(signal, () => machine.kill("SIGKILL"));
   const stopFollowing = followSize();
+  keepCompany();
   const ended = await new Promise<{ code: number | null; signal: string | null }>((resolve) => {
     machine.once("error", () => resolve({ code: 127, signal: null }));
     machine.once("exit", (code, signal) => resolve({ code, signal }));

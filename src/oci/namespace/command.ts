@@ -1,10 +1,9 @@
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { Fault } from "../../base/fault.ts";
+import { exists } from "../../host/door.ts";
 import { valueOf } from "../command-line.ts";
 import type { Ground } from "../ground.ts";
 import { argumentsFor } from "./argument.ts";
-import { clearHalfMade, isHalfMade } from "./leftover.ts";
+import { isHalfMade } from "./half-made.ts";
 import { requireProgram, type RuntimeName } from "./program.ts";
 
 /** A command on a container that crun or runc has in `root`: its exit code, or the command line to become. */
@@ -21,14 +20,14 @@ export async function runNamespaceCommand(
         hint: `delete --force ${id}`,
       });
     }
-    clearHalfMade(root, name, id);
+    (await import("./leftover.ts")).clearHalfMade(root, name, id);
     return 0;
   }
   const program = requireProgram(name, host);
   switch (line.command) {
     case "start":
       // crun would speak of a fifo that is not there.
-      if (name === "crun" && !existsSync(join(root, id, "exec.fifo"))) {
+      if (name === "crun" && !exists(`${root}/${id}/exec.fifo`)) {
         throw new Fault("precondition", `start ${id}: the container is not in the state "created"`);
       }
       break;
@@ -40,15 +39,12 @@ export async function runNamespaceCommand(
     case "events":
       if (name === "runc") break;
       return (await import("./events.ts")).events(ground, program, root, id);
-    case "checkpoint": {
-      const { canCheckpoint } = await import("./make.ts");
-      if (!canCheckpoint(name, program)) {
-        throw new Fault("unsupported", `checkpoint ${id}: this ${name} cannot use CRIU`, {
-          hint: name === "runc" ? "apt-get install criu" : 'containers of an engine = "runc" can be',
-        });
-      }
+    case "ps":
+      if (name === "runc" || line.words.length === 1 || valueOf(line.flags, "format") === "json") break;
+      return (await import("./ps.ts")).showProcesses(ground, program, root, id);
+    case "checkpoint":
+      (await import("./criu.ts")).requireCriu(`checkpoint ${id}`, name, program);
       break;
-    }
     default:
   }
   return argumentsFor(name, program, root, line, line.flags);

@@ -1,18 +1,9 @@
-import { existsSync, readFileSync, readdirSync, readlinkSync, rmSync } from "node:fs";
+import { readFileSync, readdirSync, readlinkSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { Fault } from "../../base/fault.ts";
 import { isJson, own } from "../config/shape.ts";
 import { directoriesOf, pidsIn, removeGroup } from "./group.ts";
 import type { RuntimeName } from "./program.ts";
-
-/** The file whose presence says that the runtime finished making the container. */
-const records: Readonly<Record<RuntimeName, string>> = { crun: "status", runc: "state.json" };
-
-/** Whether the runtime was killed while it made this container: it does not know it, but something may be there. */
-export function isHalfMade(root: string, name: RuntimeName, id: string): boolean {
-  const directory = join(root, id);
-  return existsSync(directory) && !existsSync(join(directory, records[name]));
-}
 
 /**
  * Takes away what a runtime left that was killed while it made a container: its first process, which waits for a start
@@ -67,14 +58,14 @@ function pidsAt(directory: string): readonly number[] {
 }
 
 /**
- * Whether it is still the runtime's own. By its name: the link to its program leads to a mount that nobody else sees. A
- * zombie is nobody's.
+ * Whether it is still the runtime's own: the link to its program leads to a copy that nobody else sees, but its command
+ * line is the one it was called by. A zombie is nobody's.
  */
 function isRuntime(pid: number, name: RuntimeName): boolean {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    const end = stat.lastIndexOf(")");
-    return stat.slice(stat.indexOf("(") + 1, end).startsWith(name) && stat[end + 2] !== "Z";
+    const [program = ""] = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+    return program.slice(program.lastIndexOf("/") + 1) === name && stat[stat.lastIndexOf(")") + 2] !== "Z";
   } catch {
     return false;
   }

@@ -1,4 +1,3 @@
-import { spawnSync } from "node:child_process";
 import { writeSync } from "node:fs";
 import { resolve } from "node:path";
 import { Fault } from "../../base/fault.ts";
@@ -23,9 +22,9 @@ export interface Prepared {
 }
 
 /** The runtime's command line that makes this container. Nothing has been created so far. */
-export function prepareContainer(ground: Ground, bundle: Bundle, target: Target): Prepared {
+export async function prepareContainer(ground: Ground, bundle: Bundle, target: Target): Promise<Prepared> {
   const { line, place, handover } = ground;
-  const { name, program } = line.command === "restore" ? runtimeWithCriu(ground, target) : chosen(ground, target);
+  const { name, program } = line.command === "restore" ? await runtimeWithCriu(ground, target) : chosen(ground, target);
   const unsupported = unsupportedFields(name, program, bundle.config);
   if (unsupported.length > 0) throw new Fault("unsupported", refused(bundle.configFile, unsupported).message);
   const flags = new Map(line.flags);
@@ -45,21 +44,13 @@ function chosen({ host, place }: Ground, target: Target): { name: RuntimeName; p
 }
 
 /** A snapshot can only be brought back by a runtime that can talk to CRIU. */
-function runtimeWithCriu({ host }: Ground, target: Target): { name: RuntimeName; program: string } {
-  const names = target === "crun" || target === "runc" ? [target] : (["crun", "runc"] as const);
-  for (const name of names) {
-    const program = requireProgram(name, host);
-    if (canCheckpoint(name, program)) return { name, program };
-  }
-  throw new Fault("unsupported", "restore: neither crun nor runc can use CRIU here", {
-    hint: "apt-get install criu runc",
-  });
-}
-
-export function canCheckpoint(name: RuntimeName, program: string): boolean {
-  const { status, stdout } = spawnSync(name === "crun" ? program : "criu", ["--version"], {
-    encoding: "utf8",
-    timeout: 10_000,
-  });
-  return status === 0 && (name === "runc" || /\+CRIU\b/.test(stdout));
+async function runtimeWithCriu(
+  { host }: Ground,
+  target: Target,
+): Promise<{ readonly name: RuntimeName; readonly program: string }> {
+  const { anyWithCriu, requireCriu } = await import("./criu.ts");
+  if (target !== "crun" && target !== "runc") return anyWithCriu(host);
+  const program = requireProgram(target, host);
+  requireCriu("restore", target, program);
+  return { name: target, program };
 }

@@ -1,4 +1,3 @@
-import { spawnSync } from "node:child_process";
 import {
   lstatSync,
   mkdirSync,
@@ -101,7 +100,9 @@ function tryMending(program: string, place: Place): string | undefined {
   } catch {
     return refusal;
   }
-  spawnSync("mount", ["-t", "cgroup", "-o", "hugetlb", "hugetlb", target], { timeout: 10_000 });
+  process
+    .getBuiltinModule("node:child_process")
+    .spawnSync("mount", ["-t", "cgroup", "-o", "hugetlb", "hugetlb", target], { timeout: 10_000 });
   return tryOnce(program, place);
 }
 
@@ -115,6 +116,7 @@ function tryOnce(program: string, place: Place): string | undefined {
   const bundle = join(directory, "bundle");
   const root = join(bundle, "rootfs");
   const argv = ["--root", join(directory, "state")];
+  const { spawnSync } = process.getBuiltinModule("node:child_process");
   try {
     for (const name of ["proc", "dev", "sys"]) mkdirSync(join(root, name), { recursive: true, mode: 0o755 });
     writeFileSync(join(bundle, "config.json"), JSON.stringify(probeConfig(id, hostMounts(root))));

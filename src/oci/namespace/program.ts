@@ -1,6 +1,5 @@
-import { accessSync, constants, realpathSync } from "node:fs";
-import { join } from "node:path";
 import { Fault } from "../../base/fault.ts";
+import { factsOf, isExecutable } from "../../host/door.ts";
 import type { HostConfig } from "../route.ts";
 
 /** The runtimes for namespace containers. */
@@ -11,15 +10,9 @@ const places = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/
 /** Where the program is; undefined when it is not installed. Never ourselves, under whatever name we were installed. */
 export function findProgram(name: RuntimeName, { programs }: HostConfig): string | undefined {
   const said = programs[name];
-  const candidates = said === undefined ? places.map((place) => join(place, name)) : [said];
-  return candidates.find((path) => {
-    try {
-      accessSync(path, constants.X_OK);
-      return realpathSync(path) !== realpathSync(process.execPath);
-    } catch {
-      return false;
-    }
-  });
+  const candidates = said === undefined ? places.map((place) => `${place}/${name}`) : [said];
+  const own = factsOf("/proc/self/exe")?.identity;
+  return candidates.find((path) => isExecutable(path) && factsOf(path)?.identity !== own);
 }
 
 export function requireProgram(name: RuntimeName, config: HostConfig): string {

@@ -1,6 +1,4 @@
-import { spawnSync } from "node:child_process";
-import { own } from "../config/shape.ts";
-import { recordsIn } from "../config/sense.ts";
+import { own, recordsIn } from "../config/shape.ts";
 import type { RuntimeName } from "./program.ts";
 
 /**
@@ -13,23 +11,23 @@ interface Newer {
   readonly since: Readonly<Record<RuntimeName, readonly [number, number, number]>>;
 }
 
-const process = (config: unknown, name: string): boolean => own(own(config, "process"), name) != null;
+const inProcess = (config: unknown, name: string): boolean => own(own(config, "process"), name) != null;
 const linux = (config: unknown, name: string): boolean => own(own(config, "linux"), name) != null;
 
 const newer: readonly Newer[] = [
   {
     field: "process.scheduler",
-    isUsed: (config) => process(config, "scheduler"),
+    isUsed: (config) => inProcess(config, "scheduler"),
     since: { crun: [1, 8, 5], runc: [1, 2, 0] },
   },
   {
     field: "process.ioPriority",
-    isUsed: (config) => process(config, "ioPriority"),
+    isUsed: (config) => inProcess(config, "ioPriority"),
     since: { crun: [1, 8, 6], runc: [1, 2, 0] },
   },
   {
     field: "process.execCPUAffinity",
-    isUsed: (config) => process(config, "execCPUAffinity"),
+    isUsed: (config) => inProcess(config, "execCPUAffinity"),
     since: { crun: [1, 20, 0], runc: [1, 3, 0] },
   },
   {
@@ -84,9 +82,27 @@ export function unsupportedFields(name: RuntimeName, program: string, config: un
     .map(({ field, since }) => `${field}: ${name} ${version.join(".")} cannot do it; ${since[name].join(".")} can`);
 }
 
+/** What this runtime was built with: crun says it, runc has what Debian and its own releases build it with. */
+export function builtInto(name: RuntimeName, program: string): Readonly<Record<BuildPart, boolean>> {
+  const has = name === "crun" ? new Set(versionText(program).toLowerCase().match(/\+\w+/g)) : undefined;
+  const part = (word: BuildPart): boolean => has?.has(`+${word}`) ?? true;
+  return {
+    systemd: part("systemd"),
+    selinux: part("selinux"),
+    apparmor: part("apparmor"),
+    seccomp: part("seccomp"),
+  };
+}
+
+type BuildPart = "systemd" | "selinux" | "apparmor" | "seccomp";
+
+function versionText(program: string): string {
+  const { spawnSync } = process.getBuiltinModule("node:child_process");
+  return spawnSync(program, ["--version"], { encoding: "utf8", timeout: 10_000 }).stdout ?? "";
+}
+
 function versionOf(program: string): readonly [number, number, number] {
-  const { stdout } = spawnSync(program, ["--version"], { encoding: "utf8", timeout: 10_000 });
-  const found = /version\s+v?(\d+)\.(\d+)(?:\.(\d+))?/.exec(stdout ?? "");
+  const found = /version\s+v?(\d+)\.(\d+)(?:\.(\d+))?/.exec(versionText(program));
   return [Number(found?.[1] ?? 0), Number(found?.[2] ?? 0), Number(found?.[3] ?? 0)];
 }
 

@@ -1,4 +1,3 @@
-import { spawn } from "node:child_process";
 import { lstatSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { Fault } from "../../base/fault.ts";
@@ -80,6 +79,7 @@ export async function runSuspect(
   const log = join(place.root, `.log-${process.pid}`);
   const [runtime = "", ...args] = argv;
   const quiet = args.filter((word) => !/^--log(-format)?=/.test(word));
+  const { spawn } = process.getBuiltinModule("node:child_process");
   handover.restoreLimits();
   try {
     const code = await new Promise<number>((resolve, reject) => {

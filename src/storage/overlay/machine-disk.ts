@@ -28,6 +28,7 @@ import { Turns } from "./turns.ts";
 export class MachineDisks implements DiskFacet {
   readonly #places: Places;
   readonly #turns = new Turns<string>();
+  #isSwept = false;
 
   constructor(places: Places) {
     this.#places = places;
@@ -60,11 +61,13 @@ export class MachineDisks implements DiskFacet {
       await removeTree(removedAt(own));
       await removeTree(madeAt(own));
       removeIfEmpty(dirname(own));
-      await this.#turns.run(freezing, "look for what no disk reads any more", () => this.#thaw());
+      await this.#thaw();
     });
   }
 
   async listDisks(): Promise<readonly DiskFacts[]> {
+    if (!this.#isSwept) await this.#sweep();
+    this.#isSwept = true;
     const keys = idsIn([this.#places.libDisks]).flatMap((id) =>
       idsIn([join(this.#places.libDisks, id)]).map((name): DiskKey => ({ id: id as InstanceId, name })),
     );
@@ -184,8 +187,18 @@ export class MachineDisks implements DiskFacet {
     });
   }
 
+  /** What a daemon leaves that is killed between two steps, and no list would name: folders that hold no disk, and files. */
+  async #sweep(): Promise<void> {
+    for (const id of namesIn(this.#places.libDisks)) removeIfEmpty(join(this.#places.libDisks, id));
+    await this.#thaw();
+  }
+
   /** Deletes frozen files that no disk reads any more. */
-  async #thaw(): Promise<void> {
+  #thaw(): Promise<void> {
+    return this.#turns.run(freezing, "look for what no disk reads any more", () => this.#removeUnread());
+  }
+
+  async #removeUnread(): Promise<void> {
     const frozen = namesIn(this.#places.libFrozen).map((name) => join(this.#places.libFrozen, name));
     if (frozen.length === 0) return;
     const read = new Set<string>();

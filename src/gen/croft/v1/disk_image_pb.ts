@@ -161,7 +161,7 @@ export type ImportDiskImageRequest = Message<"croft.v1.ImportDiskImageRequest"> 
   checksumListUrl: string;
 
   /**
-   * with that of its detached signature, when the list is to be proven,
+   * with that of its detached signature, when the list is to be proven and does not carry its signature itself,
    *
    * @generated from field: string signature_url = 6;
    */

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file croft/v1/machine.proto.
  */
 export const file_croft_v1_machine: GenFile = /*@__PURE__*/
-  fileDesc("ChZjcm9mdC92MS9tYWNoaW5lLnByb3RvEghjcm9mdC52MSJ9CghTbmFwc2hvdBIMCgRuYW1lGAEgASgJEg4KBm1lbW9yeRgCIAEoCBIrCgdjcmVhdGVkGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCgp1c2VkX2J5dGVzGAQgASgBSACIAQFCDQoLX3VzZWRfYnl0ZXMiRgoVQ3JlYXRlU25hcHNob3RSZXF1ZXN0Eg8KB21hY2hpbmUYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZtZW1vcnkYAyABKAgiJwoUTGlzdFNuYXBzaG90c1JlcXVlc3QSDwoHbWFjaGluZRgBIAEoCSI+ChVMaXN0U25hcHNob3RzUmVzcG9uc2USJQoJc25hcHNob3RzGAEgAygLMhIuY3JvZnQudjEuU25hcHNob3QiOgoVUmV2ZXJ0U25hcHNob3RSZXF1ZXN0Eg8KB21hY2hpbmUYASABKAkSEAoIc25hcHNob3QYAiABKAkiOgoVUmVtb3ZlU25hcHNob3RSZXF1ZXN0Eg8KB21hY2hpbmUYASABKAkSEAoIc25hcHNob3QYAiABKAkiGAoWUmVtb3ZlU25hcHNob3RSZXNwb25zZSJqChJPcGVuQ29uc29sZVJlcXVlc3QSJwoFc3RhcnQYASABKAsyFi5jcm9mdC52MS5Db25zb2xlU3RhcnRIABIgCgVpbnB1dBgCIAEoCzIPLmNyb2Z0LnYxLklucHV0SABCCQoHbWVzc2FnZSIfCgxDb25zb2xlU3RhcnQSDwoHbWFjaGluZRgBIAEoCSJUChNPcGVuQ29uc29sZVJlc3BvbnNlEiIKBm91dHB1dBgBIAEoCzIQLmNyb2Z0LnYxLk91dHB1dEgAEg4KBGV4aXQYAiABKAVIAEIJCgdtZXNzYWdlIigKFVRha2VTY3JlZW5zaG90UmVxdWVzdBIPCgdtYWNoaW5lGAEgASgJIiUKFlRha2VTY3JlZW5zaG90UmVzcG9uc2USCwoDcG5nGAEgASgMIicKFEV4cG9ydE1hY2hpbmVSZXF1ZXN0Eg8KB21hY2hpbmUYASABKAkiJgoVRXhwb3J0TWFjaGluZVJlc3BvbnNlEg0KBWNodW5rGAEgASgMIjMKFEltcG9ydE1hY2hpbmVSZXF1ZXN0Eg0KBWNodW5rGAEgASgMEgwKBG5hbWUYAiABKAkiNAoTQ2xvbmVNYWNoaW5lUmVxdWVzdBIPCgdtYWNoaW5lGAEgASgJEgwKBG5hbWUYAiABKAky2wgKDk1hY2hpbmVTZXJ2aWNlEnIKDkNyZWF0ZVNuYXBzaG90Eh8uY3JvZnQudjEuQ3JlYXRlU25hcHNob3RSZXF1ZXN0GhIuY3JvZnQudjEuU25hcHNob3QiK4LT5JMCJToBKiIgL3YxL21hY2hpbmVzL3ttYWNoaW5lfS9zbmFwc2hvdHMSegoNTGlzdFNuYXBzaG90cxIeLmNyb2Z0LnYxLkxpc3RTbmFwc2hvdHNSZXF1ZXN0Gh8uY3JvZnQudjEuTGlzdFNuYXBzaG90c1Jlc3BvbnNlIiiC0+STAiISIC92MS9tYWNoaW5lcy97bWFjaGluZX0vc25hcHNob3RzEoQBCg5SZXZlcnRTbmFwc2hvdBIfLmNyb2Z0LnYxLlJldmVydFNuYXBzaG90UmVxdWVzdBoSLmNyb2Z0LnYxLkluc3RhbmNlIj2C0+STAjc6ASoiMi92MS9tYWNoaW5lcy97bWFjaGluZX0vc25hcHNob3RzL3tzbmFwc2hvdH06cmV2ZXJ0EpIBCg5SZW1vdmVTbmFwc2hvdBIfLmNyb2Z0LnYxLlJlbW92ZVNuYXBzaG90UmVxdWVzdBogLmNyb2Z0LnYxLlJlbW92ZVNuYXBzaG90UmVzcG9uc2UiPYLT5JMCNzoBKiIyL3YxL21hY2hpbmVzL3ttYWNoaW5lfS9zbmFwc2hvdHMve3NuYXBzaG90fTpyZW1vdmUSbwoLT3BlbkNvbnNvbGUSHC5jcm9mdC52MS5PcGVuQ29uc29sZVJlcXVlc3QaHS5jcm9mdC52MS5PcGVuQ29uc29sZVJlc3BvbnNlIh+C0+STAhk6ASoiFC92MS9tYWNoaW5lczpjb25zb2xlKAEwARJ+Cg5UYWtlU2NyZWVuc2hvdBIfLmNyb2Z0LnYxLlRha2VTY3JlZW5zaG90UmVxdWVzdBogLmNyb2Z0LnYxLlRha2VTY3JlZW5zaG90UmVzcG9uc2UiKYLT5JMCIxIhL3YxL21hY2hpbmVzL3ttYWNoaW5lfS9zY3JlZW5zaG90EnkKDUV4cG9ydE1hY2hpbmUSHi5jcm9mdC52MS5FeHBvcnRNYWNoaW5lUmVxdWVzdBofLmNyb2Z0LnYxLkV4cG9ydE1hY2hpbmVSZXNwb25zZSIlgtPkkwIfEh0vdjEvbWFjaGluZXMve21hY2hpbmV9OmV4cG9ydDABEmUKDUltcG9ydE1hY2hpbmUSHi5jcm9mdC52MS5JbXBvcnRNYWNoaW5lUmVxdWVzdBoSLmNyb2Z0LnYxLkluc3RhbmNlIh6C0+STAhg6ASoiEy92MS9tYWNoaW5lczppbXBvcnQoARJqCgxDbG9uZU1hY2hpbmUSHS5jcm9mdC52MS5DbG9uZU1hY2hpbmVSZXF1ZXN0GhIuY3JvZnQudjEuSW5zdGFuY2UiJ4LT5JMCIToBKiIcL3YxL21hY2hpbmVzL3ttYWNoaW5lfTpjbG9uZWIGcHJvdG8z", [file_croft_v1_instance, file_google_api_annotations, file_google_protobuf_timestamp]);
+  fileDesc("ChZjcm9mdC92MS9tYWNoaW5lLnByb3RvEghjcm9mdC52MSJ9CghTbmFwc2hvdBIMCgRuYW1lGAEgASgJEg4KBm1lbW9yeRgCIAEoCBIrCgdjcmVhdGVkGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCgp1c2VkX2J5dGVzGAQgASgBSACIAQFCDQoLX3VzZWRfYnl0ZXMiRgoVQ3JlYXRlU25hcHNob3RSZXF1ZXN0Eg8KB21hY2hpbmUYASABKAkSDAoEbmFtZRgCIAEoCRIOCgZtZW1vcnkYAyABKAgiJwoUTGlzdFNuYXBzaG90c1JlcXVlc3QSDwoHbWFjaGluZRgBIAEoCSI+ChVMaXN0U25hcHNob3RzUmVzcG9uc2USJQoJc25hcHNob3RzGAEgAygLMhIuY3JvZnQudjEuU25hcHNob3QiOgoVUmV2ZXJ0U25hcHNob3RSZXF1ZXN0Eg8KB21hY2hpbmUYASABKAkSEAoIc25hcHNob3QYAiABKAkiOgoVUmVtb3ZlU25hcHNob3RSZXF1ZXN0Eg8KB21hY2hpbmUYASABKAkSEAoIc25hcHNob3QYAiABKAkiGAoWUmVtb3ZlU25hcHNob3RSZXNwb25zZSJqChJPcGVuQ29uc29sZVJlcXVlc3QSJwoFc3RhcnQYASABKAsyFi5jcm9mdC52MS5Db25zb2xlU3RhcnRIABIgCgVpbnB1dBgCIAEoCzIPLmNyb2Z0LnYxLklucHV0SABCCQoHbWVzc2FnZSIfCgxDb25zb2xlU3RhcnQSDwoHbWFjaGluZRgBIAEoCSJUChNPcGVuQ29uc29sZVJlc3BvbnNlEiIKBm91dHB1dBgBIAEoCzIQLmNyb2Z0LnYxLk91dHB1dEgAEg4KBGV4aXQYAiABKAVIAEIJCgdtZXNzYWdlIiIKD0dldEd1ZXN0UmVxdWVzdBIPCgdtYWNoaW5lGAEgASgJImQKBUd1ZXN0EhAKCGhvc3RuYW1lGAEgASgJEg4KBnN5c3RlbRgCIAEoCRIOCgZrZXJuZWwYAyABKAkSKQoJYWRkcmVzc2VzGAQgAygLMhYuY3JvZnQudjEuR3Vlc3RBZGRyZXNzIj8KDEd1ZXN0QWRkcmVzcxIRCglpbnRlcmZhY2UYASABKAkSCwoDbWFjGAIgASgJEg8KB2FkZHJlc3MYAyABKAkiKAoVVGFrZVNjcmVlbnNob3RSZXF1ZXN0Eg8KB21hY2hpbmUYASABKAkiJQoWVGFrZVNjcmVlbnNob3RSZXNwb25zZRILCgNwbmcYASABKAwiJwoURXhwb3J0TWFjaGluZVJlcXVlc3QSDwoHbWFjaGluZRgBIAEoCSImChVFeHBvcnRNYWNoaW5lUmVzcG9uc2USDQoFY2h1bmsYASABKAwiMwoUSW1wb3J0TWFjaGluZVJlcXVlc3QSDQoFY2h1bmsYASABKAwSDAoEbmFtZRgCIAEoCSI0ChNDbG9uZU1hY2hpbmVSZXF1ZXN0Eg8KB21hY2hpbmUYASABKAkSDAoEbmFtZRgCIAEoCTK5CQoOTWFjaGluZVNlcnZpY2UScgoOQ3JlYXRlU25hcHNob3QSHy5jcm9mdC52MS5DcmVhdGVTbmFwc2hvdFJlcXVlc3QaEi5jcm9mdC52MS5TbmFwc2hvdCIrgtPkkwIlOgEqIiAvdjEvbWFjaGluZXMve21hY2hpbmV9L3NuYXBzaG90cxJ6Cg1MaXN0U25hcHNob3RzEh4uY3JvZnQudjEuTGlzdFNuYXBzaG90c1JlcXVlc3QaHy5jcm9mdC52MS5MaXN0U25hcHNob3RzUmVzcG9uc2UiKILT5JMCIhIgL3YxL21hY2hpbmVzL3ttYWNoaW5lfS9zbmFwc2hvdHMShAEKDlJldmVydFNuYXBzaG90Eh8uY3JvZnQudjEuUmV2ZXJ0U25hcHNob3RSZXF1ZXN0GhIuY3JvZnQudjEuSW5zdGFuY2UiPYLT5JMCNzoBKiIyL3YxL21hY2hpbmVzL3ttYWNoaW5lfS9zbmFwc2hvdHMve3NuYXBzaG90fTpyZXZlcnQSkgEKDlJlbW92ZVNuYXBzaG90Eh8uY3JvZnQudjEuUmVtb3ZlU25hcHNob3RSZXF1ZXN0GiAuY3JvZnQudjEuUmVtb3ZlU25hcHNob3RSZXNwb25zZSI9gtPkkwI3OgEqIjIvdjEvbWFjaGluZXMve21hY2hpbmV9L3NuYXBzaG90cy97c25hcHNob3R9OnJlbW92ZRJvCgtPcGVuQ29uc29sZRIcLmNyb2Z0LnYxLk9wZW5Db25zb2xlUmVxdWVzdBodLmNyb2Z0LnYxLk9wZW5Db25zb2xlUmVzcG9uc2UiH4LT5JMCGToBKiIUL3YxL21hY2hpbmVzOmNvbnNvbGUoATABEn4KDlRha2VTY3JlZW5zaG90Eh8uY3JvZnQudjEuVGFrZVNjcmVlbnNob3RSZXF1ZXN0GiAuY3JvZnQudjEuVGFrZVNjcmVlbnNob3RSZXNwb25zZSIpgtPkkwIjEiEvdjEvbWFjaGluZXMve21hY2hpbmV9L3NjcmVlbnNob3QSXAoIR2V0R3Vlc3QSGS5jcm9mdC52MS5HZXRHdWVzdFJlcXVlc3QaDy5jcm9mdC52MS5HdWVzdCIkgtPkkwIeEhwvdjEvbWFjaGluZXMve21hY2hpbmV9L2d1ZXN0EnkKDUV4cG9ydE1hY2hpbmUSHi5jcm9mdC52MS5FeHBvcnRNYWNoaW5lUmVxdWVzdBofLmNyb2Z0LnYxLkV4cG9ydE1hY2hpbmVSZXNwb25zZSIlgtPkkwIfEh0vdjEvbWFjaGluZXMve21hY2hpbmV9OmV4cG9ydDABEmUKDUltcG9ydE1hY2hpbmUSHi5jcm9mdC52MS5JbXBvcnRNYWNoaW5lUmVxdWVzdBoSLmNyb2Z0LnYxLkluc3RhbmNlIh6C0+STAhg6ASoiEy92MS9tYWNoaW5lczppbXBvcnQoARJqCgxDbG9uZU1hY2hpbmUSHS5jcm9mdC52MS5DbG9uZU1hY2hpbmVSZXF1ZXN0GhIuY3JvZnQudjEuSW5zdGFuY2UiJ4LT5JMCIToBKiIcL3YxL21hY2hpbmVzL3ttYWNoaW5lfTpjbG9uZWIGcHJvdG8z", [file_croft_v1_instance, file_google_api_annotations, file_google_protobuf_timestamp]);
 
 /**
  * @generated from message croft.v1.Snapshot
@@ -245,6 +245,90 @@ export const OpenConsoleResponseSchema: GenMessage<OpenConsoleResponse> = /*@__P
   messageDesc(file_croft_v1_machine, 9);
 
 /**
+ * @generated from message croft.v1.GetGuestRequest
+ */
+export type GetGuestRequest = Message<"croft.v1.GetGuestRequest"> & {
+  /**
+   * @generated from field: string machine = 1;
+   */
+  machine: string;
+};
+
+/**
+ * Describes the message croft.v1.GetGuestRequest.
+ * Use `create(GetGuestRequestSchema)` to create a new message.
+ */
+export const GetGuestRequestSchema: GenMessage<GetGuestRequest> = /*@__PURE__*/
+  messageDesc(file_croft_v1_machine, 10);
+
+/**
+ * @generated from message croft.v1.Guest
+ */
+export type Guest = Message<"croft.v1.Guest"> & {
+  /**
+   * @generated from field: string hostname = 1;
+   */
+  hostname: string;
+
+  /**
+   * "Debian GNU/Linux 12 (bookworm)". Empty when it does not say.
+   *
+   * @generated from field: string system = 2;
+   */
+  system: string;
+
+  /**
+   * @generated from field: string kernel = 3;
+   */
+  kernel: string;
+
+  /**
+   * Without those of the loopback interface.
+   *
+   * @generated from field: repeated croft.v1.GuestAddress addresses = 4;
+   */
+  addresses: GuestAddress[];
+};
+
+/**
+ * Describes the message croft.v1.Guest.
+ * Use `create(GuestSchema)` to create a new message.
+ */
+export const GuestSchema: GenMessage<Guest> = /*@__PURE__*/
+  messageDesc(file_croft_v1_machine, 11);
+
+/**
+ * @generated from message croft.v1.GuestAddress
+ */
+export type GuestAddress = Message<"croft.v1.GuestAddress"> & {
+  /**
+   * As the guest calls it: "enp1s0".
+   *
+   * @generated from field: string interface = 1;
+   */
+  interface: string;
+
+  /**
+   * @generated from field: string mac = 2;
+   */
+  mac: string;
+
+  /**
+   * IPv4 or IPv6, with the length of its prefix: "10.0.0.2/24".
+   *
+   * @generated from field: string address = 3;
+   */
+  address: string;
+};
+
+/**
+ * Describes the message croft.v1.GuestAddress.
+ * Use `create(GuestAddressSchema)` to create a new message.
+ */
+export const GuestAddressSchema: GenMessage<GuestAddress> = /*@__PURE__*/
+  messageDesc(file_croft_v1_machine, 12);
+
+/**
  * @generated from message croft.v1.TakeScreenshotRequest
  */
 export type TakeScreenshotRequest = Message<"croft.v1.TakeScreenshotRequest"> & {
@@ -259,7 +343,7 @@ export type TakeScreenshotRequest = Message<"croft.v1.TakeScreenshotRequest"> & 
  * Use `create(TakeScreenshotRequestSchema)` to create a new message.
  */
 export const TakeScreenshotRequestSchema: GenMessage<TakeScreenshotRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_machine, 10);
+  messageDesc(file_croft_v1_machine, 13);
 
 /**
  * @generated from message croft.v1.TakeScreenshotResponse
@@ -276,7 +360,7 @@ export type TakeScreenshotResponse = Message<"croft.v1.TakeScreenshotResponse"> 
  * Use `create(TakeScreenshotResponseSchema)` to create a new message.
  */
 export const TakeScreenshotResponseSchema: GenMessage<TakeScreenshotResponse> = /*@__PURE__*/
-  messageDesc(file_croft_v1_machine, 11);
+  messageDesc(file_croft_v1_machine, 14);
 
 /**
  * @generated from message croft.v1.ExportMachineRequest
@@ -293,7 +377,7 @@ export type ExportMachineRequest = Message<"croft.v1.ExportMachineRequest"> & {
  * Use `create(ExportMachineRequestSchema)` to create a new message.
  */
 export const ExportMachineRequestSchema: GenMessage<ExportMachineRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_machine, 12);
+  messageDesc(file_croft_v1_machine, 15);
 
 /**
  * @generated from message croft.v1.ExportMachineResponse
@@ -310,7 +394,7 @@ export type ExportMachineResponse = Message<"croft.v1.ExportMachineResponse"> & 
  * Use `create(ExportMachineResponseSchema)` to create a new message.
  */
 export const ExportMachineResponseSchema: GenMessage<ExportMachineResponse> = /*@__PURE__*/
-  messageDesc(file_croft_v1_machine, 13);
+  messageDesc(file_croft_v1_machine, 16);
 
 /**
  * @generated from message croft.v1.ImportMachineRequest
@@ -334,7 +418,7 @@ export type ImportMachineRequest = Message<"croft.v1.ImportMachineRequest"> & {
  * Use `create(ImportMachineRequestSchema)` to create a new message.
  */
 export const ImportMachineRequestSchema: GenMessage<ImportMachineRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_machine, 14);
+  messageDesc(file_croft_v1_machine, 17);
 
 /**
  * @generated from message croft.v1.CloneMachineRequest
@@ -356,7 +440,7 @@ export type CloneMachineRequest = Message<"croft.v1.CloneMachineRequest"> & {
  * Use `create(CloneMachineRequestSchema)` to create a new message.
  */
 export const CloneMachineRequestSchema: GenMessage<CloneMachineRequest> = /*@__PURE__*/
-  messageDesc(file_croft_v1_machine, 15);
+  messageDesc(file_croft_v1_machine, 18);
 
 /**
  * What full machines ([vm.x]) can do beyond other instances. A machine is named as an instance is.
@@ -421,6 +505,16 @@ export const MachineService: GenService<{
     methodKind: "unary";
     input: typeof TakeScreenshotRequestSchema;
     output: typeof TakeScreenshotResponseSchema;
+  },
+  /**
+   * What the guest says of itself, by its agent: its name, its system, its addresses. It is the guest's word and no more.
+   *
+   * @generated from rpc croft.v1.MachineService.GetGuest
+   */
+  getGuest: {
+    methodKind: "unary";
+    input: typeof GetGuestRequestSchema;
+    output: typeof GuestSchema;
   },
   /**
    * Writes the whole machine into one file: what it is, and its disks as they are now.

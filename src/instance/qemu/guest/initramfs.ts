@@ -34,11 +34,14 @@ const wantedModules = [
   "overlay",
   "ext4",
 ];
-/** Loaded when it is known that the guest has volumes. */
-const laterModules = ["virtiofs"];
+/** Loaded when it is known that the guest has volumes; and when its layers share a controller. */
+const laterModules = { volume: ["virtiofs"], controller: ["virtio_scsi", "sd_mod"] } as const;
 
 /** By these names the scripts call busybox. */
-const applets = "sh mount insmod mkdir mkfifo ip stty dd wc cat rm date usleep chroot reboot chmod setsid".split(" ");
+const applets =
+  "sh mount insmod mkdir mkfifo ip stty dd wc cat rm date usleep chroot reboot chmod setsid head tr cmp mv unshare".split(
+    " ",
+  );
 
 const scripts = ["guest.sh", "enter.sh", "inside.sh", "shell.sh", "usual-root.sh", "runner.sh"];
 
@@ -118,7 +121,9 @@ async function entriesFor(version: string, call: Call): Promise<CpioEntry[]> {
     ...[...libraries].map(([name, path]) => file(`croft/lib/${name}`, readPart(path), 0o755)),
     ...modules.files.map(({ name, content }) => file(`croft/module/${name}.ko`, content)),
     text("croft/modules", ...modules.first.map((name) => `${name}.ko`)),
-    text("croft/modules-volume", ...modules.forVolumes.map((name) => `${name}.ko`)),
+    ...Object.entries(modules.later).map(([purpose, names]) =>
+      text(`croft/modules-${purpose}`, ...names.map((name) => `${name}.ko`)),
+    ),
     text("croft/usual-capabilities", capabilityWord(resolveCapabilities({ add: [], drop: [] }))),
     text("etc/passwd", "root::0:0:root:/root:/bin/sh"),
     text("etc/group", "root:x:0:", "tty:x:5:"),
@@ -163,7 +168,8 @@ function devices(): CpioEntry[] {
 interface Modules {
   readonly files: readonly { readonly name: string; readonly content: Uint8Array }[];
   readonly first: readonly string[];
-  readonly forVolumes: readonly string[];
+  /** By what they are for, without those that are loaded first. */
+  readonly later: Readonly<Record<keyof typeof laterModules, readonly string[]>>;
 }
 
 async function modulesOf(version: string, call: Call): Promise<Modules> {
@@ -173,18 +179,22 @@ async function modulesOf(version: string, call: Call): Promise<Modules> {
   const builtin =
     dependencies === undefined ? wantedModules.join("\n") : (readText(join(directory, "modules.builtin")) ?? "");
   const first = moduleOrder(wantedModules, [], dependencies ?? "", builtin);
-  const all = moduleOrder(
-    [...first, ...laterModules].map(moduleName),
-    laterModules,
-    dependencies ?? "",
-    `${builtin}\n${laterModules.join("\n")}`,
-  );
+  const later = (wanted: readonly string[]): string[] => {
+    const known = `${builtin}\n${wanted.join("\n")}`;
+    const all = moduleOrder([...first, ...wanted].map(moduleName), wanted, dependencies ?? "", known);
+    return all.filter((path) => !first.includes(path));
+  };
+  const volume = later(laterModules.volume);
+  const controller = later(laterModules.controller);
   const files = [];
-  for (const path of all) {
+  for (const path of new Set([...first, ...volume, ...controller])) {
     files.push({ name: moduleName(path), content: await readModule(join(directory, path), call) });
   }
-  const rest = all.filter((path) => !first.includes(path)).map(moduleName);
-  return { files, first: first.map(moduleName), forVolumes: rest };
+  return {
+    files,
+    first: first.map(moduleName),
+    later: { volume: volume.map(moduleName), controller: controller.map(moduleName) },
+  };
 }
 
 async function readModule(path: string, call: Call): Promise<Uint8Array> {

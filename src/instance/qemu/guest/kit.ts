@@ -1,6 +1,8 @@
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Call } from "../../../base/call.ts";
 import type { Home } from "../../../base/home.ts";
+import { namesIn } from "../../monitor/record.ts";
 import { type Initramfs, initramfsSignature, prepareInitramfs } from "./initramfs.ts";
 import { findKernel, type GuestKernel, prepareKernel } from "./kernel.ts";
 
@@ -18,6 +20,7 @@ export class Kits {
 
   constructor(home: Home) {
     this.#directory = join(home.libDir, "guest");
+    clearUnfinished(this.#directory);
   }
 
   /** With the distribution's newest kernel unless another is named. `unsupported` when a part of it is not installed. */
@@ -48,5 +51,13 @@ export class Kits {
     this.#initramfs.set(version, { signature, made });
     made.catch(() => this.#initramfs.delete(version));
     return await made;
+  }
+}
+
+/** What somebody left who was killed while writing; what is being written is left alone. */
+function clearUnfinished(directory: string): void {
+  for (const name of namesIn(directory)) {
+    const writer = /\.new-([0-9]+)$/.exec(name)?.[1];
+    if (writer !== undefined && !existsSync(`/proc/${writer}`)) rmSync(join(directory, name), { force: true });
   }
 }

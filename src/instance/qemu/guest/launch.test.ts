@@ -5,6 +5,7 @@ import * as fc from "fast-check";
 import { isFault } from "../../../base/fault.ts";
 import { instanceId } from "../../../base/id.ts";
 import type { ProgramLaunch } from "../../contract.ts";
+import type { GuestSettings } from "../../guest.ts";
 import { launchMessage } from "./launch.ts";
 
 const plain: ProgramLaunch = {
@@ -33,9 +34,16 @@ const plain: ProgramLaunch = {
   labels: {},
 };
 
-function messageOf(change: Partial<ProgramLaunch>): Buffer {
-  return launchMessage({ ...plain, ...change }, { nowSeconds: 1_800_000_000 });
+function messageOf(change: Partial<ProgramLaunch>, settings?: GuestSettings): Buffer {
+  const around = settings === undefined ? {} : { settings };
+  return launchMessage({ ...plain, ...change }, { nowSeconds: 1_800_000_000, ...around });
 }
+
+const settings: GuestSettings = {
+  network: { nics: [], routes: [] },
+  kernel: {},
+  process: { bounding: [], ambient: [], limits: [], gainsPrivileges: false },
+};
 
 /** The script of a message, as the guest finds its end; and what follows it. */
 function parts(message: Buffer): { readonly script: string; readonly files: Buffer } {
@@ -48,7 +56,7 @@ function followed(script: string): string[] {
   const stubs = ["swiftly", "reseed", "nic", "name", "limit", "assemble", "mount_inside", "load_volumes"];
   const functions = stubs.map((name) => `${name}() { printf '%s\\0' ${name} "$@"; printf '\\n\\0'; }`);
   const begin =
-    'unset_own() { :; }; enter() { shift 6; printf "%s\\0" "$A" "$@"; }; usual_path=/bin; begin() { eval "$program_text"; }';
+    'unset_own() { :; }; enter() { shift 8; printf "%s\\0" "$A" "$@"; }; usual_path=/bin; begin() { eval "$program_text"; }';
   const whole = [...functions, begin, "take() { :; }; mkdir() { :; }; chmod() { :; }", script].join("\n");
   const { stdout, status, stderr } = spawnSync("/bin/busybox", ["sh", "-c", whole]);
   assert.equal(status, 0, String(stderr));
@@ -105,4 +113,69 @@ it("refuses addresses that are none", () => {
     () => messageOf({ attachment }),
     (error) => isFault(error, "bug"),
   );
+});
+
+it("follows settings in place of what the launch would have: network, kernel, limits, rights", () => {
+  const network: GuestSettings["network"] = {
+    nics: [
+      {
+        mac: "02:00:00:00:00:09",
+        mtu: 1400,
+        addresses: [
+          { address: "10.0.0.2", prefixLength: 8 },
+          { address: "fd00::2", prefixLength: 64 },
+        ],
+      },
+    ],
+    routes: [
+      { family: 4, destination: "10.9.0.0/16", nic: 0, metric: 7 },
+      { family: 6, destination: "default", gateway: "fd00::1", nic: 0 },
+    ],
+  };
+  const process: GuestSettings["process"] = {
+    bounding: ["KILL"],
+    ambient: [],
+    limits: [
+      { name: "NOFILE", soft: 1024, hard: 4096 },
+      { name: "STACK", soft: 8 * 2 ** 20 },
+    ],
+    gainsPrivileges: true,
+    umask: 0o27,
+  };
+  const { script } = parts(messageOf({ user: "7:8:9" }, { network, kernel: { "a/b": "it's" }, process }));
+  const lines = script.split("\n");
+  assert.deepEqual(
+    lines.filter((line) => /^(nic|swiftly ip|kernel_setting)/.test(line)),
+    [
+      "nic eth0 02:00:00:00:00:09 10.0.0.2/8 fd00::2/64",
+      "swiftly ip link set eth0 mtu 1400",
+      "swiftly ip route add 10.9.0.0/16 dev eth0 metric 7",
+      "swiftly ip -6 route add default via fd00::1 dev eth0",
+      String.raw`kernel_setting 'a/b' 'it'\''s' || return`,
+    ],
+  );
+  const [, program = ""] = /program_text=('[^]*?')\nbegin/.exec(script) ?? [];
+  const { stdout } = spawnSync("/bin/busybox", ["sh", "-c", `printf %s ${program}`], { encoding: "utf8" });
+  assert.equal(
+    stdout,
+    "unset_own\numask 0027\nenter 3 '7:8:9' '/' ',+kill' '' '' 'n 4096 1024 s unlimited 8192' '0' 'true'",
+  );
+});
+
+it("does not take text for an address", () => {
+  for (const [address, destination] of [
+    ["1.2.3.4; reboot", "default"],
+    ["fe80::1%eth0", "default"],
+    ["1.2.3.4", "$(reboot)"],
+    ["1.2.3.4", "1.2.3.4/x"],
+  ] as const) {
+    const network: GuestSettings["network"] = {
+      nics: [{ mac: "02:00:00:00:00:09", addresses: [{ address, prefixLength: 8 }] }],
+      routes: [{ family: 4, destination, nic: 0 }],
+    };
+    assert.throws(
+      () => messageOf({}, { ...settings, network }),
+      (error) => isFault(error, "bug"),
+    );
+  }
 });

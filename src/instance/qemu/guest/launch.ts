@@ -1,12 +1,28 @@
 import { isIP } from "node:net";
 import { posix } from "node:path";
 import { Fault } from "../../../base/fault.ts";
-import type { ExecSpec, Limits, ProgramLaunch } from "../../contract.ts";
+import type { ExecSpec, LaunchMount, Limits, ProgramLaunch } from "../../contract.ts";
+import { type GuestNetwork, type GuestSettings, limitUnits, type ProcessSettings } from "../../guest.ts";
 import { ociCapabilities, resolveCapabilities } from "../../monitor/capability.ts";
 import { commandLine, quote } from "./quote.ts";
 
+/** A launch as a guest is told of it: whoever makes it has looked which of its binds are of single files. */
+export type GuestLaunch = Omit<ProgramLaunch, "mounts"> & { readonly mounts: readonly GuestMount[] };
+
+/** `shared-file`: served in a directory that holds nothing but it, called `sharedFileName`. */
+export type GuestMount =
+  | LaunchMount
+  | {
+      readonly kind: "shared-file";
+      readonly source: string;
+      readonly destination: string;
+      readonly readOnly: boolean;
+    };
+
+export const sharedFileName = "file";
+
 /** How a launch reaches its guest: over a port, into its memory, never by a disk. See `script/guest.sh`. */
-export function launchMessage(launch: ProgramLaunch, surroundings: Surroundings): Buffer {
+export function launchMessage(launch: GuestLaunch, surroundings: Surroundings): Buffer {
   const { lines, files } = describe(launch, surroundings);
   return Buffer.concat([Buffer.from(`launch\n${scriptText(lines)}.\n`), ...files]);
 }
@@ -24,8 +40,8 @@ function withoutDots(text: string): string {
 export interface Surroundings {
   /** Seconds since the Unix epoch. */
   readonly nowSeconds: number;
-  /** Commands of the guest's shell, run before the program. */
-  readonly extraLines?: readonly string[];
+  /** Of a caller that says more than a launch does. */
+  readonly settings?: GuestSettings;
 }
 
 /** Names that a shell would take for itself, or that change how programs are loaded: these go by `env`. */
@@ -35,7 +51,7 @@ const plainName =
 /** No file that is handed over is larger. */
 const maxFileBytes = 16 * 2 ** 20;
 
-function describe(launch: ProgramLaunch, around: Surroundings): { lines: string[]; files: Uint8Array[] } {
+function describe(launch: GuestLaunch, around: Surroundings): { lines: string[]; files: Uint8Array[] } {
   const files: Uint8Array[] = [];
   const receive = (content: Uint8Array, path: string): string => {
     if (content.length > maxFileBytes) {
@@ -54,23 +70,25 @@ function describe(launch: ProgramLaunch, around: Surroundings): { lines: string[
     }),
     ...(mounts.length === 0 ? [] : [receive(Buffer.from(mounts.join("")), "/run/launch-mounts")]),
   ];
+  const { settings } = around;
   const program = [
-    ...environmentLines(programEnvironment(launch)),
-    `${launch.terminal ? "on_terminal " : ""}enter 3 ${enterWords(launch, {}, launch.argv)}`,
+    ...environmentLines(programEnvironment(launch, settings?.process)),
+    ...umaskLines(settings?.process),
+    `${launch.terminal ? "on_terminal " : ""}enter 3 ${enterWords(launch, {}, launch.argv, settings?.process)}`,
   ];
   const lines = [
     ...taken,
     `swiftly "date -s @${Math.round(around.nowSeconds)} >/dev/null"`,
     "reseed",
-    ...network(launch),
+    ...networkLines(settings?.network ?? networkOf(launch)),
     nameLine(launch),
+    ...kernelLines(settings?.kernel ?? {}),
     limitLine(launch.limits),
-    ...(launch.root.kind === "directory" || launch.mounts.some(({ kind }) => kind === "bind") ? ["load_volumes"] : []),
-    `assemble ${rootWord(launch)} || return`,
+    ...(launch.root.kind === "directory" || launch.mounts.some(isServed) ? ["load_volumes"] : []),
+    `assemble ${rootWord(launch, settings)} || return`,
     ...(mounts.length === 0 ? [] : ["mount_inside || return"]),
-    ...usualLines(launch),
+    usualLine(launch, settings),
     `program_text=${quote(withoutDots(program.join("\n")))}`,
-    ...(around.extraLines ?? []),
     `begin ${streams(launch)}`,
   ];
   return { lines, files };
@@ -81,22 +99,27 @@ export function volumeTag(index: number): string {
   return `volume${index}`;
 }
 
+function isServed({ kind }: GuestMount): boolean {
+  return kind === "bind" || kind === "shared-file";
+}
+
 /** The tag of a root that is a directory. */
 export const rootTag = "root";
 
-/** Where what is written to the root goes. */
-function rootWord({ root }: ProgramLaunch): string {
-  if (root.kind === "directory") return "share";
+/** Where what is written to the root goes. A caller with settings brings the files in /etc, too. */
+function rootWord({ root }: GuestLaunch, settings: GuestSettings | undefined): string {
+  if (root.kind === "directory") return settings === undefined ? "share" : "bundle";
   return root.writable === undefined ? "memory" : "disk";
 }
 
 /** Says whether the program runs as most do: as root, with the usual rights, and an environment of plain names. */
-function usualLines(launch: ProgramLaunch): string[] {
+function usualLine(launch: GuestLaunch, settings: GuestSettings | undefined): string {
   const { add, drop } = launch.capabilities;
   const isRoot = ["", "0", "root", "0:0", "root:root"].includes(launch.user);
   const isPlain = Object.keys(programEnvironment(launch)).every((name) => plainName.test(name));
-  const isUsual = isRoot && isPlain && add.length === 0 && drop.length === 0 && !launch.terminal;
-  return [`usual=${isUsual ? "yes" : "no"} usual_directory=${quote(launch.workdir === "" ? "/" : launch.workdir)}`];
+  const isUsual =
+    settings === undefined && isRoot && isPlain && add.length === 0 && drop.length === 0 && !launch.terminal;
+  return `usual=${isUsual ? "yes" : "no"} usual_directory=${quote(launch.workdir === "" ? "/" : launch.workdir)}`;
 }
 
 /** bytes and pids, as the guest's `limit` takes them. */
@@ -104,32 +127,68 @@ export function limitLine({ memoryBytes, pids }: Limits): string {
   return `limit ${memoryBytes ?? "max"} ${pids ?? "max"}`;
 }
 
-function streams(launch: ProgramLaunch): string {
+function streams(launch: GuestLaunch): string {
   if (launch.terminal) return "/dev/hvc0 /dev/hvc0 /dev/hvc0";
   return `${launch.stdin ? '"${port}4"' : "/dev/null"} /run/out /run/err`;
 }
 
-function network(launch: ProgramLaunch): string[] {
-  const { attachment } = launch;
-  if (attachment.kind !== "tap") throw new Fault("bug", `${launch.id}: a microVM takes taps`);
-  const taps = attachment.taps.map(({ mac, address, prefixLength }, index) => {
-    if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/.test(mac) || isIP(address) !== 4) {
-      throw new Fault("bug", `${launch.id}: ${mac} ${address} is not an address`);
-    }
-    return `nic eth${index} ${mac} ${address}/${prefixLength}`;
-  });
-  const { gateway } = attachment;
-  if (gateway === undefined) return taps;
-  if (isIP(gateway) !== 4) throw new Fault("bug", `${launch.id}: ${gateway} is not an address`);
-  return [...taps, `swiftly ip route add default via ${gateway}`];
+function networkOf({ id, attachment }: GuestLaunch): GuestNetwork {
+  if (attachment.kind !== "tap") throw new Fault("bug", `${id}: a microVM takes taps`);
+  const { taps, gateway } = attachment;
+  return {
+    nics: taps.map(({ mac, address, prefixLength }) => ({ mac, addresses: [{ address, prefixLength }] })),
+    routes: gateway === undefined ? [] : [{ family: 4, destination: "default", gateway }],
+  };
 }
 
-function nameLine({ hostname, attachment }: ProgramLaunch): string {
+function networkLines({ nics, routes }: GuestNetwork): string[] {
+  const interfaces = nics.flatMap(({ mac, mtu, addresses }, index) => {
+    if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/.test(mac)) throw new Fault("bug", `${mac} is not a hardware address`);
+    const name = `eth${index}`;
+    const size = mtu === undefined ? [] : [`swiftly ip link set ${name} mtu ${numberWord(mtu)}`];
+    const words = addresses.map(
+      ({ address, prefixLength }) => ` ${addressWord(address, isIP(address))}/${numberWord(prefixLength)}`,
+    );
+    return [`nic ${name} ${mac}${words.join("")}`, ...size];
+  });
+  const ways = routes.map(({ family, destination, gateway, nic, metric }) => {
+    const via = gateway === undefined ? "" : ` via ${addressWord(gateway, family)}`;
+    const device = nic === undefined ? "" : ` dev eth${numberWord(nic)}`;
+    const cost = metric === undefined ? "" : ` metric ${numberWord(metric)}`;
+    return `swiftly ip${family === 6 ? " -6" : ""} route add ${destinationWord(destination, family)}${via}${device}${cost}`;
+  });
+  return [...interfaces, ...ways];
+}
+
+function addressWord(address: string, family: number): string {
+  // An address may carry the name of an interface after a percent sign.
+  if (family === 0 || isIP(address) !== family || address.includes("%")) {
+    throw new Fault("bug", `${address} is not an address`);
+  }
+  return address;
+}
+
+function destinationWord(destination: string, family: 4 | 6): string {
+  if (destination === "default") return destination;
+  const [address = "", length] = destination.split("/");
+  return `${addressWord(address, family)}${length === undefined ? "" : `/${numberWord(Number(length))}`}`;
+}
+
+function numberWord(value: number): string {
+  if (!Number.isSafeInteger(value) || value < 0) throw new Fault("bug", `${value} is not a number of a network`);
+  return String(value);
+}
+
+function kernelLines(settings: GuestSettings["kernel"]): string[] {
+  return Object.entries(settings).map(([path, value]) => `kernel_setting ${commandLine([path, value])} || return`);
+}
+
+function nameLine({ hostname, attachment }: GuestLaunch): string {
   return `name ${commandLine([hostname, ...attachment.resolvers])}`;
 }
 
 /** Done inside the root, where links of the image lead nowhere else. Outer ones first. */
-function mountLines(launch: ProgramLaunch): string[] {
+function mountLines(launch: GuestLaunch): string[] {
   const ordered = launch.mounts
     .map((mount, index) => ({ mount, index }))
     .sort((left, right) => depth(left.mount.destination) - depth(right.mount.destination));
@@ -141,6 +200,9 @@ function mountLines(launch: ProgramLaunch): string[] {
       return `place ${place} && mount -t tmpfs -o nosuid,nodev,mode=${mode}${size} tmpfs ${place}`;
     }
     if (mount.kind === "file") return `place_file ${place} && bind_read_only /proc/1/root/run/file/${index} ${place}`;
+    if (mount.kind === "shared-file") {
+      return `place_file ${place} && bind_shared ${volumeTag(index)} ${sharedFileName} ${place}`;
+    }
     const options = `nosuid,nodev${mount.readOnly ? ",ro" : ""}`;
     return `place ${place} && mount -t virtiofs -o ${options} ${volumeTag(index)} ${place}`;
   });
@@ -155,10 +217,15 @@ function depth(path: string): number {
 /** As the guest's scripts have it, too. */
 const usualPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/** What programs rely on, and the image may leave out; the launch's own values win. The guest adds `HOME`. */
+/**
+ * What programs rely on, and the image may leave out; the launch's own values win. The guest adds `HOME`. Whoever has
+ * settings for the process has said all of it.
+ */
 function programEnvironment(
   launch: Pick<ProgramLaunch, "env" | "hostname" | "terminal">,
+  process?: ProcessSettings,
 ): Readonly<Record<string, string>> {
+  if (process !== undefined) return launch.env;
   return {
     PATH: usualPath,
     HOSTNAME: launch.hostname,
@@ -173,29 +240,60 @@ function environmentLines(env: Readonly<Record<string, string>>): string[] {
   const words = plain.map(([name, value]) =>
     usual && name === "PATH" ? "PATH=$usual_path" : `${name}=${quote(value)}`,
   );
-  return ["unset_own", `export ${words.join(" ")}`];
+  return ["unset_own", ...(words.length === 0 ? [] : [`export ${words.join(" ")}`])];
+}
+
+function umaskLines(process: ProcessSettings | undefined): string[] {
+  return process?.umask === undefined ? [] : [`umask ${(process.umask & 0o777).toString(8).padStart(4, "0")}`];
+}
+
+/** The letter of a limit, its hard and its soft value, for each that is said. */
+function limitWords({ limits }: Pick<ProcessSettings, "limits">): string {
+  return limits
+    .flatMap(({ name, soft, hard }) => {
+      const { letter, bytes } = limitUnits[name];
+      const word = (value: number | undefined): string =>
+        value === undefined ? "unlimited" : String(Math.floor(value / bytes));
+      return [letter, word(hard), word(soft)];
+    })
+    .join(" ");
 }
 
 /** The arguments of `enter` after the first. */
 function enterWords(
-  launch: ProgramLaunch,
+  launch: GuestLaunch,
   spec: Partial<Pick<ExecSpec, "env" | "user" | "workdir">>,
   argv: readonly string[],
+  process: ProcessSettings | undefined,
 ): string {
-  const granted = resolveCapabilities(launch.capabilities);
-  const ambient = ociCapabilities(granted, launch.capabilities.add, false)["ambient"] ?? [];
-  const extra = Object.entries({ ...programEnvironment(launch), ...spec.env }).filter(
+  const extra = Object.entries({ ...programEnvironment(launch, process), ...spec.env }).filter(
     ([name]) => !plainName.test(name),
   );
   return commandLine([
     spec.user ?? launch.user,
     spec.workdir ?? (launch.workdir === "" ? "/" : launch.workdir),
-    launch.capabilities.add.length + launch.capabilities.drop.length === 0 ? "usual" : capabilityWord(granted),
-    capabilityWord(ambient),
+    ...rightWords(launch, process),
+    process === undefined ? "" : limitWords(process),
     String(extra.length),
     ...extra.map(([name, value]) => `${name}=${value}`),
     ...argv,
   ]);
+}
+
+/** Bounding set, ambient capabilities, and what keeps it from more. */
+function rightWords(
+  { capabilities }: Pick<ProgramLaunch, "capabilities">,
+  process: ProcessSettings | undefined,
+): readonly string[] {
+  const locked = "--no-new-privs";
+  if (process !== undefined) {
+    const { bounding, ambient, gainsPrivileges } = process;
+    return [capabilityWord(bounding), capabilityWord(ambient), gainsPrivileges ? "" : locked];
+  }
+  const granted = resolveCapabilities(capabilities);
+  const ambient = ociCapabilities(granted, capabilities.add, false)["ambient"] ?? [];
+  const isUsual = capabilities.add.length + capabilities.drop.length === 0;
+  return [isUsual ? "usual" : capabilityWord(granted), capabilityWord(ambient), locked];
 }
 
 /** As setpriv adds them to none. */
@@ -204,16 +302,17 @@ export function capabilityWord(names: readonly string[]): string {
 }
 
 /** What runs a program in the guest of this launch, as dropbear is told it. Its first line of output is `enter`'s. */
-export function execCommand(launch: ProgramLaunch, spec: ExecSpec): string {
+export function execCommand(launch: ProgramLaunch, spec: ExecSpec, process?: ProcessSettings): string {
   const { HOME: _home, ...withoutHome } = launch.env;
   // Another user has another home.
   const env = spec.user === undefined ? launch.env : withoutHome;
-  const own = programEnvironment({ ...launch, env });
-  const terminal = spec.terminal === undefined ? {} : { TERM: own["TERM"] ?? "xterm" };
+  const own = programEnvironment({ ...launch, env }, process);
+  const terminal = spec.terminal === undefined || process !== undefined ? {} : { TERM: own["TERM"] ?? "xterm" };
   return [
     ". /croft/guest.sh",
     "join_program",
     ...environmentLines({ ...own, ...terminal, ...spec.env }),
-    `enter 1 ${enterWords({ ...launch, env }, spec, spec.argv)}`,
+    ...umaskLines(process),
+    `enter 1 ${enterWords({ ...launch, env }, spec, spec.argv, process)}`,
   ].join("\n");
 }

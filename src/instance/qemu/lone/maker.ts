@@ -1,14 +1,15 @@
-import { writeFileSync } from "node:fs";
+import { statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Call } from "../../../base/call.ts";
 import type { Home } from "../../../base/home.ts";
 import { findHierarchies, openCgroups } from "../../../host/cgroup.ts";
 import type { ProgramLaunch } from "../../contract.ts";
+import type { GuestSettings } from "../../guest.ts";
 import { type Accelerator, findAccelerator } from "../accelerator.ts";
 import { Kits } from "../guest/kit.ts";
 import { launchMessage } from "../guest/launch.ts";
 import { guestSize } from "../guest/size.ts";
-import { copiedFile, serveVolumes, volumesOf } from "../microvm/volume.ts";
+import { guestMount, serveVolumes, volumesOf } from "../microvm/volume.ts";
 import { instancePorts, machineArgs } from "../microvm/machine.ts";
 import { type MachinePaths, socketDirInside } from "../microvm/place.ts";
 import { shellPlace } from "../microvm/exec.ts";
@@ -34,12 +35,6 @@ export interface LonePlace {
   readonly cgroup: string;
   readonly program: string;
   readonly uid: number;
-}
-
-export interface LoneNic {
-  readonly tap: string;
-  readonly mac: string;
-  readonly addresses: readonly { readonly address: string; readonly prefixLength: number }[];
 }
 
 const kernelInside = "/guest/kernel";
@@ -107,12 +102,12 @@ function pathsOf({ directory, shared }: LonePlace): MachinePaths {
   };
 }
 
-/** Serves the launch's directories from now on, and says how QEMU is to be run. */
+/** Serves the launch's directories from now on, and says how QEMU is to be run. The taps are those of its own network. */
 export function equipLone(
   launch: ProgramLaunch,
   parts: LoneParts,
   place: LonePlace,
-  nics: readonly LoneNic[],
+  taps: readonly string[],
 ): readonly string[] {
   const paths = pathsOf(place);
   const cgroups = openCgroups(findHierarchies());
@@ -136,7 +131,7 @@ export function equipLone(
   );
   return [
     ...args,
-    ...nics.flatMap(({ tap }, index) => [
+    ...taps.flatMap((tap, index) => [
       "-netdev",
       `tap,id=net${index},ifname=${tap},script=no,downscript=no`,
       "-device",
@@ -150,19 +145,34 @@ export async function handOverLone(
   launch: ProgramLaunch,
   parts: LoneParts,
   place: LonePlace,
-  extra: readonly string[],
+  settings: GuestSettings,
   isAlive: () => boolean,
   call: Call,
 ): Promise<void> {
   const paths = pathsOf(place);
-  const whole = { ...launch, mounts: launch.mounts.map(copiedFile) };
+  const whole = { ...launch, mounts: launch.mounts.map(guestMount) };
   const message = (): Promise<Buffer> =>
-    Promise.resolve(launchMessage(whole, { nowSeconds: call.clock.nowMs() / 1000, extraLines: extra }));
+    Promise.resolve(launchMessage(whole, { nowSeconds: call.clock.nowMs() / 1000, settings }));
   const accelerator = { name: parts.accelerator, detail: parts.detail };
   const what = `start ${launch.id}`;
   const limitMs = bootTimeoutMs(accelerator, "booting");
   await handOver(what, paths, message, isAlive, { fresh: "booting", limitMs }, call);
-  // Whoever runs a program later comes without us, and finds dropbear there.
-  await shellPlace(what, paths).begin(call);
-  writeFileSync(paths.startedFile, "");
+  try {
+    // Whoever runs a program later comes without us, and finds dropbear there.
+    await shellPlace(what, paths).begin(call);
+    writeFileSync(paths.startedFile, "");
+  } catch (error) {
+    // A program that ended meanwhile has run all the same. Its caller may have taken its files away already.
+    if (!(await hasEnded(paths, isAlive, call))) throw error;
+  }
+}
+
+/** A guest says how its program ended before it goes; one that was killed is gone at once. */
+async function hasEnded({ exitFile }: MachinePaths, isAlive: () => boolean, call: Call): Promise<boolean> {
+  const isSaid = (): boolean => (statSync(exitFile, { throwIfNoEntry: false })?.size ?? 0) > 0;
+  for (let tries = 0; tries < 50; tries += 1) {
+    if (isSaid() || !isAlive()) return true;
+    await call.clock.sleep(20, call.signal);
+  }
+  return false;
 }

@@ -98,18 +98,46 @@ export async function ask(
 ): Promise<readonly string[]> {
   using bounded = withDeadline(call, options.timeoutMs ?? answerTimeoutMs, what);
   using control = Control.connect(path, what);
+  for await (const answer of answers(control, what, question, options.payload, bounded)) return answer.split(" ");
+  throw new Fault("unavailable", `${what}: the guest ended`);
+}
+
+/** As `ask`, of what is answered with several lines, up to one that says `end`. */
+export async function askForLines(
+  path: string,
+  what: string,
+  question: string,
+  call: Call,
+): Promise<readonly string[]> {
+  using bounded = withDeadline(call, answerTimeoutMs, what);
+  using control = Control.connect(path, what);
+  const lines: string[] = [];
+  for await (const answer of answers(control, what, question, undefined, bounded)) {
+    if (answer === "end") return lines;
+    if (lines.length < maxWaitingLines) lines.push(answer);
+  }
+  throw new Fault("unavailable", `${what}: the guest ended`);
+}
+
+/** What is said with our mark, without it, until the guest's machine ends. */
+async function* answers(
+  control: Control,
+  what: string,
+  question: string,
+  payload: Uint8Array | undefined,
+  call: Call,
+): AsyncGenerator<string> {
   const mark = randomBytes(4).toString("hex");
   // Half a line of somebody who was killed may lie there.
   control.write(`\n${mark} ${question}\n`);
-  if (options.payload !== undefined) control.write(options.payload);
+  if (payload !== undefined) control.write(payload);
   for (;;) {
-    const line = await control.line(bounded).catch((error: unknown) => {
+    const line = await control.line(call).catch((error: unknown) => {
       if (!isFault(error, "timeout")) throw error;
       throw new Fault("unavailable", `${what}: the guest does not answer`, { cause: error });
     });
-    if (line === undefined) throw new Fault("unavailable", `${what}: the guest ended`);
-    const [first, ...words] = line.split(" ");
-    if (first === mark) return words;
+    if (line === undefined) return;
+    if (line.startsWith(`${mark} `)) yield line.slice(mark.length + 1);
   }
 }
 

@@ -37,13 +37,12 @@ import { ExitWatch } from "../../monitor/exit-watch.ts";
 import { type InstancePaths, type Layout, layoutOf } from "../../monitor/layout.ts";
 import { keepLog, readLog, rotateLog } from "../../monitor/log-file.ts";
 import { factsOf } from "../../monitor/observe.ts";
-import { describeProcesses } from "../../monitor/process-list.ts";
 import { launchRecord, type LaunchRecord, namesIn, readRecord, writeRecord } from "../../monitor/record.ts";
 import { type Runtime, type RuntimeName, runtimes } from "../../monitor/runtime.ts";
 import { signalNumber } from "../../monitor/signal.ts";
 import { Gate, Turns } from "../../monitor/turn.ts";
 import { watchInstances } from "../../monitor/watch.ts";
-import { findAccelerator } from "../accelerator.ts";
+import { findAccelerator, guestPatience } from "../accelerator.ts";
 import { Kits } from "../guest/kit.ts";
 import { launchMessage } from "../guest/launch.ts";
 import { ask } from "./control.ts";
@@ -54,6 +53,7 @@ import { elasticOf, resizeGuest } from "./resize.ts";
 import { measure, tapCounters } from "./measure.ts";
 import { type MachineObservation, observeMachine } from "./observe.ts";
 import { type MachinePaths, machinePaths, type Started } from "./place.ts";
+import { guestProcesses } from "./process-list.ts";
 import { Shells } from "./shell.ts";
 import { volumesCgroup } from "./volume.ts";
 import { Sleep } from "./sleep.ts";
@@ -77,7 +77,7 @@ export class MicrovmEngine implements Engine {
   };
   readonly resize: ResizeFacet = { resize: (id, limits, call) => this.#resize(id, limits, call) };
   readonly stats: StatsFacet = { stats: (id, call) => this.#stats(id, call) };
-  readonly processes: ProcessesFacet = { processes: (id) => this.#processes(id) };
+  readonly processes: ProcessesFacet = { processes: (id, call) => this.#processes(id, call) };
   readonly suspend: SuspendFacet = { suspend: (id, call) => this.#suspend(id, call) };
   readonly #home: Home;
   readonly #bootTimeoutMs: number | undefined;
@@ -117,6 +117,10 @@ export class MicrovmEngine implements Engine {
         await this.#runtime.release(launch.id, this.#layout, paths, call);
       },
     });
+  }
+
+  get patience(): number {
+    return guestPatience(this.#home);
   }
 
   async probe(call: Call): Promise<Probe> {
@@ -201,7 +205,7 @@ export class MicrovmEngine implements Engine {
       const isAlive = (): boolean => isUp(this.#observe(paths));
       const fresh = !isFresh ? "unknown" : warm === undefined ? "booting" : "resumed";
       try {
-        if (isFresh && warm !== undefined) await resume(`start ${id}`, machine, warm.state, isAlive, call);
+        if (warm !== undefined) await resume(`start ${id}`, machine, warm.state, isAlive, call);
         const limitMs = this.#bootTimeoutMs ?? bootTimeoutMs(parts.accelerator, fresh);
         await handOver(`start ${id}`, machine, message, isAlive, { fresh, limitMs }, call);
       } catch (error) {
@@ -447,10 +451,9 @@ export class MicrovmEngine implements Engine {
     };
   }
 
-  /** QEMU's, and what serves it: the guest's own are its own affair, which `exec … ps` shows. */
-  async #processes(id: InstanceId): Promise<readonly ProcessFacts[]> {
-    const { paths } = this.#runningOf(id, "list the processes of");
-    return describeProcesses(this.#on().pids(paths.cgroup), String);
+  async #processes(id: InstanceId, call: Call): Promise<readonly ProcessFacts[]> {
+    const { machine } = this.#runningOf(id, "list the processes of");
+    return await guestProcesses(machine, id, call);
   }
 
   /** `precondition` when it is not running. */

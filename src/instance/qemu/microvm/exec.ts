@@ -11,7 +11,7 @@ import { readRecord, writeRecord } from "../../monitor/record.ts";
 import { makeHostKey } from "../guest/host-key.ts";
 import { execCommand } from "../guest/launch.ts";
 import { ask, guestFault } from "./control.ts";
-import type { KeyRecord, MachinePaths } from "./place.ts";
+import { type KeyRecord, keyVersion, type MachinePaths } from "./place.ts";
 import type { Shells, ShellPlace } from "./shell.ts";
 
 /** Runs a program in the guest, beside the main one. Its first line of output is ours: whether it began, and as which process. */
@@ -64,12 +64,19 @@ export async function execInGuest(
   };
 }
 
-/** The guest's dropbear. It is begun when it is first needed, with a key that is made then and kept as long as the guest. */
+/**
+ * The guest's dropbear. It is begun when it is first needed, with a key that is made then; one whose key nobody knows any
+ * more is begun anew. So what an earlier version of us wrote need not be understood.
+ */
 export function shellPlace(what: string, machine: MachinePaths): ShellPlace {
   let key = readRecord(machine.keyFile) as KeyRecord | undefined;
-  if (key === undefined) {
+  if (key?.version !== keyVersion) {
     const { publicBlob, dropbear } = makeHostKey();
-    key = { publicBlob: publicBlob.toString("base64"), dropbear: dropbear.toString("base64") };
+    key = {
+      version: keyVersion,
+      publicBlob: publicBlob.toString("base64"),
+      dropbear: dropbear.toString("base64"),
+    };
     writeRecord(machine.keyFile, key);
   }
   const payload = Buffer.from(key.dropbear, "base64");

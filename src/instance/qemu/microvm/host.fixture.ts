@@ -22,6 +22,8 @@ export class HostHarness implements Harness {
   readonly home: Home;
   readonly pool: OverlayPool;
   readonly runtime: RuntimeName;
+  /** Layers above the one with busybox, of every root that is made from now on. */
+  more: readonly LayerFile[] = [];
   readonly #layer: LayerFile;
   readonly #engines: MicrovmEngine[] = [];
   readonly #taps = new Set<string>();
@@ -50,6 +52,16 @@ export class HostHarness implements Harness {
     return new HostHarness(directory, home, runtime, { digest: sha256("layer"), path });
   }
 
+  /** A layer of files with these texts. */
+  async layer(name: string, files: Readonly<Record<string, string>>): Promise<LayerFile> {
+    const tree = join(this.directory, name);
+    mkdirSync(tree);
+    for (const [path, text] of Object.entries(files)) writeFileSync(join(tree, path), text);
+    const path = join(this.directory, `${name}.erofs`);
+    await run(["mkfs.erofs", "--quiet", path, tree], {}, backgroundCall());
+    return { digest: sha256(name), path };
+  }
+
   engine(options: { readonly bootTimeoutMs?: number } = {}): MicrovmEngine {
     const engine = new MicrovmEngine({ home: this.home, runtime: this.runtime, ...options });
     this.#engines.push(engine);
@@ -59,7 +71,8 @@ export class HostHarness implements Harness {
   async launch(id: InstanceId, change: Partial<ProgramLaunch> = {}): Promise<ProgramLaunch> {
     const call = backgroundCall();
     const readOnly = change.readOnlyRoot === true;
-    const root = await this.pool.attachRoot({ id, kind: "block", layers: [this.#layer], readOnly }, call);
+    const layers = [this.#layer, ...this.more];
+    const root = await this.pool.attachRoot({ id, kind: "block", layers, readOnly }, call);
     const tap = linkName(this.home, id);
     // One that a machine has open cannot be made again.
     if (!this.#taps.has(tap)) createTap(tap, 0);

@@ -1,8 +1,9 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { LaunchMount, ProgramLaunch } from "../../contract.ts";
+import type { ProgramLaunch } from "../../contract.ts";
 import type { InstancePaths } from "../../monitor/layout.ts";
-import { copiedFile } from "./volume.ts";
+import type { GuestLaunch, GuestMount } from "../guest/launch.ts";
+import { guestMount } from "./volume.ts";
 
 /** Keeps the contents of injected files beside the launch, on a file system that is memory. */
 export function writeFiles(launch: ProgramLaunch, paths: InstancePaths): void {
@@ -14,10 +15,10 @@ export function writeFiles(launch: ProgramLaunch, paths: InstancePaths): void {
 }
 
 /** A launch as it was recorded, with the contents of its files again, and those of bound files. */
-export function withFiles(launch: ProgramLaunch, paths: InstancePaths): ProgramLaunch {
-  const mounts = launch.mounts.map((mount, index): LaunchMount => {
+export function withFiles(launch: ProgramLaunch, paths: InstancePaths): GuestLaunch {
+  const mounts = launch.mounts.map((mount, index): GuestMount => {
     if (mount.kind === "file") return { ...mount, content: readFileSync(join(paths.filesDir, String(index))) };
-    return copiedFile(mount);
+    return guestMount(mount);
   });
   return { ...launch, mounts };
 }

@@ -1,3 +1,4 @@
+import { Fault } from "../../../base/fault.ts";
 import { type Accelerator, acceleratorArgs, confinedArgs } from "../accelerator.ts";
 import type { GuestSize } from "../guest/size.ts";
 import { socketDirInside } from "./place.ts";
@@ -74,7 +75,7 @@ export function machineArgs(plan: MachinePlan, handed: readonly number[]): strin
     ["-M", hasBackend(plan) ? `${machine},memory-backend=ram` : machine],
     // What serves directories speaks the current form of virtio only.
     ["-global", "virtio-mmio.force-legacy=false"],
-    ["-cpu", "max", "-m", `${plan.size.memoryMiB}M`, "-smp", String(plan.size.processors)],
+    ["-cpu", "max", "-m", `${plan.size.memoryMiB}M`, "-smp", processorsWord(plan)],
     ["-display", "none", "-no-reboot"],
     ["-kernel", plan.kernelPath, "-initrd", plan.initramfsPath, "-append", kernelWords(plan).join(" ")],
     ["-chardev", `${plan.ports.serial},id=serial`, "-serial", "chardev:serial"],
@@ -85,12 +86,43 @@ export function machineArgs(plan: MachinePlan, handed: readonly number[]): strin
   ].flat();
 }
 
+/**
+ * Code of a machine that can have one processor only is translated without memory barriers, as if nobody else looked at
+ * its memory. But devices do, on threads of their own, and now and then one misses that the guest asked for an interrupt:
+ * on a busy host a guest in ten stood still for ever. So a machine without KVM always has room for a second processor.
+ * QEMU 8.1 mended a part of it ("tcg: Do not elide memory barriers for !CF_PARALLEL in system mode").
+ */
+function processorsWord({ accelerator, size: { processors } }: MachinePlan): string {
+  return accelerator.name === "tcg" ? `${processors},maxcpus=${Math.max(2, processors)}` : String(processors);
+}
+
+/** How many devices the machine has room for. */
+const places = 24;
+
+/** Disks of their own are quicker to find than those of a controller, so layers are that while there is room. */
+function shareController({ layers, writable, taps, volumes }: MachinePlan): boolean {
+  const others = 2 + (writable === undefined ? 0 : 1) + taps.length + volumes.length;
+  if (others >= places) {
+    throw new Fault("unsupported", `a microVM has room for ${places - 4} networks and volumes together`, {
+      hint: "take some of them away",
+    });
+  }
+  return others + layers.length > places;
+}
+
+/** The layers' disks: each on its own, or all on one controller, whose units are counted from the first layer. */
+function layerArgs(plan: MachinePlan): string[] {
+  const shared = shareController(plan);
+  const disks = plan.layers.flatMap((descriptor, index) => {
+    const file = `driver=file,node-name=layer${index},filename=${openedFile(descriptor)},read-only=on,locking=off`;
+    const device = shared ? `scsi-hd,bus=layers.0,scsi-id=0,lun=${index}` : "virtio-blk-device";
+    return ["-blockdev", file, "-device", `${device},drive=layer${index}`];
+  });
+  return shared ? ["-device", "virtio-scsi-device,id=layers", ...disks] : disks;
+}
+
 /** In an order that the guest's scripts know: disks are counted from the first layer. */
 function deviceArgs(plan: MachinePlan): string[] {
-  const layers = plan.layers.map((descriptor, index) => {
-    const file = `driver=file,node-name=layer${index},filename=${openedFile(descriptor)},read-only=on,locking=off`;
-    return ["-blockdev", file, "-device", `virtio-blk-device,drive=layer${index}`];
-  });
   const writable =
     plan.writable === undefined
       ? []
@@ -115,7 +147,7 @@ function deviceArgs(plan: MachinePlan): string[] {
     ].flat();
   });
   return [
-    ...layers,
+    layerArgs(plan),
     writable,
     ["-device", "virtio-serial-device,max_ports=8"],
     ...portDevices,
@@ -161,7 +193,8 @@ export const ignoreShared = { capabilities: [{ capability: "x-ignore-shared", st
  * have no timer to measure the processor's clock by (`tsc_early_khz`), no PCI, one serial port, and trust only the
  * randomness that the host gives them.
  */
-function kernelWords({ accelerator, tscKhz, layers }: MachinePlan): string[] {
+function kernelWords(plan: MachinePlan): string[] {
+  const { accelerator, tscKhz, layers } = plan;
   const clock = accelerator.name === "tcg" && tscKhz !== undefined ? [`tsc_early_khz=${tscKhz}`, "tsc=reliable"] : [];
   // Translated code does not speculate.
   const speculation = accelerator.name === "tcg" ? ["mitigations=off"] : [];
@@ -172,5 +205,6 @@ function kernelWords({ accelerator, tscKhz, layers }: MachinePlan): string[] {
     ...speculation,
     "cryptomgr.notests pci=off 8250.nr_uarts=1 audit=0 nowatchdog rcupdate.rcu_cpu_stall_suppress=1",
     `croft_layers=${layers.length}`,
+    ...(shareController(plan) ? ["croft_controller=1"] : []),
   ];
 }

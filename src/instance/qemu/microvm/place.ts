@@ -44,7 +44,11 @@ export function machinePaths(paths: InstancePaths): MachinePaths {
   };
 }
 
+/** Of the shape of `KeyRecord`. */
+export const keyVersion = 1;
+
 export interface KeyRecord {
+  readonly version: typeof keyVersion;
   /** As it goes over the wire, in base64; and as dropbear keeps it. */
   readonly publicBlob: string;
   readonly dropbear: string;

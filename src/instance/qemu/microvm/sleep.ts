@@ -7,6 +7,7 @@ import type { InstanceId } from "../../../base/id.ts";
 import { type Cgroups, settleFreeze } from "../../../host/cgroup.ts";
 import type { InstanceEvent, InstanceFacts, ProgramLaunch } from "../../contract.ts";
 import type { InstancePaths, Layout } from "../../monitor/layout.ts";
+import { appendLog } from "../../monitor/log-file.ts";
 import { readRecord, writeRecord } from "../../monitor/record.ts";
 import { connectQmp } from "../qmp.ts";
 import { sandboxUid } from "../sandbox.ts";
@@ -101,6 +102,11 @@ export class Sleep {
       // Who called it off may ask again; what cannot be read will not be readable later.
       if (call.signal.aborted) throw error;
       forgetSuspended(place);
+      appendLog(
+        paths.logDir,
+        `its saved memory cannot be resumed, so it boots: ${Fault.from(error, what).message}`,
+        call,
+      );
       return false;
     }
   }

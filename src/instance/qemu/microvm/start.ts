@@ -134,7 +134,7 @@ export interface MadeAs {
   readonly warm?: { readonly key: string; readonly state: number };
 }
 
-/** Lets a machine that was loaded with saved memory go on from it. */
+/** Lets a machine that was loaded with saved memory go on from it, unless somebody did who was killed then. */
 export async function resume(
   what: string,
   machine: MachinePaths,
@@ -143,6 +143,8 @@ export async function resume(
   call: Call,
 ): Promise<void> {
   using qmp = await connectQmp(machine.qmpSocket, what, isAlive, call);
+  const { status } = (await qmp.execute("query-status", {}, call)) as { readonly status?: string };
+  if (status !== "inmigrate") return;
   await qmp.execute("migrate-set-capabilities", ignoreShared, call);
   await qmp.execute("migrate-incoming", { uri: `fd:${state}` }, call);
 }

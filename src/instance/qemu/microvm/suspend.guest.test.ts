@@ -17,7 +17,16 @@ describe("microVMs that are put to sleep", () => {
   let id: InstanceId;
   /** The numbers that the program counted, and the times it had. */
   const counted = async (): Promise<number[][]> =>
-    (await lines(engine, id, { follow: false }, call)).map((line) => textOf(line).split(" ").map(Number));
+    (await said()).filter((text) => /^\d+ \d+$/.test(text)).map((text) => text.split(" ").map(Number));
+  const said = async (): Promise<string[]> => (await lines(engine, id, { follow: false }, call)).map(textOf);
+  /** What a program in it says that is not its own. */
+  const asked = async (): Promise<string> => {
+    const spec = { argv: ["echo", "well"], env: {}, stdin: false };
+    const session = await engine.exec.exec(id, spec, call);
+    let text = "";
+    for await (const { bytes } of session.output) text += Buffer.from(bytes).toString("utf8");
+    return text;
+  };
   const memoryFile = (): string => join(harness.home.libDir, "guest", "suspended", id);
 
   before(async () => {
@@ -40,6 +49,7 @@ describe("microVMs that are put to sleep", () => {
     })();
     await engine.start(id, call);
     await until(async () => (await counted()).length >= 3);
+    assert.equal(await asked(), "well\n");
     const before = await factsOf(engine, id);
     await engine.suspend.suspend(id, call);
     await engine.suspend.suspend(id, call);
@@ -59,6 +69,7 @@ describe("microVMs that are put to sleep", () => {
       numbers.map((_, index) => index + 1),
       "it went on counting",
     );
+    assert.equal(await asked(), "well\n");
     assert.ok(Math.abs((numbers.at(-1)?.[1] ?? 0) * 1000 - call.clock.nowMs()) < 30_000);
     cancel.abort();
     await watching;
@@ -81,6 +92,7 @@ describe("microVMs that are put to sleep", () => {
     assert.equal((await factsOf(engine, id))?.status, "running");
     await until(async () => (await counted()).length > known);
     assert.equal((await counted())[known]?.[0], 1, "it began anew");
+    assert.match((await said()).join("\n"), /its saved memory cannot be resumed, so it boots: /);
   });
 
   it("have exited once they were stopped, and are no more than others", async () => {

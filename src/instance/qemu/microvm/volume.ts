@@ -1,4 +1,4 @@
-import { chownSync, closeSync, mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { chownSync, closeSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Fault } from "../../../base/fault.ts";
 import type { Cgroups } from "../../../host/cgroup.ts";
@@ -7,7 +7,7 @@ import { identifyProcess, isAlive, type ProcessIdentity } from "../../../host/pr
 import { findProgram, spawnDetached } from "../../../host/process.ts";
 import { listenUnixStream } from "../../../host/unix-listen.ts";
 import type { LaunchMount, ProgramLaunch } from "../../contract.ts";
-import { rootTag, volumeTag } from "../guest/launch.ts";
+import { type GuestMount, rootTag, sharedFileName, volumeTag } from "../guest/launch.ts";
 import { readRecord, writeRecord } from "../../monitor/record.ts";
 import { type MachinePaths, socketDirInside } from "./place.ts";
 
@@ -20,15 +20,19 @@ export interface Volume {
   readonly tag: string;
   readonly source: string;
   readonly readOnly: boolean;
+  /** A single file, which is shown in a directory of its own. */
+  readonly isFile?: true;
 }
 
-/** What of a launch is served, by the tag of each: its root, when that is a directory, and its bound directories. */
+/** What of a launch is served, by the tag of each: its root, when that is a directory, and what is bound and not copied. */
 export function volumesOf(launch: ProgramLaunch): readonly Volume[] {
   const root: Volume[] =
     launch.root.kind === "directory" ? [{ tag: rootTag, source: launch.root.path, readOnly: false }] : [];
   const bound = launch.mounts.flatMap((mount, index): Volume[] => {
-    if (mount.kind !== "bind" || !isDirectory(mount.source)) return [];
-    return [{ tag: volumeTag(index), source: mount.source, readOnly: mount.readOnly }];
+    if (mount.kind !== "bind") return [];
+    const { source, readOnly } = mount;
+    if (isDirectory(source)) return [{ tag: volumeTag(index), source, readOnly }];
+    return isCopied(mount) ? [] : [{ tag: volumeTag(index), source, readOnly, isFile: true }];
   });
   return [...root, ...bound];
 }
@@ -43,17 +47,18 @@ const copiedFiles: ReadonlySet<string> = new Set([
 
 const maxCopiedBytes = 16 * 2 ** 20;
 
+/** Whoever may write to a file wants to be seen doing it. */
+function isCopied({ destination, readOnly }: { readonly destination: string; readonly readOnly: boolean }): boolean {
+  return readOnly || copiedFiles.has(destination);
+}
+
 /**
- * A bound file as one whose content is handed over: there is no sharing of single files. It is read at the start. One that
- * the program may write to, and that somebody may look at, is refused.
+ * A mount as the guest makes it. The content of a bound file is read at the start and handed over; one that the program may
+ * write to, and that somebody may look at, is served.
  */
-export function copiedFile(mount: LaunchMount): LaunchMount {
+export function guestMount(mount: LaunchMount): GuestMount {
   if (mount.kind !== "bind" || isDirectory(mount.source)) return mount;
-  if (!mount.readOnly && !copiedFiles.has(mount.destination)) {
-    throw new Fault("unsupported", `mount ${mount.source}: a microVM cannot share a single file that it may write to`, {
-      hint: "mount the directory it is in, or mount it read-only",
-    });
-  }
+  if (!isCopied(mount)) return { ...mount, kind: "shared-file" };
   try {
     const { size, mode } = statSync(mount.source);
     if (size > maxCopiedBytes) throw new Fault("unsupported", `mount ${mount.source}: it is too large to be copied`);
@@ -98,15 +103,17 @@ export function serveVolumes(
   }
   mkdirSync(machine.dir, { recursive: true, mode: 0o700 });
   const served: ProcessIdentity[] = [];
-  return volumes.map(({ tag, source }) => {
+  return volumes.map(({ tag, source, isFile }) => {
     const socketPath = join(machine.socketDir, tag);
+    const directory = isFile === true ? join(machine.dir, "shared", tag) : source;
+    const shown = isFile === true ? showFile(source, directory) : [];
     rmSync(socketPath, { force: true });
     const socket = listenUnixStream(socketPath);
     try {
       // Who connects must be allowed to write to it.
       chownSync(socketPath, uid, uid);
-      const options = `source=${source.replaceAll(/[\\,]/g, (mark) => `\\${mark}`)},sandbox=namespace,cache=auto,xattr,log_level=err`;
-      const child = spawnDetached([program, "-f", "--fd=3", "-o", options], {
+      const options = `source=${directory.replaceAll(/[\\,]/g, (mark) => `\\${mark}`)},sandbox=namespace,cache=auto,xattr,log_level=err`;
+      const child = spawnDetached([...shown, program, "-f", "--fd=3", "-o", options], {
         cwd: "/",
         stdio: ["ignore", "ignore", "ignore", socket],
       });
@@ -120,6 +127,15 @@ export function serveVolumes(
     }
     return { tag, socketPath: `${socketDirInside}/${tag}` };
   });
+}
+
+/** Makes a directory with a place for the file, and returns the words that put it there for whoever follows them. */
+function showFile(source: string, directory: string): readonly string[] {
+  const place = join(directory, sharedFileName);
+  mkdirSync(directory, { recursive: true, mode: 0o755 });
+  writeFileSync(place, "");
+  const script = join(import.meta.dirname, "serve-file.sh");
+  return ["unshare", "--mount", "--propagation", "slave", "sh", script, source, place];
 }
 
 /** Whether all that were started to serve an instance do. */

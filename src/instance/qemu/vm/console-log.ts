@@ -1,5 +1,3 @@
-import { appendFileSync } from "node:fs";
-import { join } from "node:path";
 import type { Call } from "../../../base/call.ts";
 import type { LogLine } from "../../contract.ts";
 
@@ -69,10 +67,4 @@ function withoutReturn(line: LogLine): LogLine {
   let end = line.bytes.length;
   while (end > 0 && line.bytes[end - 1] === 0x0d) end -= 1;
   return end === line.bytes.length ? line : { ...line, bytes: line.bytes.subarray(0, end) };
-}
-
-/** A line of ours in the log of a machine that does not run, as conmon would write it. */
-export function appendLog(logDir: string, text: string, call: Call): void {
-  const time = new Date(call.clock.nowMs()).toISOString().replace("Z", "000000+00:00");
-  appendFileSync(join(logDir, "log"), `${time} stderr F ${text.replaceAll("\n", " ")}\n`, { mode: 0o600 });
 }

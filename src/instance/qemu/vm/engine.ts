@@ -5,17 +5,19 @@ import { Fault, isFault } from "../../../base/fault.ts";
 import type { Home } from "../../../base/home.ts";
 import { canonicalJson, type InstanceId, parseInstanceId, sha256 } from "../../../base/id.ts";
 import { emptyCgroup, settleFreeze } from "../../../host/cgroup.ts";
-import { removeTree } from "../../../host/file.ts";
 import { run } from "../../../host/process.ts";
 import { expectConnection } from "../../../host/seqpacket.ts";
 import type {
   ConsoleFacet,
   Engine,
+  ExecFacet,
   ExportFacet,
   FreezeFacet,
+  GuestFacet,
   HotplugFacet,
   InstanceEvent,
   InstanceFacts,
+  KeepsakeFacet,
   Launch,
   LogLine,
   LogRange,
@@ -32,7 +34,7 @@ import type {
   SuspendFacet,
 } from "../../contract.ts";
 import { attachTo } from "../../monitor/attach.ts";
-import { readLog } from "../../monitor/log-file.ts";
+import { appendLog, readLog } from "../../monitor/log-file.ts";
 import { factsOf } from "../../monitor/observe.ts";
 import { type LaunchRecord, namesIn, readRecord, writeRecord } from "../../monitor/record.ts";
 import { type RuntimeName } from "../../monitor/runtime.ts";
@@ -42,7 +44,10 @@ import { findAccelerator, qemuProgram } from "../accelerator.ts";
 import { withAgent } from "./agent.ts";
 import { checkDisk, closeAll, openChain } from "./chain.ts";
 import { consoleLines } from "./console-log.ts";
+import { execByAgent } from "./exec.ts";
 import { findFirmware } from "./firmware.ts";
+import { askGuest } from "./guest.ts";
+import { dropRun, keepsakeOf } from "./keepsake.ts";
 import { pciNodes, usbNodes } from "./passthrough.ts";
 import { type MachinePaths } from "./places.ts";
 import { resizeMachine } from "./resize.ts";
@@ -60,7 +65,6 @@ import {
   writeExit,
 } from "./saved-state.ts";
 import { createSnapshot, removeSnapshot, snapshotFacts } from "./snapshots.ts";
-import { appendLog } from "./console-log.ts";
 import { exportRunning, exportStopped } from "./export.ts";
 import { isRunning, notRunning, Runs } from "./runs.ts";
 import { replugMachine } from "./hotplug.ts";
@@ -74,6 +78,13 @@ import { clearTpm } from "./tpm.ts";
 export class MachineEngine implements Engine {
   readonly name = "vm";
   readonly takes = { launch: "machine", root: "block", nic: "tap" } as const;
+  readonly exec: ExecFacet = {
+    exec: async (id, spec, call) => {
+      const { paths } = this.#runs.runningOf(id, "run a program in");
+      this.#runs.requireThawed(id, "run a program in");
+      return await execByAgent(id, paths.agentSocket, spec, call);
+    },
+  };
   readonly freeze: FreezeFacet = {
     freeze: (id, call) => this.#setFrozen(id, true, call),
     thaw: (id, call) => this.#setFrozen(id, false, call),
@@ -90,12 +101,21 @@ export class MachineEngine implements Engine {
   };
   readonly hotplug: HotplugFacet = { replug: (launch, call) => this.#replug(launch, call) };
   readonly export: ExportFacet = { exportDisks: (id, directory, call) => this.#export(id, directory, call) };
+  readonly guest: GuestFacet = {
+    guest: async (id, call) => {
+      const { paths } = this.#runs.runningOf(id, "ask the guest of");
+      this.#runs.requireThawed(id, "ask the guest of");
+      return await askGuest(id, paths.agentSocket, call);
+    },
+  };
+  readonly keepsake: KeepsakeFacet;
   readonly screenshot: ScreenshotFacet = { screenshot: (id, call) => this.#screenshot(id, call) };
   readonly #runs: Runs;
 
   /** `runtime`: what sandboxes are made with, one that works on this host. */
   constructor(options: { readonly home: Home; readonly runtime: RuntimeName }) {
     this.#runs = new Runs(options);
+    this.keepsake = keepsakeOf(this.#runs);
   }
 
   async probe(call: Call): Promise<Probe> {
@@ -213,7 +233,7 @@ export class MachineEngine implements Engine {
     const paths = this.#runs.ground.layout.of(id);
     await this.#runs.turns.take(id, async () => {
       await this.#runs.clear(id, call);
-      await removeTree(paths.keptDir);
+      await dropRun(id, this.#runs, call);
       rmSync(paths.logDir, { recursive: true, force: true });
       rmSync(paths.dir, { recursive: true, force: true });
       this.#runs.exits.notify(id);
@@ -442,10 +462,10 @@ export class MachineEngine implements Engine {
 
   #facts(): InstanceFacts[] {
     const { layout } = this.#runs.ground;
-    const directories = [layout.instancesDir, layout.logsDir, layout.keptDir];
-    // What is left of a TPM is a part of its machine.
-    const names = new Set(directories.flatMap(namesIn).map((name) => name.replace(/\.tpm$/, "")));
-    return [...names]
+    // What is left of a TPM is a part of its machine. What is kept without the machine is none, unless it sleeps.
+    const names = [layout.instancesDir, layout.logsDir].flatMap(namesIn).map((name) => name.replace(/\.tpm$/, ""));
+    const asleep = namesIn(layout.keptDir).filter((name) => existsSync(layout.of(name as InstanceId).suspendedFile));
+    return [...new Set([...names, ...asleep])]
       .filter((name): name is InstanceId => parseInstanceId(name) !== undefined)
       .map((id) => this.#factsOf(id));
   }

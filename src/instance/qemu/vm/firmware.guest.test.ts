@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { backgroundCall } from "../../../base/call.ts";
 import { type InstanceId, instanceId } from "../../../base/id.ts";
+import { run } from "../../../host/process.ts";
 import type { MachineLaunch } from "../../contract.ts";
-import { factsOf } from "../../contract-suite.ts";
+import { factsOf, refused } from "../../contract-suite.ts";
+import { readRecord } from "../../monitor/record.ts";
 import { obedient, Typist, untilSaid } from "./console.fixture.ts";
 import type { MachineEngine } from "./engine.ts";
 import { HostHarness } from "./host-harness.ts";
@@ -59,6 +62,39 @@ describe("a machine's firmware", () => {
     assert.equal(await again.ask("echo $x; cat /sys/class/tpm/tpm0/tpm_version_major"), "kept\n2");
     await again.leave();
     await engine.stop(id, { signal: "SIGKILL", graceMs: 0 }, call);
+    // All that lives as long as the disks do, and so longer than the machine.
+    const { launch } = (readRecord(paths.launchFile) ?? {}) as { launch: MachineLaunch };
+    const variables = readFileSync(paths.nvramFile);
+    const tpm = readdirSync(paths.tpmStateDir);
+    assert.notDeepEqual(tpm, []);
+    await engine.remove(id, call);
+    assert.equal(await factsOf(engine, id), undefined);
+    assert.deepEqual([readFileSync(paths.nvramFile).equals(variables), readdirSync(paths.tpmStateDir)], [true, tpm]);
+    await engine.create(launch, call);
+    const snapshots = await engine.snapshots.listSnapshots(id, call);
+    assert.deepEqual(
+      snapshots.map(({ name }) => name),
+      ["all"],
+    );
+    await engine.remove(id, call);
+    const twin = instanceId("suite", "firmware", 99, "0123abcd");
+    const other = machineLayout(harness.home).of(twin);
+    await engine.keepsake.inherit(id, twin, call);
+    await run(["qemu-img", "compare", "-q", paths.nvramFile, other.nvramFile], {}, call);
+    assert.ok(!existsSync(other.tpmStateDir), "secrets are one machine's");
+    const [file, thief] = ["firmware.qcow2", "thief.qcow2"].map((name) => join(harness.directory, name)) as [
+      string,
+      string,
+    ];
+    assert.equal(await engine.keepsake.exportFirmware(twin, file, call), true);
+    await engine.keepsake.forget(twin, call);
+    assert.equal(await engine.keepsake.exportFirmware(twin, file, call), false);
+    await engine.keepsake.importFirmware(twin, file, call);
+    await run(["qemu-img", "compare", "-q", paths.nvramFile, other.nvramFile], {}, call);
+    await run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "/etc/shadow", thief, "528K"], {}, call);
+    await refused(engine.keepsake.importFirmware(twin, thief, call), "hostile");
+    for (const one of [id, id, twin]) await engine.keepsake.forget(one, call);
+    assert.deepEqual([existsSync(paths.keptDir), existsSync(other.keptDir)], [false, false]);
   });
 
   it("runs nothing unsigned with Secure Boot", async () => {

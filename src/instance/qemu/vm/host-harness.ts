@@ -11,8 +11,10 @@ import { run } from "../../../host/process.ts";
 import { createTap } from "../../../host/tap.ts";
 import type { MachineDisk, MachineLaunch, ProgramLaunch } from "../../contract.ts";
 import type { Harness } from "../../contract-suite.ts";
+import { namesIn } from "../../monitor/record.ts";
 import type { RuntimeName } from "../../monitor/runtime.ts";
 import { MachineEngine } from "./engine.ts";
+import { machineLayout } from "./places.ts";
 import { testCache } from "./test-cache.fixture.ts";
 import { makeTinyEfiGuest, makeTinyGuest, writeScriptDisk } from "./tiny-guest.fixture.ts";
 
@@ -119,6 +121,9 @@ export class HostHarness implements Harness {
   /** Ends what the home has left, and throws when anything was. */
   async dispose(): Promise<void> {
     const call = backgroundCall();
+    // What outlives machines goes with their disks.
+    const { keptDir } = machineLayout(this.home);
+    for (const id of namesIn(keptDir)) await this.engine().keepsake.forget(id as InstanceId, call);
     for (const name of this.#taps) await run(["ip", "link", "del", name], {}, call);
     const cgroups = openCgroups(findHierarchies());
     const left = cgroups.pids(`/${this.home.prefix}`);

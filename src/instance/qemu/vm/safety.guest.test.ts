@@ -262,11 +262,13 @@ describe("a machine that cannot be, or is killed", () => {
     assert.notDeepEqual(tpmPids(), []);
     await engine.stop(id, { signal: "SIGKILL", graceMs: 0 }, call);
     assert.deepEqual(tpmPids(), []);
-    // Its state outlives runs, and not the machine.
+    // Its state outlives runs, and the machine, as disks do.
     assert.ok(existsSync(layout.of(id).tpmStateDir));
     await engine.start(id, call);
     await engine.remove(id, call);
     assert.deepEqual(tpmPids(), []);
+    assert.ok(existsSync(layout.of(id).tpmStateDir));
+    await engine.keepsake.forget(id, call);
     await clearTpm(id, layout, cgroups, call);
     await nothingLeft();
   });

@@ -3,13 +3,14 @@ import type { Call } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 import type { Home } from "../../../base/home.ts";
 import type { InstanceId } from "../../../base/id.ts";
+import { formatSize } from "../../../base/unit.ts";
 import type { CgroupLimits, Cgroups } from "../../../host/cgroup.ts";
 import { openTap } from "../../../host/tap.ts";
 import type { Limits, MachineLaunch } from "../../contract.ts";
 import { keepLog, readLog, rotateLog } from "../../monitor/log-file.ts";
 import type { MonitorRecord } from "../../monitor/conmon.ts";
 import { observe } from "../../monitor/observe.ts";
-import { writeRecord } from "../../monitor/record.ts";
+import { readText, writeRecord } from "../../monitor/record.ts";
 import type { Runtime } from "../../monitor/runtime.ts";
 import { type Accelerator, findAccelerator } from "../accelerator.ts";
 import { connectQmp, type Qmp } from "../qmp.ts";
@@ -58,6 +59,7 @@ export async function startMachine(
   const paths = layout.of(id);
   const uid = sandboxUid(id);
   const accelerator = await chooseAccelerator(launch, ground.home, call);
+  if (shape.hugepages) requireHugePages(id, shape.memoryBytes);
   const firmware = findFirmware(shape.firmware);
   if (firmware !== undefined) await makeNvram(firmware, paths, call);
   const devices = [
@@ -179,6 +181,25 @@ async function chooseAccelerator(launch: MachineLaunch, home: Home, call: Call):
     });
   }
   return accelerator;
+}
+
+/** QEMU says of it only that it cannot allocate memory. */
+function requireHugePages(id: InstanceId, memoryBytes: number): void {
+  const text = readText("/proc/meminfo") ?? "";
+  const count = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(text)?.[1] ?? 0);
+  const pageBytes = count("Hugepagesize") * 1024;
+  if (pageBytes === 0) throw new Fault("unsupported", `start ${id}: this kernel has no huge pages`);
+  const needed = Math.ceil(memoryBytes / pageBytes);
+  // What is reserved is free until it is touched, and belongs to somebody else.
+  const free = count("HugePages_Free") - count("HugePages_Rsvd");
+  if (free >= needed) return;
+  throw new Fault(
+    "exhausted",
+    `start ${id}: it needs ${needed} huge pages of ${formatSize(pageBytes)}, and ${free} are free`,
+    {
+      hint: `set them aside: sysctl vm.nr_hugepages=${count("HugePages_Total") + needed - free}`,
+    },
+  );
 }
 
 function tapOf(launch: MachineLaunch, mac: string): string {

@@ -2,6 +2,7 @@ import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync,
 import { basename, join } from "node:path";
 import { backgroundCall } from "../../../base/call.ts";
 import { run } from "../../../host/process.ts";
+import { hostTscKhz } from "../tsc.ts";
 import { findKernel, modulesDirectory } from "../guest/kernel.ts";
 
 /**
@@ -79,8 +80,11 @@ export async function makeTinyEfiGuest(directory: string): Promise<string> {
   }
 }
 
-const commandLine =
-  "console=ttyS0 quiet loglevel=0 panic=-1 memhp_default_state=online no_timer_check tsc_early_khz=1000000";
+/** A kernel that finds out for itself how fast time goes may find nothing while others use the processors, and hang. */
+const tsc = hostTscKhz();
+const commandLine = `console=ttyS0 quiet loglevel=0 panic=-1 memhp_default_state=online no_timer_check${
+  tsc === undefined ? "" : ` tsc_early_khz=${tsc}`
+}`;
 
 /** A disk that holds the script, padded to whole sectors. */
 export function writeScriptDisk(path: string, script: string): void {

@@ -1,16 +1,19 @@
-import { existsSync } from "node:fs";
+import { chownSync, existsSync } from "node:fs";
+import { rename } from "node:fs/promises";
 import { join } from "node:path";
 import { type Call, withDeadline } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 import type { InstanceId } from "../../../base/id.ts";
 import type { Cgroups } from "../../../host/cgroup.ts";
+import { removeTree } from "../../../host/file.ts";
+import { findProgram, run } from "../../../host/process.ts";
 import { clearRun } from "../../monitor/clear.ts";
 import { observe } from "../../monitor/observe.ts";
+import { namesIn } from "../../monitor/record.ts";
 import type { Runtime } from "../../monitor/runtime.ts";
 import { loadSandbox, makeOwnDirectory } from "../sandbox.ts";
 import { tpmPlace } from "./arguments.ts";
 import type { MachineLayout } from "./places.ts";
-import { removeTree } from "../../../host/file.ts";
 
 const swtpmProgram = "/usr/bin/swtpm";
 const startTimeoutMs = 10_000;
@@ -36,6 +39,7 @@ export async function startTpm(
   const machine = layout.of(id);
   const tpm = layout.ofTpm(id);
   makeOwnDirectory(machine.tpmSocketDir, uid);
+  await makeState(machine.tpmStateDir, uid, call);
   makeOwnDirectory(machine.tpmStateDir, uid);
   const argv = [swtpmProgram, "socket", "--tpm2", "--terminate", "--seccomp", "action=kill"];
   argv.push("--tpmstate", "dir=/state,mode=0600", "--ctrl", `type=unixio,path=${tpmPlace}/tpm.sock,mode=0600`);
@@ -63,6 +67,24 @@ export async function startTpm(
     await call.clock.sleep(3, bounded.signal);
   }
 }
+
+/**
+ * What a new TPM begins as. By itself it has four kinds of hashes switched on, and firmware computes each of them over all
+ * that it starts: the usual one is enough. Where the program for that is not installed they stay on, and all works as well.
+ */
+async function makeState(directory: string, uid: number, call: Call): Promise<void> {
+  const [setup = ""] = setupCommand;
+  if (existsSync(directory) || findProgram(setup) === undefined) return;
+  const making = `${directory}.new`;
+  await removeTree(making);
+  makeOwnDirectory(making, 0);
+  // Nothing in it comes from a guest yet.
+  await run([...setupCommand, "--tpmstate", making], { attempted: "make the state of a TPM", endsWithUs: true }, call);
+  for (const name of namesIn(making)) chownSync(join(making, name), uid, uid);
+  await rename(making, directory);
+}
+
+const setupCommand = ["swtpm_setup", "--tpm2", "--pcr-banks", "sha256"];
 
 /** Ends and forgets it, but for its state. Idempotent. */
 export async function clearTpm(id: InstanceId, layout: MachineLayout, cgroups: Cgroups, call: Call): Promise<void> {

@@ -74,10 +74,23 @@ name() {
   for resolver; do echo "nameserver $resolver"; done >/inject/etc/resolv.conf
 }
 
-# interface, its hardware address, address with prefix
+# interface, its hardware address, addresses with prefixes
 nic() {
   swiftly ip link set "$1" address "$2" up
-  swiftly ip addr add "$3" dev "$1"
+  interface=$1
+  shift 2
+  for address; do
+    # Nobody else has it: the kernel need not listen for a while before it may be used.
+    case $address in *:*) echo 0 >"/proc/sys/net/ipv6/conf/$interface/accept_dad" ;; esac
+    swiftly ip addr add "$address" dev "$interface"
+  done
+}
+
+# A setting of this kernel, by its path, and the value it gets.
+kernel_setting() {
+  echo "$2" 2>/dev/null >"/proc/sys/$1" && return
+  echo "fault invalid setting of the kernel: $1 cannot be $2" >&3
+  return 1
 }
 
 # bytes, pids: either may be `max`
@@ -88,24 +101,30 @@ limit() {
 }
 
 # Puts the root together. What is written goes to a disk, to memory, or to a directory that the host shares. `mount` runs
-# already and reads what to mount from a pipe (8), line by line.
+# already and reads what to mount from a pipe (8), line by line. A bundle is a directory whose files in /etc are the caller's.
 assemble() {
-  if [ "$1" = share ]; then
+  case $1 in
+  share | bundle)
     mount -t virtiofs root /image
-    mkdir -p /image/proc /image/sys /image/dev /image/etc
-    for name in hosts hostname resolv.conf; do
-      [ -e "/image/etc/$name" ] || : >"/image/etc/$name"
-      echo "/inject/etc/$name /image/etc/$name none bind 0 0" >&8
-    done
-  else
-    assemble_layers "$1" || return
-  fi
+    mkdir -p /image/proc /image/sys /image/dev
+    [ "$1" = bundle ] || inject
+    ;;
+  *) assemble_layers "$1" || return ;;
+  esac
   echo "proc /image/proc proc nosuid,noexec,nodev 0 0
 /stage/sys /image/sys none rbind 0 0
 /stage/dev /image/dev none rbind 0 0" >&8
   exec 8>&-
   wait "$mounter"
   [ ! -s /run/mount-error ] || fail_to_mount
+}
+
+inject() {
+  mkdir -p /image/etc
+  for name in hosts hostname resolv.conf; do
+    [ -e "/image/etc/$name" ] || : >"/image/etc/$name"
+    echo "/inject/etc/$name /image/etc/$name none bind 0 0" >&8
+  done
 }
 
 fail_to_mount() {
@@ -140,7 +159,7 @@ load_volumes() {
 
 # Variables that the kernel, init and dropbear leave.
 unset_own() {
-  unset HOME TERM SHLVL croft_layers USER LOGNAME SHELL MAIL SSH_CLIENT SSH_CONNECTION SSH_TTY SSH_ORIGINAL_COMMAND
+  unset HOME TERM SHLVL croft_layers croft_controller USER LOGNAME SHELL MAIL SSH_CLIENT SSH_CONNECTION SSH_TTY SSH_ORIGINAL_COMMAND
 }
 
 # Makes the console the terminal that the program is controlled by.
@@ -230,8 +249,9 @@ answer() {
       size) stty rows "$first" cols "$second" </dev/hvc0 && echo "$mark ok" >&3 ;;
       limit) limit "$first" "$second" && echo "$mark ok" >&3 || echo "$mark failed" >&3 ;;
       stat) measure "$mark" >&3 ;;
+      processes) list_processes "$mark" >&3 & ;;
       clock) date -s "@$first" >/dev/null && echo "$mark ok" >&3 ;;
-      shell) take "$first" /run/host-key && serve_shell && echo "$mark ok" >&3 || echo "$mark failed" >&3 ;;
+      shell) take "$first" /run/host-key.new && serve_shell && echo "$mark ok" >&3 || echo "$mark failed" >&3 ;;
       esac
       [ "$mark" = hello ] && echo "running $main" >&3
     done
@@ -249,12 +269,44 @@ measure() {
   echo "$1 $memory $value $pids $(oom_kills)"
 }
 
-# Programs that are run in the instance come by dropbear, which begins when the host first asks for it.
+# mark, and of each process of the program's: pid, parent, user, ticks of the processor it used, pages of memory it has,
+# ticks from the boot to its beginning, seconds from the boot until now, and its words. At last the mark and `end`.
+list_processes() {
+  mark=$1
+  while read -r pid; do
+    user= stat=
+    while read -r key user _; do [ "$key" != Uid: ] || break; done <"/proc/$pid/status"
+    # What the program calls itself may hold spaces and line ends: what is counted follows its last parenthesis.
+    while read -r line; do stat=$line; done <"/proc/$pid/stat"
+    read -r name <"/proc/$pid/comm"
+    words=$(head -c 4096 "/proc/$pid/cmdline" | tr '\0\n' '  ')
+    read -r now _ </proc/uptime
+    set -- ${stat##*) }
+    name_user "$user"
+    [ $# -lt 22 ] || echo "$mark $pid $2 $user $((${12} + ${13})) ${22} ${20} $now ${words:-[$name]}"
+  done </cgroup/program/cgroup.procs 2>/dev/null
+  echo "$mark end"
+}
+
+# As the image calls the user of that number.
+name_user() {
+  [ -f /image/etc/passwd ] || return
+  while IFS=: read -r login _ number _; do
+    [ "$number" != "$1" ] || { user=$login && return; }
+  done </image/etc/passwd
+}
+
+# Programs that are run in the instance come by dropbear, which begins when the host first asks for it. A host that knows it
+# by another key (it lost the one before: the guest was suspended, or the daemon is a newer one) gets a new one.
 serve_shell() {
-  [ -n "$shell" ] && return
+  if [ -n "$shell" ]; then
+    cmp -s /run/host-key.new /run/host-key && return
+    kill -9 "-$shell"
+  fi
+  mv /run/host-key.new /run/host-key
   (
     exec 3>&-
-    exec unshare -n /bin/busybox sh /croft/shell.sh "${port}6"
+    exec setsid unshare -n /bin/busybox sh /croft/shell.sh "${port}6"
   ) &
   shell=$!
 }

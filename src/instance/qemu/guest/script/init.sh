@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The first process of a guest, as far as all instances of an image with the same kernel and size have it in common.
 # What is not built into the shell costs a guest without KVM some milliseconds, so little of that is here. The kernel's
-# command line says how many layers the root has (`croft_layers`).
+# command line says how many layers the root has (`croft_layers`), and whether they share a controller.
 
 PATH=/bin
 mount -t proc proc /proc
@@ -20,21 +20,31 @@ mkdir -p /dev/pts
   echo "/stage/dev/pts /dev/pts none bind 0 0"
   echo "/bin/busybox /stage/dev/.croft/busybox none bind 0 0"
 } >/run/fstab
-# The topmost layer is what every program expects to find and no image knows.
+# The topmost layer is what every program expects to find and no image knows. Disks are counted from the first layer;
+# those of many layers share a controller, which says in its own time what it has, and in no order.
 lower=
 number=0
-# Letters after z are pairs, as the kernel counts them.
-for first in "" a b c d e; do
-  for letter in a b c d e f g h i j k l m n o p q r s t u v w x y z; do
-    [ "$number" -lt "$croft_layers" ] || break 2
+if [ -n "$croft_controller" ]; then
+  while read -r module; do insmod "/croft/module/$module"; done </croft/modules-controller
+  while [ "$number" -lt "$croft_layers" ]; do
+    until set -- "/sys/bus/scsi/devices/0:0:0:$number/block/"* && [ -b "/dev/${1##*/}" ]; do usleep 1000; done
     mkdir -p "/layer/$number"
-    echo "/dev/vd$first$letter /layer/$number erofs ro 0 0" >>/run/fstab
+    echo "/dev/${1##*/} /layer/$number erofs ro 0 0" >>/run/fstab
     lower=":/layer/$number$lower"
     number=$((number + 1))
   done
-done
+  writable=/dev/vda
+else
+  for letter in a b c d e f g h i j k l m n o p q r s t u v w x y z; do
+    [ "$number" -lt "$croft_layers" ] || break
+    mkdir -p "/layer/$number"
+    echo "/dev/vd$letter /layer/$number erofs ro 0 0" >>/run/fstab
+    lower=":/layer/$number$lower"
+    number=$((number + 1))
+  done
+  writable=/dev/vd$letter
+fi
 lower=/inject$lower
-writable=/dev/vd$first$letter
 mount -a -T /run/fstab
 echo "+memory +pids" >/cgroup/cgroup.subtree_control
 mkdir /cgroup/program

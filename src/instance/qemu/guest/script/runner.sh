@@ -1,7 +1,7 @@
 # Waits for what to become, with the rights of a usual root: the text of a launch's program, up to a dot.
 
 unset_own() {
-  unset HOME TERM SHLVL croft_layers
+  unset HOME TERM SHLVL croft_layers croft_controller
 }
 
 usual_path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -9,7 +9,7 @@ usual_path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # The arguments are those of enter.sh, of which the user and the rights are as they are here.
 enter() {
   _c_directory=$3
-  shift 6
+  shift 8
   [ -n "${HOME+set}" ] || export HOME="$_c_home"
   unset PWD OLDPWD
   [ "$_c_directory" != / ] || exec chroot /image "$@"
