@@ -344,15 +344,18 @@ test("a network that moves waits for every old instance on it, even with start-f
 });
 
 test("a replacement says all that it is for: a network beside what the section itself changed", () => {
-  const generation = (subnet: string, more: Partial<InstanceSection>): Generation =>
-    generationOf({ web: { networks: ["back"], ...more } }, { networks: { back: { subnet, internal: false } } });
-  const world = settle(generation("10.1.0.0/24", {}));
-  const changed = desire(generation("10.2.0.0/24", { labels: { team: "x" } }));
+  const web: Partial<InstanceSection> = { networks: ["back"] };
+  const world = settle(generationOf({ web }, back("10.1.0.0/24")));
+  const changed = desire(generationOf({ web: { ...web, labels: { team: "x" } } }, back("10.2.0.0/24")));
   assert.match(
     told(changed, world.observe()).join("\n"),
     /create web-1 .*network back changed, label team added \(x\)/,
   );
 });
+
+function back(subnet: string): Partial<Generation["spec"]> {
+  return { networks: { back: { subnet, internal: false } } };
+}
 
 function withVolume(volume: { sizeBytes?: number; protect: boolean }): Generation {
   return generationOf({}, { volumes: { v: volume } });
