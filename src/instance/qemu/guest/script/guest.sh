@@ -44,14 +44,14 @@ take() {
 # Runs a command of busybox in a shell that waits already: making one takes a guest without KVM longer than most commands.
 # Without one left it is made all the same.
 swiftly() {
+  if [ -z "$spares" ]; then
+    eval "$*"
+    return
+  fi
+  spare=${spares%% *}
   spares=${spares#* }
-  case $spares in
-  "") eval "$*" ;;
-  *)
-    echo "$*" >"/run/spare/${spares%% *}"
-    eval "wait \$spare_${spares%% *}"
-    ;;
-  esac
+  echo "$*" >"/run/spare/$spare"
+  eval "wait \$spare_$spare"
 }
 
 # Fresh randomness: two guests that were resumed from the same memory must not make the same numbers. The host gives none
@@ -139,12 +139,13 @@ assemble_layers() {
     until [ -d /writable/lost+found ]; do
       # What `mount` says is why it cannot.
       [ ! -s /run/mount-error ] || fail_to_mount || return
-      usleep 500
+      nap 0.001
     done
     # From an earlier run, with another address perhaps.
-    rm -f /writable/upper/etc/hosts /writable/upper/etc/hostname /writable/upper/etc/resolv.conf
+    [ ! -d /writable/upper/etc ] ||
+      rm -f /writable/upper/etc/hosts /writable/upper/etc/hostname /writable/upper/etc/resolv.conf
   fi
-  mkdir -p /writable/upper /writable/work
+  [ -d /writable/work ] || swiftly mkdir -p /writable/upper /writable/work
   echo "root /image overlay lowerdir=$lower,upperdir=/writable/upper,workdir=/writable/work 0 0" >&8
 }
 
@@ -185,7 +186,7 @@ enter() {
 # Runs what `program_text` says with this input, output and errors, and ends the guest when it ends. Root as most images
 # have it becomes a shell that waits already, if the launch says that it may (`usual`).
 begin() {
-  if [ "$usual:$usual_root" = yes:yes ] && mkdir -p "/image$usual_directory" &&
+  if [ "$usual:$usual_root" = yes:yes ] && { [ -d "/image$usual_directory" ] || mkdir -p "/image$usual_directory"; } &&
     [ ! -e /writable/upper/etc/passwd ] && [ ! -e /writable/upper/etc/group ]; then
     main=$runner
     {
@@ -210,13 +211,14 @@ $program_text
 }
 
 # The program runs when it is no longer one of ours: a signal that came before would not find its handler. One that is
-# itself called so is told of a little later; one that could not begin has no words left, and told why.
+# itself called so is told of a little later; one that could not begin is a zombie (Z) by now, and told why. Its command
+# line does not tell: that is empty, too, for as long as one program takes the place of another.
 tell_when_running() {
   tries=0
   while read -r name <"/proc/$main/comm" && [ "$tries" -lt 1000 ]; do
     case $name in init | busybox | loader) ;; *) break ;; esac
-    read -r words <"/proc/$main/cmdline" || [ -n "$words" ] || return
-    usleep 1000
+    read -r _ _ state _ <"/proc/$main/stat" && [ "$state" != Z ] || return
+    nap 0.001
     tries=$((tries + 1))
   done
   echo "started $main" >&3

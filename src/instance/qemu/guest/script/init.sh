@@ -4,12 +4,20 @@
 # command line says how many layers the root has (`croft_layers`), and whether they share a controller.
 
 PATH=/bin
+
+# Waits so many seconds without making a process, which would take longer than that: nobody writes to the pipe.
+nap() {
+  read -r -t "$1" _ <>/run/never
+}
+
 mount -t proc proc /proc
 mount -t devtmpfs dev /dev
 mount -t sysfs sysfs /sys
 exec </dev/null >/dev/ttyS0 2>&1
 while read -r module; do insmod "/croft/module/$module"; done </croft/modules
 
+mkfifo /run/never
+mkfifo -m 666 /run/out /run/err
 mkdir -p /dev/pts
 {
   echo "cgroup /cgroup cgroup2 nosuid,nodev,noexec 0 0"
@@ -27,7 +35,7 @@ number=0
 if [ -n "$croft_controller" ]; then
   while read -r module; do insmod "/croft/module/$module"; done </croft/modules-controller
   while [ "$number" -lt "$croft_layers" ]; do
-    until set -- "/sys/bus/scsi/devices/0:0:0:$number/block/"* && [ -b "/dev/${1##*/}" ]; do usleep 1000; done
+    until set -- "/sys/bus/scsi/devices/0:0:0:$number/block/"* && [ -b "/dev/${1##*/}" ]; do nap 0.001; done
     mkdir -p "/layer/$number"
     echo "/dev/${1##*/} /layer/$number erofs ro 0 0" >>/run/fstab
     lower=":/layer/$number$lower"
@@ -51,9 +59,8 @@ mkdir /cgroup/program
 ip link set lo up
 
 # What the program writes goes through pipes: a port can be opened only once, and programs open /dev/stderr again.
-until [ -c /dev/vport*p7 ]; do usleep 1000; done 2>/dev/null
+until [ -c /dev/vport*p7 ]; do nap 0.001; done 2>/dev/null
 for port in /dev/vport*p1; do port=${port%1}; done
-mkfifo -m 666 /run/out /run/err
 cat /run/out >"${port}2" 2>/dev/null &
 relay_out=$!
 cat /run/err >"${port}3" 2>/dev/null &
@@ -64,7 +71,7 @@ exec 5<>/run/out 6<>/run/err 3<>"${port}1"
 # what to mount, and a shell that waits for its program with the rights that most programs have.
 mkdir /run/spare
 mkfifo /run/mounts /run/runner
-spares=-
+spares=
 for number in 1 2 3 4 5 6; do
   mkfifo "/run/spare/$number"
   (
@@ -73,7 +80,7 @@ for number in 1 2 3 4 5 6; do
     eval "exec $line"
   ) &
   eval "spare_$number=$!"
-  spares="$spares $number"
+  spares="$spares$number "
 done
 (
   exec 3>&- 5>&- 6>&-
