@@ -39,6 +39,8 @@ import { run } from "./work/run.ts";
 /** `idle` is first, as it needs fresh daemons. */
 const works = [idle, run, exec, fifty, machine, microvm, pull, plan, oci];
 const namespaces = ["-n", "-m", "-p", "-f", "--mount-proc", "--kill-child", "--propagation", "private"];
+/** The first process of the namespace is a shell, which buries whatever loses its parent: libvirt waits for that. */
+const init = ["sh", "-c", '"$@"; exit $?', "sh"];
 const folderName = "CROFT_BENCH_FOLDER";
 
 const { values } = parseArgs({
@@ -69,7 +71,7 @@ function enterNamespaces(): void {
   const folder = mkdtempSync(join(tmpdir(), "croft-bench-"));
   const node = [process.execPath, ...process.execArgv, fileURLToPath(import.meta.url), ...process.argv.slice(2)];
   try {
-    const { status } = spawnSync("unshare", [...namespaces, ...node], {
+    const { status } = spawnSync("unshare", [...namespaces, ...init, ...node], {
       stdio: "inherit",
       env: { ...process.env, [folderName]: folder, CROFT_TEST_DIR: folder },
     });

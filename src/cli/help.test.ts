@@ -7,11 +7,14 @@ import { displayWidth } from "./width.ts";
 
 const paint = painter(false);
 
+function words(text: string): readonly string[] {
+  return text.split(/\s+/);
+}
+
 test("help keeps within the terminal, and says the same in any", async () => {
   const run = nodes.find(({ name }) => name === "run");
   assert(run?.kind === "verb");
   const command = await run.load();
-  const words = (text: string): readonly string[] => text.split(/\s+/);
   const whole = commandHelp("croft run", run.brief, command, { paint, columns: Infinity });
   for (const columns of [60, 80, 200]) {
     const text = commandHelp("croft run", run.brief, command, { paint, columns });

@@ -165,6 +165,15 @@ export class Actor {
     return volume;
   }
 
+  /** Those that are there already cost next to nothing. */
+  async #attachVolumesOf({ mounts }: DesiredInstance["section"], call: Call): Promise<void> {
+    for (const mount of mounts) {
+      if (mount.kind !== "volume") continue;
+      const id = volumeIdOf(this.#state.name, mount.volume);
+      await this.#attachVolume({ id, ...this.#volumeSize(id) }, call);
+    }
+  }
+
   /** Attaches all it stands on, and has its engine prepare it. Also of what is there already: it is brought up to date. */
   async #createInstance(instance: DesiredInstance, call: Call): Promise<void> {
     const { id, section } = instance;
@@ -234,9 +243,11 @@ export class Actor {
     return attachment;
   }
 
-  async #startInstance({ id }: DesiredInstance, call: Call): Promise<void> {
+  async #startInstance({ id, section }: DesiredInstance, call: Call): Promise<void> {
     const engine = this.#engineOf(id);
     const before = this.#sight.instances.get(id);
+    // What was just made is on its volumes; since it was, somebody may have taken them off the host.
+    if (before?.status === "exited") await this.#attachVolumesOf(section, call);
     await this.beforeStart.get(id)?.();
     this.beforeStart.delete(id);
     await engine.start(id, call);

@@ -25,7 +25,7 @@ async function saidOf(build: (call: Call) => void): Promise<readonly string[]> {
 }
 
 test("a build says that it builds; what is built already says nothing", async () => {
-  assert.deepEqual(await saidOf(({ report }) => report({ topic: "files", state: "/srv" })), [
+  assert.deepEqual(await saidOf((work) => work.report({ topic: "files", state: "/srv" })), [
     "image site: building",
     "files: /srv",
     "image site: built",

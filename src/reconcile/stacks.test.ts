@@ -358,6 +358,10 @@ test("a volume that was taken off the host is attached again by whoever starts n
   assert.notEqual(world.pid("db-1"), running);
   assert.deepEqual(await world.remains(), before);
   assert.equal((await world.pool.list()).volumes[0]?.attached, true);
+  // Whoever asks for a restart need not wait for the next look.
+  await world.pool.detachVolume("shop.data" as VolumeId);
+  await daemon.during(daemon.instances.restart(world.id("db-1"), undefined, world.call));
+  assert.equal((await world.pool.list()).volumes[0]?.attached, true);
 });
 
 test("a step that keeps failing is told once and tried ever more seldom", async () => {

@@ -146,10 +146,13 @@ test("is changed while it runs, and its plan says so", async () => {
   const { pid } = await facts();
   const more = ', more = { blank = true, size = "8MiB" }, tools = { iso = "tools.iso" }';
   await upWith({ data: "32MiB", more, networks: '"default", "back"' }, /box/);
-  const shown = await typed(`${disks}; ls /sys/block; ls /sys/class/net | wc -w`);
+  // A guest looks for what is behind a controller in its own time.
+  const shown = await typed(
+    `until [ -e /sys/block/sr0 ]; do sleep 1; done; ${disks}; ls /sys/block; ls /sys/class/net | wc -w`,
+  );
   for (const word of ["data=65536", "more=16384", "sr0", "\n3\n"]) assert.ok(shown.includes(word), shown);
   await upWith({ data: "32MiB", size: [2, "256MiB"] }, /box/);
-  const after = await typed(`${disks}; grep -c ^processor /proc/cpuinfo; ls /sys/class/net | wc -w`);
+  const after = await typed(`${disks}; ls -d /sys/devices/system/cpu/cpu[0-9]* | wc -w; ls /sys/class/net | wc -w`);
   assert.match(after, /\n2\n2\n/);
   assert.ok(!after.includes("more="), after);
   assert.equal((await facts()).pid, pid, "it was never restarted");
@@ -161,9 +164,9 @@ test("is changed while it runs, and its plan says so", async () => {
 test("goes back, sleeps and wakes", async () => {
   await typed("x=kept");
   await croft("snapshot", "create", "desk/box", "moment", "--memory");
-  await croft("snapshot", "create", "desk/box", "disks");
+  await croft("snapshot", "create", "desk/box", "plain");
   await typed("x=lost");
-  assert.match(await croft("snapshot", "ls", "desk/box"), /moment[^]*disks/);
+  assert.match(await croft("snapshot", "ls", "desk/box"), /moment[^]*plain/);
   await croft("snapshot", "revert", "desk/box", "moment", "--yes");
   assert.match(await typed("echo is-$x"), /is-kept/);
   await croft("suspend", "desk/box");
@@ -172,8 +175,8 @@ test("goes back, sleeps and wakes", async () => {
   await croft("resume", "desk/box");
   assert.match(await typed("echo is-$x"), /is-kept/);
   await untilReady("twin");
-  await croft("snapshot", "rm", "desk/box", "disks");
-  assert.doesNotMatch(await croft("snapshot", "ls", "desk/box"), /disks/);
+  await croft("snapshot", "rm", "desk/box", "plain");
+  assert.doesNotMatch(await croft("snapshot", "ls", "desk/box"), /plain/);
 });
 
 test("goes to another host as one file, and leaves nothing in the library that was not asked for", async () => {
@@ -189,7 +192,7 @@ test("goes to another host as one file, and leaves nothing in the library that w
 
 test("comes back with its disks, its TPM and its snapshots after it was taken down", async () => {
   const kept = join(daemon.libDir, "machine-state");
-  const [id = ""] = readdirSync(kept);
+  const id = readdirSync(kept).find((name) => name.startsWith("desk.")) ?? "";
   const tpm = readdirSync(join(kept, id, "tpm"));
   await typed(
     'dd if=/bin/busybox of=/dev/vdc bs=512 count=8 conv=fsync 2>/dev/null; cmp -n 4096 /dev/vdc /bin/busybox && echo sa"m"e',

@@ -30,6 +30,13 @@ test("what contradicts itself is refused", async () => {
   }
 });
 
+test("a volume is mounted at one place, and is the run's own", async () => {
+  const twice = await refusal({ image: "app", volumes: ["data:/a", "data:/b:ro"] });
+  assert.deepEqual([twice.reason, twice.message], ["invalid", "data is mounted twice"]);
+  const foreign = await refusal({ image: "app", volumes: ["shop/data:/a"] });
+  assert.match(foreign.hint ?? "", /croft volume ls/);
+});
+
 test("a wrong name is wrong once, although it is the stack's too", async () => {
   const { reason, message } = await refusal({ image: "app", name: "Foo" });
   assert.deepEqual([reason, message], ["invalid", '"Foo" cannot be the name of a container']);

@@ -117,6 +117,10 @@ function programDocument(name: string, as: InstanceKind, start: RunStart): objec
     throw new Fault("invalid", `a ${as} has no disks, firmware or ssh keys`, { hint: "run a vm: --as vm" });
   }
   const volumes = start.volumes.map(readVolume);
+  const twice = volumes.find(({ source }, at) => volumes.findIndex((known) => known.source === source) < at);
+  if (twice !== undefined) {
+    throw new Fault("invalid", `${twice.source} is mounted twice`, { hint: "mount it at one place" });
+  }
   const named = volumes.filter(({ source }) => !source.startsWith("/"));
   const section = {
     image: start.image,
@@ -184,6 +188,11 @@ function readVolume(text: string): { readonly source: string; readonly path: str
   if (source === "" || path === "" || more.length > 0 || (mode !== "ro" && mode !== "rw")) {
     throw new Fault("invalid", `"${text}" is not a volume`, {
       hint: "write name:/path or /host/path:/path, and :ro to only read",
+    });
+  }
+  if (/^[^/.][^/]*\/./.test(source)) {
+    throw new Fault("invalid", `${source} is neither a volume of a run nor a path`, {
+      hint: `write ./${source} for a folder here; a volume of a stack is mounted by its path, which croft volume ls shows`,
     });
   }
   return { source, path, readOnly: mode === "ro" };

@@ -1,13 +1,18 @@
-import { argument, command as define, flag } from "../command.ts";
+import { command as define, flag } from "../command.ts";
 import { forEach } from "./each.ts";
+import { instancesArgument, selectInstances } from "./select.ts";
 
 export const command = define({
   examples: [["croft kill -s HUP web-1", "have it read its configuration again"]],
   flags: { signal: flag.text("SIGNAL", "HUP, SIGHUP or 1; SIGKILL by default", { short: "s" }) },
-  args: { instances: argument.some("INSTANCE", "web-1, shop/web-1 or an id", { offers: "instance" }) },
+  args: { instances: instancesArgument() },
   async run({ flags, args }, context) {
     const signal = flags.signal === undefined ? {} : { signal: signalName(flags.signal) };
-    return await forEach(args.instances, (instance) => context.client.instances.kill({ instance, ...signal }), context);
+    return await forEach(
+      await selectInstances(args.instances, context),
+      (instance) => context.client.instances.kill({ instance, ...signal }),
+      context,
+    );
   },
 });
 

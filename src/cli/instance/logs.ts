@@ -1,10 +1,11 @@
 import { Fault } from "../../base/fault.ts";
 import { parseDurationMs } from "../../base/unit.ts";
 import type { LogEntry } from "../../client/message.ts";
-import { argument, command as define, flag } from "../command.ts";
+import { command as define, flag } from "../command.ts";
 import { printJsonLine, type Context } from "../context.ts";
 import type { Tint } from "../paint.ts";
 import { readCount } from "../value.ts";
+import { instancesArgument, meantBy } from "./select.ts";
 
 export const command = define({
   detail: "Standard output goes to standard output, standard error to standard error.",
@@ -20,9 +21,7 @@ export const command = define({
     timestamps: flag.toggle("Show when each line was written", { short: "t" }),
   },
   args: {
-    instances: argument.some("INSTANCE", "An instance, a section (web, shop/web) or a stack (shop/)", {
-      offers: "instance",
-    }),
+    instances: instancesArgument(),
   },
   async run({ flags, args }, context) {
     const { follow, tail } = flags;
@@ -48,19 +47,8 @@ export function sinceTime(text: string, nowMs: number): string {
 /** Whether lines must say whose they are. */
 async function severalSources(names: readonly string[], { client }: Context): Promise<boolean> {
   if (names.length > 1 || names.some((name) => name.endsWith("/"))) return true;
-  const [name = ""] = names;
-  // A section's name means all its replicas; one that names a single instance is found as such.
   const { instances } = await client.instances.list({ all: true });
-  const section = /^(.*?)(-[0-9]+)?$/;
-  const meant = instances.filter((instance) =>
-    [instance.id, instance.name, `${instance.stack}/${instance.name}`].includes(name),
-  );
-  if (meant.length > 0) return false;
-  const replicas = instances.filter((instance) => {
-    const [, base = ""] = section.exec(instance.name) ?? [];
-    return base === name || `${instance.stack}/${base}` === name;
-  });
-  return replicas.length > 1;
+  return meantBy(names[0] ?? "", instances).length > 1;
 }
 
 const sourceTints: readonly Tint[] = ["accent", "good", "warn", "bold"];

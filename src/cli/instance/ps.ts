@@ -23,7 +23,15 @@ export const command = define({
     if (context.json) return await printJson(context, list);
     const { instances } = list;
     if (flags.quiet) return await out.write(instances.map((instance) => `${shownName(instance)}\n`).join(""));
-    if (instances.length === 0) return await say(context, "no instances: croft up starts a stack, croft run an image");
+    if (instances.length === 0) return await say(context, noneText(flags));
     await out.write(renderTable(instanceColumns(clock.nowMs()), instances, out));
   },
 });
+
+function noneText({ all, stack }: { readonly all: boolean; readonly stack: string | undefined }): string {
+  if (stack !== undefined)
+    return `no instances of stack ${stack}${all ? "" : " run: croft ps --all shows what has exited"}`;
+  return all
+    ? "no instances: croft up starts a stack, croft run an image"
+    : "nothing runs: croft up starts a stack, croft run an image; croft ps --all shows what has exited";
+}

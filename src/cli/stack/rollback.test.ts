@@ -42,6 +42,10 @@ test("what would change is shown before it is asked for", async () => {
   );
 });
 
+test("where nothing was healthy before, nobody is asked", async () => {
+  await assert.rejects(roll(["shop"], 1), { reason: "precondition" });
+});
+
 test("of a stack that is down nothing is there to compare with", async () => {
   assert.equal(await roll(["shop"], undefined), "Move shop back to generation 3? [y/N] nothing was changed\n");
 });

@@ -1,3 +1,4 @@
+import { Fault } from "../../base/fault.ts";
 import type { Generation } from "../../client/message.ts";
 import { argument, command as define, flag } from "../command.ts";
 import { confirm } from "../confirm.ts";
@@ -46,7 +47,12 @@ async function showTarget(stack: string, asked: number, { client, out }: Context
   const wasHealthy = ({ number, status }: Generation): boolean =>
     number < (current ?? Infinity) && (status === "superseded" || status === "live");
   const target = asked === 0 ? (generations.find(wasHealthy)?.number ?? 0) : asked;
-  if (target === 0 || current === undefined) return target;
+  if (current === undefined) return target;
+  if (target === 0) {
+    throw new Fault("precondition", `stack ${stack} has no earlier healthy generation to go back to`, {
+      hint: `see: croft history ${stack}`,
+    });
+  }
   const { text } = await client.stacks.diffGenerations({ stack, from: current, to: target, color: out.color });
   if (text !== "") await out.write(`${text}\n`);
   return target;

@@ -310,6 +310,26 @@ test("one left over from a start-first update ends before the new one starts whe
   ]);
 });
 
+test("whoever needs a machine that goes back to a snapshot waits for the plan that knows what it came back as", () => {
+  const db: Partial<InstanceSection> = { kind: "vm", disks: [{ name: "root", from: { kind: "blank" } }] };
+  const world = settle(generationOf({ db }));
+  change(world, "db-1", { revertAsked: "before" });
+  const both = desire(generationOf({ db, web: { needs: ["db"] } }));
+  const first = plan(both, world.observe(), keepVolumes);
+  assert.deepEqual(tellPlan(both, first), [
+    "revert db-1 (restart) going back to snapshot before",
+    "await db-1 < revert db-1 (none) going back to snapshot before",
+    "create web-1 < await db-1 (none) not there yet",
+    "start web-1 < create web-1 (none) not there yet",
+  ]);
+  perform(world, both, first, () => 0, Infinity);
+  assert.deepEqual(told(both, world.observe()), [
+    "start db-1 (none) not running",
+    "create web-1 < start db-1 (none) not there yet",
+    "start web-1 < create web-1 (none) not there yet",
+  ]);
+});
+
 test("a network that moves waits for every old instance on it, even with start-first", () => {
   const parts: Partial<InstanceSection> = { networks: ["back"], update: { order: "start-first", healthyWithinMs: 1 } };
   const on = (subnet: string): Generation =>
@@ -322,6 +342,20 @@ test("a network that moves waits for every old instance on it, even with start-f
     "start web-1 < create web-1 (recreate) network back changed",
   ]);
 });
+
+test("a replacement says all that it is for: a network beside what the section itself changed", () => {
+  const web: Partial<InstanceSection> = { networks: ["back"] };
+  const world = settle(generationOf({ web }, back("10.1.0.0/24")));
+  const changed = desire(generationOf({ web: { ...web, labels: { team: "x" } } }, back("10.2.0.0/24")));
+  assert.match(
+    told(changed, world.observe()).join("\n"),
+    /create web-1 .*network back changed, label team added \(x\)/,
+  );
+});
+
+function back(subnet: string): Partial<Generation["spec"]> {
+  return { networks: { back: { subnet, internal: false } } };
+}
 
 function withVolume(volume: { sizeBytes?: number; protect: boolean }): Generation {
   return generationOf({}, { volumes: { v: volume } });

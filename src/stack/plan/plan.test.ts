@@ -23,6 +23,10 @@ function picker(choices: readonly number[]): (count: number) => number {
 }
 
 function converge(world: World, desired: Desired, pick: (count: number) => number = () => 0): void {
+  const first = plan(desired, world.observe(), keepVolumes);
+  perform(world, desired, first, pick, Infinity);
+  // What a machine is after it went back depends on the snapshot, so what follows is planned then: once, and not again.
+  if (!first.steps.some(({ action }) => action.kind === "revert-instance")) return;
   perform(world, desired, plan(desired, world.observe(), keepVolumes), pick, Infinity);
 }
 

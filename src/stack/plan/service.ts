@@ -190,7 +190,11 @@ export class ServicePlanner {
     const why = `going back to snapshot ${current.revertAsked}`;
     const revert = this.#draft.add({ kind: "revert-instance", instance: desired.id }, cost, why);
     this.#holdNetworks(current, desired, revert);
-    return revert;
+    if (!desired.running) return revert;
+    // Whether it runs then depends on the snapshot, so the next plan starts it or finds it running: whoever needs it waits.
+    const ready = this.#draft.addIfAwaited({ kind: "await-healthy", instance: desired.id }, "none", why);
+    this.#draft.delay(ready, [revert]);
+    return ready;
   }
 
   /** Addresses of a network change when the machine on it is off. What is replaced has its removal for that. */
@@ -338,10 +342,13 @@ function whyReplaced(old: ObservedInstance, desired: DesiredInstance, ground: Gr
   const { image, secrets, files } = old;
   const changes = diffInstance({ section: old.section, image, secrets, files }, desired);
   const hot: ReadonlySet<string> = new Set(["replicas", "update"]);
-  const named = changes.filter((change) => !hot.has(change.field));
-  if (named.length > 0) return named.map(describeChange).join(", ");
-  const networks = desired.section.networks.filter((name) => ground.networkSteps.has(name));
-  if (networks.length > 0) return `network ${networks.join(", ")} changed`;
+  const { networks: before } = old.section;
+  const networks = desired.section.networks.filter((name) => ground.networkSteps.has(name) && before.includes(name));
+  const reasons = [
+    ...(networks.length > 0 ? [`network ${networks.join(", ")} changed`] : []),
+    ...changes.filter((change) => !hot.has(change.field)).map(describeChange),
+  ];
+  if (reasons.length > 0) return reasons.join(", ");
   return desired.image === undefined
     ? `image ${desired.section.image} is made or fetched anew`
     : "its image, a file, a secret or a network changed";

@@ -256,8 +256,15 @@ export function perform(
   assert.equal(keys.size, plan.steps.length, "keys are unique");
   for (const step of plan.steps) for (const key of step.after) assert(keys.has(key), `${step.key} waits for ${key}`);
   const left = [...plan.steps];
+  const reverted = new Set(
+    plan.steps.flatMap(({ action }) => (action.kind === "revert-instance" ? [action.instance] : [])),
+  );
+  const isForNextPlan = ({ action }: Step): boolean => action.kind === "await-healthy" && reverted.has(action.instance);
   for (let done = 0; done < limit && left.length > 0; done += 1) {
-    const ready = left.filter((step) => step.after.every((key) => !keys.has(key)));
+    const unblocked = left.filter((step) => step.after.every((key) => !keys.has(key)));
+    const ready = unblocked.filter((step) => !isForNextPlan(step));
+    // What waits for one that went back to a snapshot is planned anew, when it is known what it came back as.
+    if (ready.length === 0 && unblocked.length > 0) return;
     assert(
       ready.length > 0,
       `nothing of this can be done: ${left.map((step) => `${step.key} after [${step.after.join()}]`).join("; ")}`,

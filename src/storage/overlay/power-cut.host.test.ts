@@ -97,7 +97,8 @@ test("whenever the power is cut, what was handed out is there, and everything th
         await pool.disks.removeDisk(machine(ordinal - 1), "root", living);
       }
     })().catch(() => {});
-    await call.clock.sleep(150 + Math.random() * 200);
+    for (let tries = 0; handedOut.size === 0 && tries < 2000; tries += 1) await call.clock.sleep(5);
+    await call.clock.sleep(Math.random() * 300);
     power.on = false;
     // Only what was said before the cut counts.
     const before = [...handedOut];

@@ -22,18 +22,19 @@ describe("programs in microVMs", () => {
     await harness.dispose();
   });
 
+  const oneAfterTheOther = async (who: string): Promise<void> => {
+    for (let number = 1; number <= 25; number += 1) {
+      const argv = ["sh", "-c", `echo ${who} ${number}; echo aside >&2; exit ${number}`];
+      const session = await engine.exec.exec(id, { argv, env: {}, stdin: false }, call);
+      const said = { stdout: "", stderr: "" };
+      for await (const { stream, bytes } of session.output) said[stream] += Buffer.from(bytes).toString("utf8");
+      const all = { ...said, code: await session.exited };
+      assert.deepEqual(all, { stdout: `${who} ${number}\n`, stderr: "aside\n", code: number });
+      await session.close();
+    }
+  };
+
   it("begin one after the other beside those that end, each with its own output and exit code", async () => {
-    const oneAfterTheOther = async (who: string): Promise<void> => {
-      for (let number = 1; number <= 25; number += 1) {
-        const argv = ["sh", "-c", `echo ${who} ${number}; echo aside >&2; exit ${number}`];
-        const session = await engine.exec.exec(id, { argv, env: {}, stdin: false }, call);
-        const said = { stdout: "", stderr: "" };
-        for await (const { stream, bytes } of session.output) said[stream] += Buffer.from(bytes).toString("utf8");
-        const all = { ...said, code: await session.exited };
-        assert.deepEqual(all, { stdout: `${who} ${number}\n`, stderr: "aside\n", code: number });
-        await session.close();
-      }
-    };
     await Promise.all([oneAfterTheOther("left"), oneAfterTheOther("right")]);
   });
 });

@@ -105,7 +105,7 @@ export function serveVolumes(
   const served: ProcessIdentity[] = [];
   return volumes.map(({ tag, source, isFile }) => {
     const socketPath = join(machine.socketDir, tag);
-    const directory = isFile === true ? join(machine.dir, "shared", tag) : source;
+    const directory = isFile === true ? join(machine.dir, "shown", tag) : source;
     const shown = isFile === true ? showFile(source, directory) : [];
     rmSync(socketPath, { force: true });
     const socket = listenUnixStream(socketPath);

@@ -46,7 +46,7 @@ export function machineArgs(shape: Shape, resources: Resources, choice: Choice):
   add("-machine", `q35,smm=${secure ? "on" : "off"},vmport=off,dump-guest-core=off${flash}${ram}`);
   add("-name", `guest=${choice.hostname.replaceAll(/[^A-Za-z0-9.-]/g, "-")},debug-threads=on`);
   add("-cpu", cpuOf(shape, choice.accelerator));
-  add("-smp", smpOf(shape));
+  add("-smp", smpOf(shape, choice.accelerator));
   add("-m", memoryOf(shape));
   if (shape.hugepages) {
     add("-object", {
@@ -272,10 +272,17 @@ export function cpuOf(shape: Shape, { name }: Accelerator): string {
   return model === "host" && name === "tcg" ? "max" : model;
 }
 
-function smpOf({ cpus, maxCpus, topology }: Shape): string {
-  if (topology === undefined) return `cpus=${cpus},maxcpus=${maxCpus}`;
-  const { sockets, cores, threads } = topology;
-  return `cpus=${cpus},sockets=${sockets},cores=${cores},threads=${threads},maxcpus=${maxCpus}`;
+/**
+ * Code of a machine that can have one processor only is translated without memory barriers, and now and then a device, on
+ * a thread of its own, misses that the guest asked for an interrupt: it stands still for ever. So a machine without KVM
+ * always has room for a second one.
+ */
+function smpOf({ cpus, maxCpus, topology }: Shape, { name }: Accelerator): string {
+  const isAlone = name === "tcg" && maxCpus === 1;
+  if (topology === undefined) return `cpus=${cpus},maxcpus=${isAlone ? 2 : maxCpus}`;
+  const { cores, threads } = topology;
+  const sockets = isAlone ? 2 : topology.sockets;
+  return `cpus=${cpus},sockets=${sockets},cores=${cores},threads=${threads},maxcpus=${isAlone ? 2 : maxCpus}`;
 }
 
 function memoryOf({ memoryBytes, spareMemoryBytes }: Shape): string {
