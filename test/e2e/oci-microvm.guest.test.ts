@@ -117,8 +117,6 @@ test("a bundle as a microVM: its life, its exit code, its directories", { timeou
   assert.equal(on.state("a").status, "paused");
   on.ok(["resume", "a"]);
   on.ok(["update", "--pids-limit", "20", "a"]);
-  const many = "i=0; while [ $i -lt 30 ]; do sleep 5 & i=$((i+1)); done";
-  assert.match(on.oci(["exec", "a", "/bin/sh", "-c", many]).stderr, /fork/);
   const quota = JSON.stringify({ cpu: { quota: 90_000, period: 100_000 } });
   on.ok(["update", "--resources", "-", "a"], { input: quota });
   assert.equal(word(join("/sys/fs/cgroup/cpu", on.cgroup, "a", "cpu.cfs_quota_us")), "90000\n");
