@@ -298,17 +298,22 @@ test("following survives a restart of the daemon, and events go on where they we
   });
   const sequences: number[] = [];
   let rest = "";
-  const sawNew = new Promise<void>((resolve) => {
+  let began = (): void => {};
+  const sawFirst = new Promise<void>((resolve) => (began = resolve));
+  const sawNew = new Promise<void>((resolve, reject) => {
+    events.once("exit", (code) => reject(new Error(`croft events ended with ${code}`)));
     events.stdout.setEncoding("utf8").on("data", (text: string) => {
       const lines = (rest + text).split("\n");
       rest = lines.pop() ?? "";
       for (const line of lines) {
         const { sequence, subject } = JSON.parse(line) as { sequence: number; subject: string };
         sequences.push(sequence);
+        began();
         if (subject.startsWith("late")) resolve();
       }
     });
   });
+  await Promise.race([sawFirst, sawNew]);
   await daemon.restart();
   await ok("run", "--rm", "--name", "late", box, "/bin/busybox", "true");
   await sawNew;

@@ -412,9 +412,20 @@ export class MicrovmEngine implements Engine {
     code.catch(() => {});
     const main = { exited: code, signal: (signal: string) => this.signal(id, signal, call) };
     const session = await attachTo(id, paths, main, call);
-    const resize = async (columns: number, rows: number): Promise<void> => {
-      const attempted = `resize the terminal of ${id}`;
-      await ask(machinePaths(paths).controlSocket, attempted, `size ${rows} ${columns}`, call);
+    let wanted: string | undefined;
+    // The guest's one port is for whoever hands it its launch until its program runs, and nobody waits for a size.
+    const applySize = async (): Promise<void> => {
+      const isReady = (): boolean => isRunning(this.#observe(paths)) || this.#observe(paths).exit !== undefined;
+      await this.#exits.until(id, isReady, Infinity, call);
+      const size = wanted ?? "";
+      wanted = undefined;
+      await ask(machinePaths(paths).controlSocket, `resize the terminal of ${id}`, `size ${size}`, call);
+    };
+    const resize = (columns: number, rows: number): Promise<void> => {
+      const isAsked = wanted !== undefined;
+      wanted = `${rows} ${columns}`;
+      if (!isAsked) applySize().catch(() => {});
+      return Promise.resolve();
     };
     return { ...session, resize };
   }

@@ -17,6 +17,7 @@ export interface ShellPlace {
 const readyTimeoutMs = 20_000;
 /** Whoever was there before may have left dropbear in the middle of something: then it is begun anew. */
 const attempts = 3;
+const againMs = 100;
 /** Making a connection takes a guest without KVM a fifth of a second, and health checks come every few seconds. */
 const idleMs = 60_000;
 
@@ -46,8 +47,9 @@ export class Shells {
       try {
         return await connection.exec(command, options);
       } catch (error) {
-        // It was closed from the other side between two uses.
-        if (tries === attempts || connection.isOpen) throw error;
+        // It was closed from the other side between two uses, or the guest could not make a process: nothing has begun.
+        if (tries === attempts) throw error;
+        if (connection.isOpen) await call.clock.sleep(againMs, call.signal);
       }
     }
   }
