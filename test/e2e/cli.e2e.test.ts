@@ -298,8 +298,7 @@ test("following survives a restart of the daemon, and events go on where they we
   });
   const sequences: number[] = [];
   let rest = "";
-  let began = (): void => {};
-  const sawFirst = new Promise<void>((resolve) => (began = resolve));
+  const { promise: sawFirst, resolve: began } = Promise.withResolvers<void>();
   const sawNew = new Promise<void>((resolve, reject) => {
     events.once("exit", (code) => reject(new Error(`croft events ended with ${code}`)));
     events.stdout.setEncoding("utf8").on("data", (text: string) => {

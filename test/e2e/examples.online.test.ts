@@ -60,10 +60,7 @@ async function down(stack: string): Promise<void> {
   assert.equal(code, 0, stderr);
 }
 
-/** Guests are asked for: without KVM they take their time. */
-const kinds = process.env["CROFT_TEST_GUESTS"] === "1" ? (["container", "microvm"] as const) : (["container"] as const);
-
-for (const kind of kinds) {
+for (const kind of ["container", "microvm"] as const) {
   test(`hello as ${kind}: a page in front, and a greeting from each replica behind it`, limit, async () => {
     await up(copyOf("hello", kind, 8080, 18_480));
     await allWell("hello", kind, 3);

@@ -106,28 +106,10 @@ test("signals reach its program, and what ended it is told", async () => {
 test("with a published port, a volume, folders and files of the host, a user, a read-only root", async () => {
   const served = join(folder, "served");
   writeFileSync(served, "a file of the host\n");
-  const run = [
-    ...[
-      "run",
-      "-d",
-      "--as",
-      "microvm",
-      "--name",
-      "full",
-      "-p",
-      "18381:8080",
-      "-v",
-      "kept:/kept",
-      "-v",
-      `${served}:/own`,
-    ],
-    ...["--read-only", "--tmpfs", "/scratch", "-e", "A=b c", "-h", "named", "-w", "/kept", "--cpus", "1", image],
-    ...[
-      "/bin/sh",
-      "-c",
-      "busybox hostname > name; echo $A >> name; echo more >> /own; exec busybox httpd -f -p 8080 -h /kept",
-    ],
-  ];
+  const script = "busybox hostname > name; echo $A >> name; echo more >> /own; exec busybox httpd -f -p 8080 -h /kept";
+  const flags = ["--read-only", "--tmpfs", "/scratch", "-e", "A=b c", "-h", "named", "-w", "/kept", "--cpus", "1"];
+  const mounts = ["-p", "18381:8080", "-v", "kept:/kept", "-v", `${served}:/own`];
+  const run = ["run", "-d", "--as", "microvm", "--name", "full", ...mounts, ...flags, image, "/bin/sh", "-c", script];
   const { code, stderr } = await daemon.croft(run, { limitMs: bootLimitMs });
   assert.equal(code, 0, stderr);
   await eventually(

@@ -18,8 +18,13 @@ test("a daemon that goes away before the first event is waited for, and nothing 
   const beganMs = clock.nowMs();
   const recorded = [event(1, beganMs - 5000), event(2, beganMs - 1), event(3, beganMs + 100), event(4, beganMs + 200)];
   const asked: unknown[] = [];
+  let isThere = true;
   const client = {
-    host: { get: async () => ({}) },
+    host: {
+      get: async () => {
+        if (!isThere) throw new Fault("unavailable", "the Croft daemon does not answer");
+      },
+    },
     events: {
       async *watch(request: { after?: number }) {
         asked.push(request.after);
@@ -45,4 +50,7 @@ test("a daemon that goes away before the first event is waited for, and nothing 
     printed.map((line) => (JSON.parse(line) as { sequence: number }).sequence),
     [3, 4],
   );
+
+  isThere = false;
+  await assert.rejects(async () => await command.run({ flags, args: {} }, context), { reason: "unavailable" });
 });

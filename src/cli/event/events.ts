@@ -28,8 +28,8 @@ export const command = define({
     let after = flags.after;
     // Whoever has not seen an event yet goes on from the moment of asking: what was recorded before is read and left out.
     let skipsOld = false;
-    // A daemon that is not there now did not go away later.
-    await client.host.get();
+    // Whoever says where to go on from waits for the daemon; otherwise one that is not there now did not go away later.
+    if (after === undefined) await client.host.get();
     let absentSinceMs: number | undefined;
     for (;;) {
       const request = { kinds: flags.kind, noFollow: flags.noFollow, ...(after !== undefined && { after }) };

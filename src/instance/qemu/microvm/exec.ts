@@ -26,6 +26,9 @@ export async function execInGuest(
   const { terminal } = spec;
   const pty = terminal === undefined ? {} : { pty: { rows: terminal.rows, cols: terminal.columns, term: "xterm" } };
   const channel = await shells.exec(place, execCommand(launch, spec), pty, call);
+  // A stream closes itself as soon as both its ends are done, which is before the guest has closed it: dropbear then takes
+  // the next channel for this one, and closes that. ssh2 answers when the guest closes it.
+  channel.destroy = () => channel;
   const exited = exitOf(channel);
   const stdout = new PassThrough();
   const first = await firstLine(channel, stdout);
