@@ -31,6 +31,9 @@ if (values.only !== undefined && suites[values.only] === undefined) {
   process.exit(64);
 }
 
+// So that what was to be done at the end is done.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
+
 const scratch = mkdtempSync(join(tmpdir(), "croft-test-"));
 const before = takeTrace(root);
 let failed = false;

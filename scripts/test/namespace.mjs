@@ -25,9 +25,13 @@ export async function runIsolated(argv, { cwd, env, online, scratch }) {
     stdio: ["inherit", "inherit", "inherit", "pipe"],
   });
   const ended = once(child, "exit");
+  // `unshare` waits for its child and hears no signal but this one, with which all that is inside goes.
+  const endsWithUs = () => child.kill("SIGKILL");
+  process.once("exit", endsWithUs);
   const wayOut = online ? await openWayOut(child.pid) : undefined;
   child.stdio[3].end("\n");
   const [code] = await ended;
+  process.off("exit", endsWithUs);
   if (wayOut !== undefined) {
     const gone = once(wayOut, "exit");
     wayOut.kill();
