@@ -75,7 +75,7 @@ export function machineArgs(plan: MachinePlan, handed: readonly number[]): strin
     ["-M", hasBackend(plan) ? `${machine},memory-backend=ram` : machine],
     // What serves directories speaks the current form of virtio only.
     ["-global", "virtio-mmio.force-legacy=false"],
-    ["-cpu", "max", "-m", `${plan.size.memoryMiB}M`, "-smp", String(plan.size.processors)],
+    ["-cpu", "max", "-m", `${plan.size.memoryMiB}M`, "-smp", processorsWord(plan)],
     ["-display", "none", "-no-reboot"],
     ["-kernel", plan.kernelPath, "-initrd", plan.initramfsPath, "-append", kernelWords(plan).join(" ")],
     ["-chardev", `${plan.ports.serial},id=serial`, "-serial", "chardev:serial"],
@@ -84,6 +84,16 @@ export function machineArgs(plan: MachinePlan, handed: readonly number[]): strin
     memoryArgs(plan),
     deviceArgs(plan),
   ].flat();
+}
+
+/**
+ * Code of a machine that can have one processor only is translated without memory barriers, as if nobody else looked at
+ * its memory. But devices do, on threads of their own, and now and then one misses that the guest asked for something: one
+ * guest in some dozens waited for its first read of a disk for ever. So a machine without KVM always has room for a second
+ * processor. QEMU 8.1 mended a part of it ("tcg: Do not elide memory barriers for !CF_PARALLEL in system mode").
+ */
+function processorsWord({ accelerator, size: { processors } }: MachinePlan): string {
+  return accelerator.name === "tcg" ? `${processors},maxcpus=${Math.max(2, processors)}` : String(processors);
 }
 
 /** How many devices the machine has room for. */

@@ -80,7 +80,7 @@ export class WarmStarts {
     if (mounts.some(({ kind }) => kind === "bind")) return undefined;
     const qemu = statSync(qemuProgram);
     const seen = {
-      version: 2,
+      version: 3,
       qemu: [qemu.ino, qemu.size, qemu.mtimeMs],
       accelerator: parts.accelerator.name,
       kernel: parts.kernelPath,

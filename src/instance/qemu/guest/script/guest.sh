@@ -212,12 +212,13 @@ $program_text
 
 # The program runs when it is no longer one of ours: a signal that came before would not find its handler. One that is
 # itself called so is told of a little later; one that could not begin is a zombie (Z) by now, and told why. Its command
-# line does not tell: that is empty, too, for as long as one program takes the place of another.
+# line does not tell: that is empty, too, for as long as one program takes the place of another. One that has ended already
+# is not there to be read, which is no message for whoever reads the program's own.
 tell_when_running() {
   tries=0
-  while read -r name <"/proc/$main/comm" && [ "$tries" -lt 1000 ]; do
+  while read -r name 2>/dev/null <"/proc/$main/comm" && [ "$tries" -lt 1000 ]; do
     case $name in init | busybox | loader) ;; *) break ;; esac
-    read -r _ _ state _ <"/proc/$main/stat" && [ "$state" != Z ] || return
+    read -r _ _ state _ 2>/dev/null <"/proc/$main/stat" && [ "$state" != Z ] || return
     nap 0.001
     tries=$((tries + 1))
   done
