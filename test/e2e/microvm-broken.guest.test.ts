@@ -78,9 +78,10 @@ test("a kernel that ends at once", async () => {
 });
 
 test("a kernel that never gets anywhere: the order ends in its time, and so does the machine", async () => {
-  const { code, stdout, stderr } = await upWith(hollowKernel("endless", [0xeb, 0xfe]), "10s");
+  const { code, stdout, stderr } = await upWith(hollowKernel("endless", [0xeb, 0xfe]), "3s");
   assert.notEqual(code, 0, stdout);
-  assert.match(stdout + stderr, /box.* was not healthy within 10 s/);
+  // Without KVM it has ten times as long.
+  assert.match(stdout + stderr, /box.* was not healthy within 30? s/);
   // Nobody has to wait until it has had its time to boot.
   const down = await daemon.croft(["down", "odd", "--yes"]);
   assert.equal(down.code, 0, down.stderr);

@@ -8,10 +8,10 @@ import { machineTraceOf, traceOf } from "./host-trace.ts";
 import { killInRounds, type Victim } from "./kill-rounds.ts";
 
 /**
- * CROFT_KILL_ROUNDS_MICROVM sets how many (default 3: without KVM each takes minutes), CROFT_SEED which (printed, so that a
+ * CROFT_KILL_ROUNDS_MICROVM sets how many (default 10: without KVM each takes 15 s and more), CROFT_SEED which (printed, so that a
  * failure can be repeated).
  */
-const count = Number(process.env["CROFT_KILL_ROUNDS_MICROVM"] ?? 3);
+const count = Number(process.env["CROFT_KILL_ROUNDS_MICROVM"] ?? 10);
 const seed = Number(process.env["CROFT_SEED"] ?? Date.now() % 1_000_000);
 
 /** Three microVMs beside two containers: one with a volume, one that each generation changes, one that stands alone. */
