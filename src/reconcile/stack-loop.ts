@@ -63,7 +63,7 @@ export class StackLoop {
   /** Why a thing's last step failed, by its key; shown by `ps` and by a gate that closes. */
   readonly #reasons = new Map<string, Fault>();
   /** What is being worked on: one step at a time for each. */
-  readonly #underWay = new Map<string, Step["action"]["kind"]>();
+  readonly #underWay = new Map<string, { readonly kind: Step["action"]["kind"]; readonly callOff: AbortController }>();
   /** How many of those steps are stops. */
   #stopping = 0;
   readonly #listeners = new Set<(progress: Progress) => void>();
@@ -299,7 +299,15 @@ export class StackLoop {
     if (run === undefined) return nextMs;
     run.offer((step): Answer => {
       const subject = subjectOfStep(step);
-      if (this.#underWay.has(subject)) return "not now";
+      const underWay = this.#underWay.get(subject);
+      if (underWay !== undefined) {
+        // A guest may take long to start; who wants it gone does not wait for that.
+        const isEnd = step.action.kind === "stop-instance" || step.action.kind === "remove-instance";
+        if (underWay.kind === "start-instance" && isEnd) {
+          underWay.callOff.abort(new Fault("cancelled", `${step.key}: what was being started is to end`));
+        }
+        return "not now";
+      }
       const notBeforeMs = Math.max(step.notBeforeMs ?? 0, this.#failures.retryMs(step.key) ?? 0);
       if (notBeforeMs > nowMs) {
         nextMs = Math.min(nextMs, notBeforeMs);
@@ -318,11 +326,13 @@ export class StackLoop {
     const { call, turnstile, exits } = this.#shared;
     const { action } = step;
     const isStop = action.kind === "stop-instance";
-    this.#underWay.set(subject, action.kind);
+    const callOff = new AbortController();
+    const acting = { ...call, signal: AbortSignal.any([call.signal, callOff.signal]) };
+    this.#underWay.set(subject, { kind: action.kind, callOff });
     if (isStop) this.#stopping += 1;
     this.#noteAttempt(step);
     try {
-      await (isStop ? exits : turnstile).pass(() => this.#actor.act(action, call));
+      await (isStop ? exits : turnstile).pass(() => this.#actor.act(action, acting));
       this.#forgiveStep(step.key);
       if (action.kind === "start-instance" && run.isAwaited(step.key)) await this.#routeOne(action.instance);
       if (action.kind === "remove-instance") this.#forgetInstance(action.instance);
@@ -437,7 +447,7 @@ export class StackLoop {
     const { routing, sight, book } = this.#shared;
     const section = this.#sectionOf(id);
     // While it finishes what it has, it still runs and is healthy: nothing new may be sent to it.
-    const isLeaving = endingSteps.has(this.#underWay.get(id) ?? "");
+    const isLeaving = endingSteps.has(this.#underWay.get(id)?.kind ?? "");
     const isReady = isWell && !isLeaving && sight.instances.get(id)?.status === "running";
     if (section === undefined || !isReady) routing.drop(id);
     else routing.set(routeOf(this.state.name, id, section, book, (name) => this.#isInternal(name)));

@@ -114,6 +114,14 @@ test("rollback goes back by hand, and history tells it", async () => {
   assert.equal(after.spec.instances["web"]?.image, "app:2");
 });
 
+test("what is still being started is taken away at once when nobody wants it any more", async () => {
+  const { world, daemon } = await begin();
+  world.engine.startsForEver = true;
+  assert.equal((await daemon.up(stackOf({ web: { update: quick } }), 30_000)).fault?.reason, "unhealthy");
+  assert.equal((await daemon.down("shop", false, 100)).status, "succeeded");
+  assert.equal(world.engine.instances.size, 0);
+});
+
 test("a generation that is not healthy in time goes back by itself, with the last log lines", async () => {
   const { world, daemon } = await begin();
   await daemon.up(stackOf({ web: { health: check } }));

@@ -43,6 +43,8 @@ export class MemoryWorld {
   readonly obstacles = new Map<Imitated, string>();
   /** Thrown by the next calls of these verbs, for tests of what happens then. */
   readonly faults = new Map<"create" | "start" | "stop" | "remove", Fault>();
+  /** A start goes on until it is called off, as that of a guest that never gets anywhere. */
+  startsForEver = false;
   lastPid = 1000;
 }
 
@@ -204,6 +206,7 @@ export class MemoryEngine implements Engine {
     const instance = this.#world.instances.get(id);
     if (instance === undefined) throw new Fault("precondition", `start ${id}: it was not created`);
     if (isUp(instance)) return;
+    if (this.#world.startsForEver) await call.clock.sleep(2 ** 31 - 1, call.signal);
     this.#world.lastPid += 1;
     const { launch } = instance;
     const process = new ImitatedProcess(launch.kind === "program" && launch.stdin);
