@@ -71,7 +71,7 @@ export function initramfsSignature(version: string): string {
     ...scripts.map(scriptPath),
     scriptPath("init.sh"),
     join(modulesDirectory(version), "modules.dep"),
-    ...["busybox", "dropbear", "setpriv"].map((name) => findProgram(name) ?? name),
+    ...["busybox", "dropbear", "setpriv", "env"].map((name) => findProgram(name) ?? name),
   ];
   return parts
     .map((path) => {
@@ -104,7 +104,11 @@ function link(name: string, target: string): CpioEntry {
 
 async function entriesFor(version: string, call: Call): Promise<CpioEntry[]> {
   const modules = await modulesOf(version, call);
-  const programs = [linkedProgram(installed("dropbear", "dropbear-bin")), linkedProgram(installed("setpriv"))];
+  const programs = [
+    linkedProgram(installed("dropbear", "dropbear-bin")),
+    linkedProgram(installed("setpriv")),
+    linkedProgram(installed("env", "coreutils")),
+  ];
   const libraries = new Map(programs.flatMap((program) => [...program.libraries]));
   return [
     ...["bin", "dev", "proc", "sys", "etc", "cgroup", "layer", "writable", "image"].map((path) => directory(path)),
@@ -154,6 +158,8 @@ function devices(): CpioEntry[] {
     device("random", 1, 8),
     device("urandom", 1, 9),
     device("tty", 5, 0),
+    // The program's terminal, when it has one.
+    { kind: "device", path: "stage/dev/hvc0", major: 229, minor: 0, mode: 0o600 },
     link("ptmx", "pts/ptmx"),
     link("fd", "/proc/self/fd"),
     link("stdin", "/proc/self/fd/0"),

@@ -128,7 +128,8 @@ export function limitLine({ memoryBytes, pids }: Limits): string {
 }
 
 function streams(launch: GuestLaunch): string {
-  if (launch.terminal) return "/dev/hvc0 /dev/hvc0 /dev/hvc0";
+  // By the name that the program itself would open, so that what asks for its terminal's name finds it.
+  if (launch.terminal) return "/image/dev/hvc0 /image/dev/hvc0 /image/dev/hvc0";
   return `${launch.stdin ? '"${port}4"' : "/dev/null"} /run/out /run/err`;
 }
 

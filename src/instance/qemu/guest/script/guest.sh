@@ -166,7 +166,7 @@ unset_own() {
 # Makes the console the terminal that the program is controlled by.
 on_terminal() {
   shift
-  exec setsid -c chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
+  exec $plainly /bin/setsid -c chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
 }
 
 # What most programs are run with.
@@ -180,7 +180,7 @@ join_program() {
 
 # Becomes a program inside the root, by way of enter.sh, whose arguments these are.
 enter() {
-  exec $through chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
+  exec ${through:-$plainly} /bin/chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
 }
 
 # Runs what `program_text` says with this input, output and errors, and ends the guest when it ends. Root as most images
@@ -249,7 +249,7 @@ answer() {
     while read -r mark verb first second <&3; do
       case $verb in
       kill) kill "-$first" "${second:-$main}" 2>/dev/null && echo "$mark ok" >&3 || echo "$mark gone" >&3 ;;
-      size) stty rows "$first" cols "$second" </dev/hvc0 && echo "$mark ok" >&3 ;;
+      size) stty rows "$first" cols "$second" </dev/hvc0 2>/dev/null && echo "$mark ok" >&3 ;;
       limit) limit "$first" "$second" && echo "$mark ok" >&3 || echo "$mark failed" >&3 ;;
       stat) measure "$mark" >&3 ;;
       processes) list_processes "$mark" >&3 & ;;

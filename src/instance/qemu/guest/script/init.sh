@@ -88,11 +88,14 @@ done
 ) &
 mounter=$!
 . /croft/usual-root.sh
+# A shell that starts something beside itself has it ignore what a terminal's keys send, which no program expects and which
+# no shell can take back: env does (`plainly`).
+plainly="/croft/lib/loader --library-path /croft/lib /croft/bin/env --default-signal=INT,QUIT"
 (
   exec 3>&- 5>&- 6>&-
   echo 0 >/cgroup/program/cgroup.procs
   read -r usual </croft/usual-capabilities
-  exec /croft/lib/loader --library-path /croft/lib /croft/bin/setpriv --no-new-privs --reuid 0 --regid 0 \
+  exec $plainly /croft/lib/loader --library-path /croft/lib /croft/bin/setpriv --no-new-privs --reuid 0 --regid 0 \
     "${root_groups:+--groups=}${root_groups:---clear-groups}" --bounding-set="-all$usual" --inh-caps=-all \
     --ambient-caps=-all -- /bin/busybox sh /croft/runner.sh
 ) </dev/null >/run/out 2>/run/err &
