@@ -85,8 +85,8 @@ for (const kind of ["container", "microvm"] as const) {
     const before = await daemon.client.instances.get({ instance: "shop/db" });
     await up(folder);
     const after = await daemon.client.instances.get({ instance: "shop/db" });
-    // A container is given more while it runs, a guest is another one.
-    assert.equal(after.pid === before.pid, kind === "container");
+    // A guest may be given more while it runs, as far as it was made larger.
+    if (kind === "container") assert.equal(after.pid, before.pid);
     await allWell("shop", kind, 5);
     assert.match(await page("http://127.0.0.1:18481/"), /^Visit 3, order 3, served by app-[12]\.$/);
     await down("shop");

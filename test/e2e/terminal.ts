@@ -6,6 +6,8 @@ import { checkout } from "./daemon.ts";
 /** What is typed once some text has appeared. */
 export type Typed = readonly [after: RegExp, act: string | ((pty: IPty) => void)];
 
+const limitMs = 120_000;
+
 /** Runs a shell line in a terminal, where `$CROFT` is the command line of the daemon at `root`; what was shown, and the exit code. */
 export async function inTerminal(
   root: string,
@@ -29,7 +31,10 @@ export async function inTerminal(
     if (typeof next[1] === "string") pty.write(next[1]);
     else next[1](pty);
   });
+  // What waits for a text that never comes would wait for ever: ended, it shows what came instead.
+  const limit = setTimeout(() => pty.kill("SIGKILL"), limitMs);
   const code = await new Promise<number>((resolve) => pty.onExit(({ exitCode }) => resolve(exitCode)));
+  clearTimeout(limit);
   assert.deepEqual(left, [], shown);
   return { shown, code };
 }
