@@ -73,6 +73,8 @@ function removeGroup(directory: string): void {
 interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
   readonly input?: string | Buffer;
+  /** Default: ours. */
+  readonly cwd?: string;
   /** Default: 60000. */
   readonly timeoutMs?: number;
 }
@@ -82,6 +84,7 @@ export function finish(argv: readonly string[], options: RunOptions = {}): Said 
   const [program = "", ...args] = argv;
   const { status, signal, stdout, stderr, error } = spawnSync(program, args, {
     env: { ...process.env, ...options.env },
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     timeout: options.timeoutMs ?? 60_000,
     killSignal: "SIGKILL",
     maxBuffer: 64 * 2 ** 20,

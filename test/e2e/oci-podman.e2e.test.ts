@@ -10,7 +10,7 @@ import { finish, onTerminal, run, Site } from "./oci-caller.ts";
 class Podman {
   readonly site: Site;
   readonly #argv: readonly string[];
-  readonly #env: Readonly<Record<string, string>>;
+  readonly #options: { readonly env: Readonly<Record<string, string>>; readonly cwd: string };
   readonly #own: readonly string[];
 
   constructor(site: Site, name: string) {
@@ -27,15 +27,19 @@ class Podman {
     writeFileSync(join(folder, "containers.conf"), engine + runtimes + network + containers);
     this.#argv = ["podman", "--runtime", name];
     this.#own = ["--cgroup-parent", site.cgroup, "--network", "none"];
-    this.#env = {
-      CONTAINERS_STORAGE_CONF: join(folder, "storage.conf"),
-      CONTAINERS_CONF: join(folder, "containers.conf"),
+    this.#options = {
+      env: {
+        CONTAINERS_STORAGE_CONF: join(folder, "storage.conf"),
+        CONTAINERS_CONF: join(folder, "containers.conf"),
+      },
+      // Podman's monitor leaves a file where it stands when the kernel ended something for want of memory.
+      cwd: folder,
     };
   }
 
   /** Its exit code and what it printed. */
   do(...args: readonly string[]): string {
-    const { code, stdout } = finish([...this.#argv, ...args], { env: this.#env });
+    const { code, stdout } = finish([...this.#argv, ...args], this.#options);
     return `${code}: ${stdout}`;
   }
 
@@ -48,11 +52,11 @@ class Podman {
   }
 
   ok(...args: readonly string[]): string {
-    return run([...this.#argv, ...args], { env: this.#env }).stdout;
+    return run([...this.#argv, ...args], this.#options).stdout;
   }
 
   terminal(...args: readonly string[]): string {
-    return onTerminal([...this.#argv, ...args], { env: this.#env });
+    return onTerminal([...this.#argv, ...args], this.#options);
   }
 
   terminalRun(...args: readonly string[]): string {
@@ -60,7 +64,7 @@ class Podman {
   }
 
   import(tar: Buffer): void {
-    run([...this.#argv, "import", "-", "box:1"], { env: this.#env, input: tar });
+    run([...this.#argv, "import", "-", "box:1"], { ...this.#options, input: tar });
   }
 
   /** One field of what inspect says. */
