@@ -26,9 +26,13 @@ export async function runIsolated(argv, { cwd, env, online, scratch }) {
   });
   const ended = once(child, "exit");
   // `unshare` waits for its child and hears no signal but this one, with which all that is inside goes.
-  const endsWithUs = () => child.kill("SIGKILL");
+  let wayOut;
+  const endsWithUs = () => {
+    child.kill("SIGKILL");
+    wayOut?.kill();
+  };
   process.once("exit", endsWithUs);
-  const wayOut = online ? await openWayOut(child.pid) : undefined;
+  if (online) wayOut = await openWayOut(child.pid);
   child.stdio[3].end("\n");
   const [code] = await ended;
   process.off("exit", endsWithUs);
