@@ -87,7 +87,7 @@ async function runFiles(name, files) {
     "--test",
     `--test-concurrency=${concurrency}`,
     // Of a file. What hangs must not take all the time there is.
-    "--test-timeout=1080000",
+    "--test-timeout=1500000",
     "--test-reporter=spec",
     "--test-reporter-destination=stdout",
     `--test-reporter=${join(root, "scripts/test/tally.mjs")}`,
