@@ -58,12 +58,8 @@ export const testPackages = {
   xorriso: "xorriso",
 };
 
-/** What the benchmark compares with. */
+/** What the benchmark compares with besides. */
 export const benchPackages = {
-  "docker.io": "dockerd",
-  podman: "podman",
-  containerd: "containerd",
-  "containernetworking-plugins": "/usr/lib/cni/bridge",
   "libvirt-daemon-system": "libvirtd",
   "libvirt-clients": "virsh",
 };

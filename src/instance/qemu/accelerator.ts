@@ -57,9 +57,22 @@ function knownAccelerator(home: Home, boot: string): Accelerator | undefined {
 /** Translated code takes some ten times as long, measured with a database's first start. */
 const translatedPatience = 10;
 
-/** How many times longer than natively a guest may take: `Engine.patience`. */
-export function guestPatience(home: Home): number {
-  return knownAccelerator(home, readBootId())?.name === "tcg" ? translatedPatience : 1;
+/** How many times longer than natively a guest may take: `Engine.patience`. Undefined until the accelerator was asked for. */
+export function guestPatience(home: Home): number | undefined {
+  const known = knownAccelerator(home, readBootId());
+  if (known === undefined) return undefined;
+  return known.name === "tcg" ? translatedPatience : 1;
+}
+
+/**
+ * For how many processors a machine has room that wants at most so many. Code of one that can have one processor only is
+ * translated without memory barriers, as if nobody else looked at its memory. But devices do, on threads of their own, and
+ * now and then one misses that the guest asked for something: one guest in some dozens waited for its first read of a disk
+ * for ever. So a machine without KVM always has room for a second one. QEMU 8.1 mended a part of it ("tcg: Do not elide
+ * memory barriers for !CF_PARALLEL in system mode").
+ */
+export function processorRoom({ name }: Accelerator, wanted: number): number {
+  return name === "tcg" ? Math.max(2, wanted) : wanted;
 }
 
 /** Under way, by the home's run directory. */

@@ -95,6 +95,8 @@ export class MicrovmEngine implements Engine {
   readonly #listeners = new Set<(event: InstanceEvent) => void>();
   readonly #releasing = new Set<InstanceId>();
   #cgroups: Cgroups | undefined;
+  /** Once it is known it stays: probes ask for it each time. */
+  #patience: number | undefined;
 
   /** `bootTimeoutMs`: how long a guest may take until its program runs. Default: what its accelerator needs at worst. */
   constructor(options: { readonly home: Home; readonly runtime: RuntimeName; readonly bootTimeoutMs?: number }) {
@@ -120,7 +122,8 @@ export class MicrovmEngine implements Engine {
   }
 
   get patience(): number {
-    return guestPatience(this.#home);
+    this.#patience ??= guestPatience(this.#home);
+    return this.#patience ?? 1;
   }
 
   async probe(call: Call): Promise<Probe> {

@@ -1,5 +1,5 @@
 import { Fault } from "../../../base/fault.ts";
-import { type Accelerator, acceleratorArgs, confinedArgs } from "../accelerator.ts";
+import { type Accelerator, acceleratorArgs, confinedArgs, processorRoom } from "../accelerator.ts";
 import type { GuestSize } from "../guest/size.ts";
 import { socketDirInside } from "./place.ts";
 
@@ -86,14 +86,8 @@ export function machineArgs(plan: MachinePlan, handed: readonly number[]): strin
   ].flat();
 }
 
-/**
- * Code of a machine that can have one processor only is translated without memory barriers, as if nobody else looked at
- * its memory. But devices do, on threads of their own, and now and then one misses that the guest asked for something: one
- * guest in some dozens waited for its first read of a disk for ever. So a machine without KVM always has room for a second
- * processor. QEMU 8.1 mended a part of it ("tcg: Do not elide memory barriers for !CF_PARALLEL in system mode").
- */
 function processorsWord({ accelerator, size: { processors } }: MachinePlan): string {
-  return accelerator.name === "tcg" ? `${processors},maxcpus=${Math.max(2, processors)}` : String(processors);
+  return `${processors},maxcpus=${processorRoom(accelerator, processors)}`;
 }
 
 /** How many devices the machine has room for. */

@@ -1,4 +1,4 @@
-import { acceleratorArgs, type Accelerator, confinedArgs } from "../accelerator.ts";
+import { acceleratorArgs, type Accelerator, confinedArgs, processorRoom } from "../accelerator.ts";
 import type { Shape, ShapeDisk, ShapeNic } from "./shape.ts";
 
 /**
@@ -272,17 +272,13 @@ export function cpuOf(shape: Shape, { name }: Accelerator): string {
   return model === "host" && name === "tcg" ? "max" : model;
 }
 
-/**
- * Code of a machine that can have one processor only is translated without memory barriers, and now and then a device, on
- * a thread of its own, misses that the guest asked for an interrupt: it stands still for ever. So a machine without KVM
- * always has room for a second one.
- */
-function smpOf({ cpus, maxCpus, topology }: Shape, { name }: Accelerator): string {
-  const isAlone = name === "tcg" && maxCpus === 1;
-  if (topology === undefined) return `cpus=${cpus},maxcpus=${isAlone ? 2 : maxCpus}`;
+function smpOf({ cpus, maxCpus, topology }: Shape, accelerator: Accelerator): string {
+  const room = processorRoom(accelerator, maxCpus);
+  if (topology === undefined) return `cpus=${cpus},maxcpus=${room}`;
   const { cores, threads } = topology;
-  const sockets = isAlone ? 2 : topology.sockets;
-  return `cpus=${cpus},sockets=${sockets},cores=${cores},threads=${threads},maxcpus=${isAlone ? 2 : maxCpus}`;
+  // More room than was wanted is another socket: only a machine of one processor has it.
+  const sockets = room === maxCpus ? topology.sockets : room;
+  return `cpus=${cpus},sockets=${sockets},cores=${cores},threads=${threads},maxcpus=${room}`;
 }
 
 function memoryOf({ memoryBytes, spareMemoryBytes }: Shape): string {
