@@ -128,3 +128,8 @@ export async function startDaemon(site: Site, argv: readonly string[], isReady: 
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
+
+/** Words of `run` by which a program says as whom and where it is. */
+export const asSomebody: readonly string[] = "--user 7:8 --workdir /tmp --env A=b --hostname name box:1 /bin/sh -c"
+  .split(" ")
+  .concat("id; pwd; echo $A; hostname");

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { eventually } from "./eventually.ts";
 import { runtime } from "./oci-bundle.ts";
-import { finish, onTerminal, run, Site, startDaemon } from "./oci-caller.ts";
+import { asSomebody, finish, onTerminal, run, Site, startDaemon } from "./oci-caller.ts";
 
 /** By its path: a `docker` found earlier on PATH may be another version. */
 const client = "/usr/bin/docker";
@@ -92,22 +92,7 @@ const scenarios: readonly (readonly [string, RegExp, (docker: Docker) => string 
   [
     "run: user, directory, environment, hostname",
     /^0: uid=7 gid=8[^]*\/tmp\nb\nname\n$/,
-    (docker) =>
-      docker.run(
-        "--rm",
-        "--user",
-        "7:8",
-        "--workdir",
-        "/tmp",
-        "--env",
-        "A=b",
-        "--hostname",
-        "name",
-        "box:1",
-        "/bin/sh",
-        "-c",
-        "id; pwd; echo $A; hostname",
-      ),
+    (docker) => docker.run("--rm", ...asSomebody),
   ],
   [
     "run: a terminal of the size of ours",

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { eventually } from "./eventually.ts";
 import { runtime } from "./oci-bundle.ts";
-import { finish, onTerminal, run, Site } from "./oci-caller.ts";
+import { asSomebody, finish, onTerminal, run, Site } from "./oci-caller.ts";
 
 /** A podman of our own, with the default runtime or with ours. */
 class Podman {
@@ -103,22 +103,7 @@ const scenarios: readonly (readonly [string, RegExp, (podman: Podman) => string 
   [
     "run: user, directory, environment, hostname",
     /^0: uid=7 gid=8[^]*\/tmp\nb\nname\n$/,
-    (podman) =>
-      podman.run(
-        "--rm",
-        "--user",
-        "7:8",
-        "--workdir",
-        "/tmp",
-        "--env",
-        "A=b",
-        "--hostname",
-        "name",
-        "box:1",
-        "/bin/sh",
-        "-c",
-        "id; pwd; echo $A; hostname",
-      ),
+    (podman) => podman.run("--rm", ...asSomebody),
   ],
   [
     "run: a terminal of the size of ours",

@@ -7,6 +7,7 @@ import type { InstanceId } from "../../base/id.ts";
 import { listMounts, unmount } from "../../host/mount.ts";
 import { run } from "../../host/process.ts";
 import type { ProgramLaunch } from "../contract.ts";
+import { plainProgram } from "../launch.fixture.ts";
 import type { Harness } from "../contract-suite.ts";
 import { findHierarchies, openCgroups } from "../../host/cgroup.ts";
 import { ContainerEngine } from "./engine.ts";
@@ -54,23 +55,9 @@ export class HostHarness implements Harness {
   async launch(id: InstanceId, change: Partial<ProgramLaunch> = {}): Promise<ProgramLaunch> {
     return {
       id,
-      kind: "program",
+      ...plainProgram,
       root: { kind: "directory", path: this.root(id) },
       attachment: { kind: "netns", path: `/var/run/netns/${this.#netns}`, resolvers: ["10.0.0.1"] },
-      hostname: "web-1",
-      argv: ["sleep", "1000"],
-      env: {},
-      user: "",
-      workdir: "/",
-      terminal: false,
-      stdin: false,
-      readOnlyRoot: false,
-      mounts: [],
-      capabilities: { add: [], drop: [] },
-      limits: {},
-      stopSignal: "SIGTERM",
-      log: { maxBytes: 2 ** 20 },
-      labels: {},
       ...change,
     };
   }

@@ -4,28 +4,15 @@ import { backgroundCall } from "../../base/call.ts";
 import { type InstanceId, instanceId } from "../../base/id.ts";
 import type { ProgramLaunch } from "../contract.ts";
 import { engineContract } from "../contract-suite.ts";
+import { plainProgram } from "../launch.fixture.ts";
 import { breakInstance, MemoryEngine, MemoryWorld } from "./engine.ts";
 
 function launchOf(id: InstanceId, change: Partial<ProgramLaunch> = {}): ProgramLaunch {
   return {
     id,
-    kind: "program",
+    ...plainProgram,
     root: { kind: "directory", path: "/nowhere" },
     attachment: { kind: "netns", path: "/nowhere", resolvers: [] },
-    hostname: "web-1",
-    argv: ["sleep", "1000"],
-    env: {},
-    user: "",
-    workdir: "/",
-    terminal: false,
-    stdin: false,
-    readOnlyRoot: false,
-    mounts: [],
-    capabilities: { add: [], drop: [] },
-    limits: {},
-    stopSignal: "SIGTERM",
-    log: { maxBytes: 2 ** 20 },
-    labels: {},
     ...change,
   };
 }

@@ -6,11 +6,12 @@ import { isFault } from "../../../base/fault.ts";
 import { instanceId } from "../../../base/id.ts";
 import type { ProgramLaunch } from "../../contract.ts";
 import type { GuestSettings } from "../../guest.ts";
+import { plainProgram } from "../../launch.fixture.ts";
 import { launchMessage } from "./launch.ts";
 
 const plain: ProgramLaunch = {
   id: instanceId("shop", "web", 1, "0123abcd"),
-  kind: "program",
+  ...plainProgram,
   root: { kind: "block", layers: [], writable: "/writable" },
   attachment: {
     kind: "tap",
@@ -18,20 +19,7 @@ const plain: ProgramLaunch = {
     gateway: "10.20.0.1",
     resolvers: ["10.20.0.1"],
   },
-  hostname: "web-1",
   argv: ["true"],
-  env: {},
-  user: "",
-  workdir: "/",
-  terminal: false,
-  stdin: false,
-  readOnlyRoot: false,
-  mounts: [],
-  capabilities: { add: [], drop: [] },
-  limits: {},
-  stopSignal: "SIGTERM",
-  log: { maxBytes: 2 ** 20 },
-  labels: {},
 };
 
 function messageOf(change: Partial<ProgramLaunch>, settings?: GuestSettings): Buffer {

@@ -12,6 +12,7 @@ import { OverlayPool } from "../../../storage/overlay/pool.ts";
 import type { LayerFile } from "../../../storage/contract.ts";
 import { chooseRuntime } from "../../crun/probe.ts";
 import type { ProgramLaunch } from "../../contract.ts";
+import { plainProgram } from "../../launch.fixture.ts";
 import type { Harness } from "../../contract-suite.ts";
 import type { RuntimeName } from "../../monitor/runtime.ts";
 import { MicrovmEngine } from "./engine.ts";
@@ -79,7 +80,7 @@ export class HostHarness implements Harness {
     this.#taps.add(tap);
     return {
       id,
-      kind: "program",
+      ...plainProgram,
       root,
       attachment: {
         kind: "tap",
@@ -87,20 +88,6 @@ export class HostHarness implements Harness {
         gateway: "10.86.9.1",
         resolvers: ["10.86.9.1"],
       },
-      hostname: "web-1",
-      argv: ["sleep", "1000"],
-      env: {},
-      user: "",
-      workdir: "/",
-      terminal: false,
-      stdin: false,
-      readOnlyRoot: false,
-      mounts: [],
-      capabilities: { add: [], drop: [] },
-      limits: {},
-      stopSignal: "SIGTERM",
-      log: { maxBytes: 2 ** 20 },
-      labels: {},
       ...change,
     };
   }
