@@ -3,6 +3,7 @@ import { createServer, type Socket } from "node:net";
 import { constants } from "node:os";
 import { join } from "node:path";
 import type { Client, ClientChannel } from "ssh2";
+import { exitOf, leaveToGuest } from "../../instance/monitor/guest-channel.ts";
 import { insideDirectory, shared } from "./contract.ts";
 import { ask, connectAt } from "./control.ts";
 import { pieceOf, PieceReader } from "./piece.ts";
@@ -98,24 +99,21 @@ function attend(relay: Socket, channel: ClientChannel): void {
     stream.pause();
     relay.once("drain", () => stream.resume());
   };
+  leaveToGuest(channel);
   channel.on("data", pass("output", channel));
   channel.stderr.on("data", pass("error", channel.stderr));
-  let code = 128 + constants.signals.SIGKILL;
+  const exited = exitOf(channel);
   let hasEnded = false;
-  channel.on("exit", (status: number | null, signal?: string) => {
-    code = status ?? 128 + (constants.signals[`SIG${signal ?? "KILL"}` as NodeJS.Signals] ?? constants.signals.SIGKILL);
-  });
   channel.on("close", () => {
     hasEnded = true;
-    relay.end(pieceOf("ended", String(code)));
+    void exited.then((code) => relay.end(pieceOf("ended", String(code))));
   });
   relay.on("close", () => {
     if (hasEnded) return;
     // The relay was killed, which is how callers kill a program for sure.
-    if (pid !== undefined) {
-      void ask(join(insideDirectory, shared.control), `kill ${constants.signals.SIGKILL} ${pid}`).catch(() => {});
-    }
-    channel.close();
+    if (pid === undefined) return channel.close();
+    const kill = `kill ${constants.signals.SIGKILL} ${pid}`;
+    void ask(join(insideDirectory, shared.control), kill).catch(() => channel.close());
   });
 }
 

@@ -5,6 +5,7 @@ import type { Call } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 import { hostFault } from "../../../host/errno.ts";
 import type { ExecSpec, ProgramLaunch, Session } from "../../contract.ts";
+import { exitOf, leaveToGuest } from "../../monitor/guest-channel.ts";
 import { merged } from "../../monitor/merged.ts";
 import { signalNumber } from "../../monitor/signal.ts";
 import { readRecord, writeRecord } from "../../monitor/record.ts";
@@ -26,9 +27,7 @@ export async function execInGuest(
   const { terminal } = spec;
   const pty = terminal === undefined ? {} : { pty: { rows: terminal.rows, cols: terminal.columns, term: "xterm" } };
   const channel = await shells.exec(place, execCommand(launch, spec), pty, call);
-  // A stream closes itself as soon as both its ends are done, which is before the guest has closed it: dropbear then takes
-  // the next channel for this one, and closes that. ssh2 answers when the guest closes it.
-  channel.destroy = () => channel;
+  leaveToGuest(channel);
   const exited = exitOf(channel);
   const stdout = new PassThrough();
   const first = await firstLine(channel, stdout);
@@ -95,15 +94,6 @@ export function shellPlace(what: string, machine: MachinePaths): ShellPlace {
 }
 
 /** 128 + n when a signal ended it; as if killed when the guest went away under it. */
-function exitOf(channel: ClientChannel): Promise<number> {
-  return new Promise((resolve) => {
-    channel.on("exit", (code: number | null, signal?: string) => {
-      resolve(code ?? 128 + signalNumber(signal ?? "SIGKILL"));
-    });
-    channel.on("close", () => resolve(128 + constants.signals.SIGKILL));
-  });
-}
-
 const maxFirstLine = 4096;
 
 /** Reads up to the first newline; what follows goes to `rest`. Empty when it ended before. */
