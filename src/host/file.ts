@@ -92,6 +92,15 @@ export async function fileExists(path: string): Promise<boolean> {
   }
 }
 
+/** Removes a directory that holds nothing; nothing there is fine, and so is one that holds something. */
+export function removeIfEmpty(path: string): void {
+  try {
+    rmdirSync(path);
+  } catch (error) {
+    if (!["ENOENT", "ENOTEMPTY"].includes(errnoOf(error) ?? "")) throw hostFault(error, `remove ${path}`);
+  }
+}
+
 /**
  * Removes `path` and all beneath it; nothing there is fine. Follows no link, and refuses (`precondition`) when anything
  * is mounted in the tree: a forgotten mount must never cost somebody's data. Nothing may be at work in the tree any more.

@@ -1,13 +1,19 @@
 import { randomBytes } from "node:crypto";
-import { chmodSync, chownSync, linkSync, mkdirSync, rmdirSync, unlinkSync } from "node:fs";
+import { chmodSync, chownSync, linkSync, mkdirSync, unlinkSync } from "node:fs";
 import { rename } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { type Call, throwIfCancelled } from "../../base/call.ts";
 import { Fault, isFault } from "../../base/fault.ts";
 import type { InstanceId } from "../../base/id.ts";
 import { formatSize } from "../../base/unit.ts";
-import { errnoOf } from "../../host/errno.ts";
-import { fileExists, readSmallFile, removeTree, syncDirectory, writeFileAtomic } from "../../host/file.ts";
+import {
+  fileExists,
+  readSmallFile,
+  removeIfEmpty,
+  removeTree,
+  syncDirectory,
+  writeFileAtomic,
+} from "../../host/file.ts";
 import { run } from "../../host/process.ts";
 import type { AttachedDisk, DiskFacet, DiskFacts, DiskKey, DiskSpec } from "../contract.ts";
 import { type Chain, chainOn, type Link, newImage, refuseChain, wholeSectors } from "./disk-chain.ts";
@@ -297,14 +303,6 @@ async function copyImage(from: string, to: string, call: Call): Promise<void> {
   const copy = ["cp", "--sparse=always", "--reflink=auto", "--no-preserve=all", from, to];
   await spaceFaults(run(copy, { attempted, timeoutMs: longMs, endsWithUs: true }, call));
   await run(["sync", to], { attempted, timeoutMs: longMs }, call);
-}
-
-function removeIfEmpty(folder: string): void {
-  try {
-    removeIfThere(() => rmdirSync(folder));
-  } catch (error) {
-    if (errnoOf(error) !== "ENOTEMPTY") throw error;
-  }
 }
 
 /** For `catch`: `value` when there is nothing. */

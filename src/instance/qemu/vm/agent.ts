@@ -124,3 +124,19 @@ export async function withAgent<Result>(
   }
   return await work(agent, call);
 }
+
+/** The same for what cannot be done without: `unavailable` when no agent answers, saying what was `attempted`. */
+export async function requireAgent<Result>(
+  socketPath: string,
+  attempted: string,
+  call: Call,
+  work: (agent: Agent) => Promise<Result>,
+  timeoutMs: number = agentTimeoutMs,
+): Promise<Result> {
+  const told = await withAgent(socketPath, call, async (agent) => ({ said: await work(agent) }), timeoutMs);
+  if (told !== undefined) return told.said;
+  throwIfCancelled(call);
+  throw new Fault("unavailable", `${attempted}: no agent answers in the guest`, {
+    hint: "install it there: apt-get install qemu-guest-agent; it may still be booting",
+  });
+}

@@ -1,11 +1,11 @@
 import { constants } from "node:os";
-import { type Call, throwIfCancelled } from "../../../base/call.ts";
+import type { Call } from "../../../base/call.ts";
 import { Fault, isFault } from "../../../base/fault.ts";
 import type { InstanceId } from "../../../base/id.ts";
 import type { ExecSpec, Session } from "../../contract.ts";
 import type { Piece } from "../../monitor/merged.ts";
 import { signalNumber } from "../../monitor/signal.ts";
-import { type Agent, withAgent } from "./agent.ts";
+import { type Agent, requireAgent } from "./agent.ts";
 
 /** What may be given to a program: the agent takes it all at once, before the program begins. */
 const maxInputBytes = 2 ** 20;
@@ -41,14 +41,8 @@ export async function execByAgent(id: InstanceId, agentSocket: string, spec: Exe
   }
   const over = new AbortController();
   const own: Call = { ...call, signal: AbortSignal.any([call.signal, over.signal]) };
-  const asked = async <Result>(work: (agent: Agent) => Promise<Result>, inner: Call): Promise<Result> => {
-    const told = await withAgent(agentSocket, inner, async (agent) => ({ said: await work(agent) }), patienceMs);
-    if (told !== undefined) return told.said;
-    throwIfCancelled(inner);
-    throw new Fault("unavailable", `${attempted}: no agent answers in the guest`, {
-      hint: "install it there: apt-get install qemu-guest-agent; it may still be booting",
-    });
-  };
+  const asked = <Result>(work: (agent: Agent) => Promise<Result>, inner: Call): Promise<Result> =>
+    requireAgent(agentSocket, attempted, inner, work, patienceMs);
   let pid: number | undefined;
   const begin = async (input: Uint8Array | undefined): Promise<void> => {
     pid = await asked((agent) => beginProgram(agent, spec, input, attempted, own), own);

@@ -2,7 +2,7 @@ import { type Call, throwIfCancelled, withDeadline } from "../../../base/call.ts
 import { Fault } from "../../../base/fault.ts";
 import type { InstanceId } from "../../../base/id.ts";
 import type { GuestFacts } from "../../contract.ts";
-import { type Agent, withAgent } from "./agent.ts";
+import { type Agent, requireAgent } from "./agent.ts";
 
 /** For all questions together, when an agent is there. */
 const answerTimeoutMs = 10_000;
@@ -12,8 +12,9 @@ const maxAddresses = 256;
 
 /** See `GuestFacet`. Whatever the guest says is taken for text, and no more of it than somebody reads. */
 export async function askGuest(id: InstanceId, agentSocket: string, call: Call): Promise<GuestFacts> {
-  using bounded = withDeadline(call, answerTimeoutMs, `ask the guest of ${id}`);
-  const facts = await withAgent(agentSocket, bounded, async (agent) => {
+  const attempted = `ask the guest of ${id}`;
+  using bounded = withDeadline(call, answerTimeoutMs, attempted);
+  return await requireAgent(agentSocket, attempted, bounded, async (agent) => {
     const answers: unknown[] = [];
     for (const command of ["guest-get-host-name", "guest-get-osinfo", "guest-network-get-interfaces"]) {
       answers.push(await ask(agent, command, bounded));
@@ -25,11 +26,6 @@ export async function askGuest(id: InstanceId, agentSocket: string, call: Call):
       kernel: textIn(system, "kernel-release"),
       addresses: addressesIn(interfaces),
     };
-  });
-  if (facts !== undefined) return facts;
-  throwIfCancelled(call);
-  throw new Fault("unavailable", `ask the guest of ${id}: no agent answers in it`, {
-    hint: "install it there: apt-get install qemu-guest-agent; it may still be booting",
   });
 }
 

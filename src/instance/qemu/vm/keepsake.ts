@@ -1,12 +1,12 @@
-import { closeSync, constants, existsSync, fstatSync, mkdirSync, openSync, readSync, rmdirSync, rmSync } from "node:fs";
+import { closeSync, constants, existsSync, fstatSync, mkdirSync, openSync, readSync, rmSync } from "node:fs";
 import { rename, rm } from "node:fs/promises";
 import type { Call } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 import type { InstanceId } from "../../../base/id.ts";
 import { parseQcow2, qcow2HeadBytes } from "../../../base/qcow2.ts";
 import { formatSize } from "../../../base/unit.ts";
-import { errnoOf, hostFault } from "../../../host/errno.ts";
-import { removeTree } from "../../../host/file.ts";
+import { hostFault } from "../../../host/errno.ts";
+import { removeIfEmpty, removeTree } from "../../../host/file.ts";
 import { run } from "../../../host/process.ts";
 import type { KeepsakeFacet } from "../../contract.ts";
 import { isRunning, type Runs } from "./runs.ts";
@@ -43,11 +43,7 @@ export async function dropRun(id: InstanceId, runs: Runs, call: Call): Promise<v
   if (record !== undefined) await dropSuspended(record.launch, paths, call).catch(() => {});
   rmSync(paths.suspendedFile, { force: true });
   rmSync(paths.revertFile, { force: true });
-  try {
-    if (existsSync(paths.keptDir)) rmdirSync(paths.keptDir);
-  } catch (error) {
-    if (errnoOf(error) !== "ENOTEMPTY") throw hostFault(error, `remove ${id}`);
-  }
+  removeIfEmpty(paths.keptDir);
 }
 
 async function inherit(from: InstanceId, to: InstanceId, runs: Runs, call: Call): Promise<void> {
