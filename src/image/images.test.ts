@@ -47,7 +47,7 @@ test("what the store holds is there again when it is opened again", async () => 
   const [image] = await before.list(call);
   await before.close();
   writeFileSync(join(home.libDir, "image/tmp/left-over"), "x");
-  writeFileSync(join(home.libDir, "image/blob/0123.tmp"), "x");
+  for (const part of ["blob", "name"]) writeFileSync(join(home.libDir, "image", part, "0123.tmp"), "x");
   const files = filesOf(home).filter((name) => !/left-over|0123/.test(name));
   await using store = await ImageStore.open(home, systemClock);
   assert.deepEqual(await store.list(call), [image]);

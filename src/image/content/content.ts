@@ -322,8 +322,9 @@ export class Content {
       const stored = sha256(bytes) === digest ? await this.#assemble(digest, bytes, modifiedMs) : undefined;
       if (stored !== undefined) this.#images.set(digest, stored);
     }
-    for (const name of await readdir(layout.nameDir)) {
-      if (!/^[0-9a-f]{64}$/.test(name)) continue;
+    const names: string[] = [];
+    await scanFiles(layout.nameDir, "", (digest) => names.push(digest.slice("sha256:".length)));
+    for (const name of names) {
       const record = parseObject(await readSmallFile(join(layout.nameDir, name)), 2 ** 20, `the name in ${name}`);
       const { reference, digest } = record;
       if (typeof reference === "string" && typeof digest === "string" && isDigest(digest)) {
