@@ -1,6 +1,5 @@
 import { command as define, flag } from "../command.ts";
-import { forEach } from "./each.ts";
-import { instancesArgument, selectInstances } from "./select.ts";
+import { forEachMeant, instancesArgument } from "./select.ts";
 
 export const command = define({
   examples: [["croft kill -s HUP web-1", "have it read its configuration again"]],
@@ -8,8 +7,8 @@ export const command = define({
   args: { instances: instancesArgument() },
   async run({ flags, args }, context) {
     const signal = flags.signal === undefined ? {} : { signal: signalName(flags.signal) };
-    return await forEach(
-      await selectInstances(args.instances, context),
+    return await forEachMeant(
+      args.instances,
       (instance) => context.client.instances.kill({ instance, ...signal }),
       context,
     );

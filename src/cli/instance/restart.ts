@@ -1,7 +1,6 @@
 import { command as define, flag } from "../command.ts";
 import { readGrace } from "../value.ts";
-import { forEach } from "./each.ts";
-import { instancesArgument, selectInstances } from "./select.ts";
+import { forEachMeant, instancesArgument } from "./select.ts";
 
 export const command = define({
   flags: {
@@ -10,8 +9,8 @@ export const command = define({
   args: { instances: instancesArgument() },
   async run({ flags, args }, context) {
     const grace = flags.time === undefined ? {} : { grace: flags.time };
-    return await forEach(
-      await selectInstances(args.instances, context),
+    return await forEachMeant(
+      args.instances,
       (instance) => context.client.instances.restart({ instance, ...grace }),
       context,
     );

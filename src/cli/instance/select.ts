@@ -1,11 +1,21 @@
 import type { Instance } from "../../client/message.ts";
 import { argument } from "../command.ts";
 import type { Context } from "../context.ts";
+import { forEach } from "./each.ts";
 import { shownName } from "./view.ts";
 
 /** What a verb is done to: one or more of these, each of which may mean several. */
 export function instancesArgument(): ReturnType<typeof argument.some> {
   return argument.some("INSTANCE", "An instance, a section (web, shop/web) or a stack (shop/)", { offers: "instance" });
+}
+
+/** Does the same to every instance that the names mean; see `forEach`. */
+export async function forEachMeant(
+  names: readonly string[],
+  action: (instance: string) => Promise<unknown>,
+  context: Context,
+): Promise<number> {
+  return await forEach(await selectInstances(names, context), action, context);
 }
 
 /** The instances that the names mean. What means none, or something in several stacks, is left to the daemon to refuse. */

@@ -1,6 +1,5 @@
 import { command as define } from "../command.ts";
-import { forEach } from "./each.ts";
-import { instancesArgument, selectInstances } from "./select.ts";
+import { forEachMeant, instancesArgument } from "./select.ts";
 
 export const command = define({
   detail:
@@ -8,10 +7,6 @@ export const command = define({
     "A container has no memory of its own to keep: pause it instead.",
   args: { instances: instancesArgument() },
   async run({ args }, context) {
-    return await forEach(
-      await selectInstances(args.instances, context),
-      (instance) => context.client.instances.suspend({ instance }),
-      context,
-    );
+    return await forEachMeant(args.instances, (instance) => context.client.instances.suspend({ instance }), context);
   },
 });

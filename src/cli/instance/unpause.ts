@@ -1,14 +1,9 @@
 import { command as define } from "../command.ts";
-import { forEach } from "./each.ts";
-import { instancesArgument, selectInstances } from "./select.ts";
+import { forEachMeant, instancesArgument } from "./select.ts";
 
 export const command = define({
   args: { instances: instancesArgument() },
   async run({ args }, context) {
-    return await forEach(
-      await selectInstances(args.instances, context),
-      (instance) => context.client.instances.unpause({ instance }),
-      context,
-    );
+    return await forEachMeant(args.instances, (instance) => context.client.instances.unpause({ instance }), context);
   },
 });
