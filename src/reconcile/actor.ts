@@ -70,7 +70,7 @@ export class Actor {
       case "create-volume":
         return await this.#createVolume(action.volume, call);
       case "resize-volume":
-        return void (await this.#attachVolume({ id: action.volume, ...this.#volumeSize(action.volume) }, call));
+        return void (await this.#attachVolume({ id: action.volume }, call));
       case "remove-volume":
         await this.#parts.pool.removeVolume(action.volume, call);
         return this.#sight.lostVolume(action.volume);
@@ -131,9 +131,9 @@ export class Actor {
       if (mount === undefined || instance.image === undefined) continue;
       const { layers } = await this.#parts.images.get(instance.image, call);
       const root = await this.#attachRoot(instance, "directory", layers, call);
-      return void (await this.#attachVolume({ id, ...this.#volumeSize(id), ...seedOf(root, mount.destination) }, call));
+      return void (await this.#attachVolume({ id, ...seedOf(root, mount.destination) }, call));
     }
-    await this.#attachVolume({ id, ...this.#volumeSize(id) }, call);
+    await this.#attachVolume({ id }, call);
   }
 
   async #attachRoot(
@@ -149,19 +149,13 @@ export class Actor {
     return root;
   }
 
-  #volumeSize(id: VolumeId): { readonly sizeBytes?: number } {
+  /** With the size that the stack says. */
+  async #attachVolume(spec: Omit<VolumeSpec, "sizeBytes">, call: Call): Promise<AttachedVolume> {
+    const { id } = spec;
     const sizeBytes = this.#state.desired().volumes.find((volume) => volume.id === id)?.section.sizeBytes;
-    return sizeBytes === undefined ? {} : { sizeBytes };
-  }
-
-  async #attachVolume(spec: VolumeSpec, call: Call): Promise<AttachedVolume> {
-    const volume = await this.#parts.pool.attachVolume(spec, call);
-    this.#sight.sawVolume({
-      id: spec.id,
-      attached: true,
-      path: volume.path,
-      ...(spec.sizeBytes === undefined ? {} : { sizeBytes: spec.sizeBytes }),
-    });
+    const size = sizeBytes === undefined ? {} : { sizeBytes };
+    const volume = await this.#parts.pool.attachVolume({ ...spec, ...size }, call);
+    this.#sight.sawVolume({ id, attached: true, path: volume.path, ...size });
     return volume;
   }
 
@@ -169,8 +163,7 @@ export class Actor {
   async #attachVolumesOf({ mounts }: DesiredInstance["section"], call: Call): Promise<void> {
     for (const mount of mounts) {
       if (mount.kind !== "volume") continue;
-      const id = volumeIdOf(this.#state.name, mount.volume);
-      await this.#attachVolume({ id, ...this.#volumeSize(id) }, call);
+      await this.#attachVolume({ id: volumeIdOf(this.#state.name, mount.volume) }, call);
     }
   }
 
@@ -218,8 +211,7 @@ export class Actor {
     ]);
     const volumes = new Map<string, AttachedVolume>();
     for (const mount of mounts) {
-      const volume = volumeIdOf(this.#state.name, mount.volume);
-      const spec = { id: volume, ...this.#volumeSize(volume), ...seedOf(first, mount.destination) };
+      const spec = { id: volumeIdOf(this.#state.name, mount.volume), ...seedOf(first, mount.destination) };
       volumes.set(mount.volume, await this.#attachVolume(spec, call));
     }
     const root = looksInside ? await this.#attachRoot(instance, engine.takes.root, image.layers, call) : first;
