@@ -12,15 +12,18 @@ export function leaveToGuest(channel: ClientChannel): void {
   channel.destroy = () => channel;
 }
 
-const killed = 128 + constants.signals.SIGKILL;
+const { signals } = constants;
 
-/** The program's exit code, in a shell's way for one that a signal ended; SIGKILL's when nobody says. */
+/**
+ * The program's exit code, in a shell's way for one that a signal ended: 128 + n. As if killed when nobody says, because the
+ * guest went away under it, or says a signal that there is not, which a guest is free to do.
+ */
 export function exitOf(channel: ClientChannel): Promise<number> {
   return new Promise((resolve) => {
+    // ssh2 tells signals by our names, with their SIG.
     channel.on("exit", (code: number | null, signal?: string) => {
-      const number = constants.signals[`SIG${signal ?? "KILL"}` as NodeJS.Signals] ?? constants.signals.SIGKILL;
-      resolve(code ?? 128 + number);
+      resolve(code ?? 128 + (signals[signal as NodeJS.Signals] ?? signals.SIGKILL));
     });
-    channel.on("close", () => resolve(killed));
+    channel.on("close", () => resolve(128 + signals.SIGKILL));
   });
 }

@@ -93,7 +93,6 @@ export function shellPlace(what: string, machine: MachinePaths): ShellPlace {
   };
 }
 
-/** 128 + n when a signal ended it; as if killed when the guest went away under it. */
 const maxFirstLine = 4096;
 
 /** Reads up to the first newline; what follows goes to `rest`. Empty when it ended before. */
