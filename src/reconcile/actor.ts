@@ -320,6 +320,8 @@ export class Actor {
     this.#routing.drop(id);
     // Where names and ports cannot be changed now, that is told and tried again elsewhere: nobody has to run on for it.
     await this.#routing.flush().catch(() => {});
+    // Whoever was on the way here when others took over is still let in.
+    if (this.#routing.isRelieved(id)) await call.clock.sleep(relievedMs, call.signal);
     await this.#noteEnd(id, call);
     const section = this.#state.instance(id)?.section ?? this.#state.desiredInstance(id)?.section;
     const graceMs = this.graces.get(id) ?? section?.stopGraceMs ?? defaultGraceMs;
@@ -455,6 +457,8 @@ function seedOf(root: Root, path: string): Pick<VolumeSpec, "seed"> {
 }
 
 const defaultGraceMs = 10_000;
+/** A connection that the host has let through is accepted by then, unless its program is in trouble anyway. */
+const relievedMs = 100;
 /** Room for this many runs in the network that they share. */
 const sharedMembers = 2000;
 const limitFields: ReadonlySet<keyof InstanceSection> = new Set(["cpus", "memoryBytes", "pids"]);

@@ -4,7 +4,7 @@ import type { InstanceSection } from "../stack/model.ts";
 import type { AddressBook } from "./address-book.ts";
 import { namesOf } from "./launch.ts";
 import { networkIdOf } from "./parts.ts";
-import type { Route } from "./routing.ts";
+import { holderOf, type Route } from "./routing.ts";
 
 /** The names and published ports of an instance that is ready, from its leases. */
 export function routeOf(
@@ -26,7 +26,7 @@ export function routeOf(
   const names = namesOf(stack, { name, ordinal, section });
   return {
     id,
-    holder: `${stack}/${name}`,
+    holder: holderOf(id),
     names: members.flatMap((member) => names.map((known) => ({ ...member, name: known }))),
     ports:
       target === undefined

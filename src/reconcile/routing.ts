@@ -1,6 +1,6 @@
 import type { Call } from "../base/call.ts";
 import type { Fault } from "../base/fault.ts";
-import type { InstanceId, NetworkId } from "../base/id.ts";
+import { type InstanceId, type NetworkId, parseInstanceId } from "../base/id.ts";
 import type { NetworkDriver, PublishedPort, Routing } from "../network/contract.ts";
 
 /** What one ready instance adds to names and published ports. */
@@ -16,6 +16,12 @@ export interface Route {
     readonly address: string;
     readonly port: number;
   }[];
+}
+
+/** `shop/web`: who holds the ports of this replica and of its others. */
+export function holderOf(id: InstanceId): string {
+  const { stack = "", name = "" } = parseInstanceId(id) ?? {};
+  return `${stack}/${name}`;
 }
 
 /**
@@ -55,6 +61,15 @@ export class RoutingTable {
     this.#count(route, -1);
     this.#routes.delete(id);
     this.#dirty = true;
+  }
+
+  /** Whether other replicas publish what this one does, or did until now. */
+  isRelieved(id: InstanceId): boolean {
+    const holder = holderOf(id);
+    for (const route of this.#routes.values()) {
+      if (route.holder === holder && route.id !== id && route.ports.length > 0) return true;
+    }
+    return false;
   }
 
   /** Says that the host does not hold what was written: the next flush writes it again. */

@@ -83,6 +83,8 @@ export class StackLoop {
   #ticking = false;
   #wanted = false;
   #cancelTimer: (() => void) | undefined;
+  /** When that timer rings. */
+  #wakeMs = Infinity;
   /** True when the last plan was empty and everything it led to has reached the host. */
   #calm = false;
   #erased = false;
@@ -375,8 +377,17 @@ export class StackLoop {
     ) {
       this.#ended.add(step.action.instance);
     }
+    if (triedSteps.has(step.action.kind)) this.#wakeForVerdict(step.action.instance, nowMs);
     const doing = doingWords[step.action.kind];
     if (doing !== undefined) this.#report(step.action.instance, doing);
+  }
+
+  /** A start that never returns is judged in time, too: nothing else would wake us. */
+  #wakeForVerdict(id: InstanceId, nowMs: number): void {
+    const section = this.state.desiredInstance(id)?.section;
+    if (section === undefined || this.state.record?.status !== "applying") return;
+    const patience = this.#shared.engineOf(id).patience ?? 1;
+    this.#sleepUntil(Math.min(this.#wakeMs, nowMs + section.update.healthyWithinMs * patience));
   }
 
   #reportStep({ action }: Step): void {
@@ -530,15 +541,22 @@ export class StackLoop {
   #sleepUntil(untilMs: number): void {
     this.#cancelTimer?.();
     this.#cancelTimer = undefined;
+    this.#wakeMs = untilMs;
     if (untilMs === Infinity) return;
     const { clock } = this.#shared.call;
-    this.#cancelTimer = clock.after(Math.max(1, untilMs - clock.nowMs()), () => this.wake());
+    this.#cancelTimer = clock.after(Math.max(1, untilMs - clock.nowMs()), () => {
+      this.#wakeMs = Infinity;
+      this.wake();
+    });
   }
 
   #report(id: InstanceId, state: string): void {
     for (const listener of this.#listeners) listener({ topic: subjectOf(id), state });
   }
 }
+
+/** From the first of them on an instance has its time to become healthy. */
+const triedSteps: ReadonlySet<Step["action"]["kind"]> = new Set(["create-instance", "start-instance"]);
 
 /** Planning that takes no longer than this is done at every event. */
 const briefMs = 2;

@@ -86,6 +86,29 @@ test("start-first begins the new one before the old one goes", async () => {
   assert.deepEqual(seen, ["+web-1", "-web-1"]);
 });
 
+test("the old one still lets in who was on the way to it when the new one took its ports over", async () => {
+  const { world, daemon } = await begin();
+  const parts = { publish, health: check, update: { order: "start-first", healthyWithinMs: 5000 } } as const;
+  await daemon.up(stackOf({ web: parts }));
+  const [old] = world.running().keys();
+  const led = (): readonly string[] =>
+    world.host.routing.published.flatMap(({ targets }) => targets.map(({ address }) => address));
+  const before = led();
+  const submitted = submit(stackOf({ web: { ...parts, image: "app:2" } }));
+  const { id } = await daemon.stacks.apply(submitted, applyOptions, world.call);
+  let leadsElsewhereMs: number | undefined;
+  let endedMs: number | undefined;
+  while ((await daemon.operations.get(id)).status === "running") {
+    await daemon.pass(10);
+    const nowMs = world.clock.nowMs();
+    assert.ok(led().length > 0, "somebody always has the port");
+    if (!led().some((address) => before.includes(address))) leadsElsewhereMs ??= nowMs;
+    if (old !== undefined && !world.running().has(old)) endedMs ??= nowMs;
+  }
+  assert.ok(leadsElsewhereMs !== undefined && endedMs !== undefined);
+  assert.ok(endedMs - leadsElsewhereMs >= 90, `after ${endedMs - leadsElsewhereMs} ms`);
+});
+
 test("more replicas and fewer again leave those that stay alone", async () => {
   const { world, daemon } = await begin();
   await daemon.up(stackOf({ web: { replicas: 1 } }));
@@ -120,6 +143,16 @@ test("what is still being started is taken away at once when nobody wants it any
   assert.equal((await daemon.up(stackOf({ web: { update: quick } }), 30_000)).fault?.reason, "unhealthy");
   assert.equal((await daemon.down("shop", false, 100)).status, "succeeded");
   assert.equal(world.engine.instances.size, 0);
+});
+
+test("a start that never returns is judged in time, though nothing else happens", async () => {
+  const { world, daemon } = await begin();
+  world.engine.startsForEver = true;
+  const beganMs = world.clock.nowMs();
+  // Its turn comes after that of its network, when the plan was made long ago.
+  const failed = await daemon.up(stackOf({ web: { update: quick } }), 30_000);
+  assert.match(failed.fault?.message ?? "", /web was not healthy within 3 s/);
+  assert.ok(world.clock.nowMs() - beganMs < 4000, `after ${world.clock.nowMs() - beganMs} ms`);
 });
 
 test("a generation that is not healthy in time goes back by itself, with the last log lines", async () => {
