@@ -53,7 +53,10 @@ export type Root =
       readonly kind: "block";
       /** Read-only EROFS files, lowest first. */
       readonly layers: readonly LayerFile[];
-      /** A raw file with an ext4 file system, sparse, that holds the writable part. Absent when the root is read-only. */
+      /**
+       * A raw file with an ext4 file system, sparse, that holds the writable part. Whoever uses the root may put another one
+       * in its place, by `rename`. Absent when the root is read-only.
+       */
       readonly writable?: string;
     };
 

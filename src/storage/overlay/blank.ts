@@ -1,12 +1,10 @@
-import { closeSync, constants, fchmodSync, fchownSync, ftruncateSync, openSync, readSync, writeSync } from "node:fs";
 import { open, rename } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Call } from "../../base/call.ts";
-import { Fault } from "../../base/fault.ts";
 import { hostFault } from "../../host/errno.ts";
 import { fileExists, removeTree, syncDirectory } from "../../host/file.ts";
 import { run } from "../../host/process.ts";
-import { dataExtents } from "../../host/sparse.ts";
+import { readSparse, type SparseContent, writeSparse } from "../../host/sparse.ts";
 import { spaceFaults } from "./disk.ts";
 import { madeAt } from "./place.ts";
 
@@ -24,14 +22,9 @@ const version = 1;
 /** More than this is no empty file system. */
 const maxDataBytes = 16 * 2 ** 20;
 
-interface Piece {
-  readonly offset: number;
-  readonly bytes: Buffer;
-}
-
 export class BlankDisks {
   readonly #path: string;
-  #pieces: Promise<readonly Piece[]> | undefined;
+  #content: Promise<SparseContent> | undefined;
 
   constructor(lib: string) {
     this.#path = join(lib, `blank-${version}.ext4`);
@@ -39,35 +32,24 @@ export class BlankDisks {
 
   /** Makes the file at `path`, which must not be there, in one go. It is whole when this returns, but not yet on the disk. */
   async write(path: string, ownerUid: number, call: Call): Promise<void> {
-    const pieces = await this.#known(call);
-    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
-    try {
-      ftruncateSync(fd, sizeBytes);
-      for (const { offset, bytes } of pieces) {
-        for (let done = 0; done < bytes.length;) done += writeSync(fd, bytes, done, bytes.length - done, offset + done);
-      }
-      fchmodSync(fd, 0o600);
-      if (ownerUid !== 0) fchownSync(fd, ownerUid, 0);
-    } finally {
-      closeSync(fd);
-    }
+    writeSparse(path, await this.#known(call), ownerUid);
   }
 
   /** Read once; several who need it at once wait for the same. */
-  async #known(call: Call): Promise<readonly Piece[]> {
-    if (this.#pieces === undefined) {
-      const pieces = this.#read(call);
-      this.#pieces = pieces;
+  async #known(call: Call): Promise<SparseContent> {
+    if (this.#content === undefined) {
+      const content = this.#read(call);
+      this.#content = content;
       // Whoever comes after a failure tries anew.
-      pieces.catch(() => (this.#pieces = undefined));
+      content.catch(() => (this.#content = undefined));
     }
-    return await this.#pieces;
+    return await this.#content;
   }
 
-  async #read(call: Call): Promise<readonly Piece[]> {
+  async #read(call: Call): Promise<SparseContent> {
     try {
       if (!(await fileExists(this.#path))) await makeTemplate(this.#path, call);
-      return readPieces(this.#path);
+      return readSparse(this.#path, maxDataBytes);
     } catch (error) {
       throw hostFault(error, "make an empty file system");
     }
@@ -104,30 +86,3 @@ const templateOptions =
   "-q -F -m 0 -J size=64 -G 256 -O ^resize_inode,sparse_super2 -E lazy_itable_init=1,lazy_journal_init=1,discard".split(
     " ",
   );
-
-const blockBytes = 4096;
-
-/** All blocks that are not zeros, neighbours in one piece. */
-function readPieces(path: string): readonly Piece[] {
-  const fd = openSync(path, "r");
-  const zeros = Buffer.alloc(blockBytes);
-  const pieces: Piece[] = [];
-  let dataBytes = 0;
-  try {
-    for (const extent of dataExtents(fd)) {
-      dataBytes += extent.sizeBytes;
-      if (dataBytes > maxDataBytes) throw new Fault("bug", `${path} holds more than an empty file system`);
-      const bytes = Buffer.alloc(extent.sizeBytes);
-      readSync(fd, bytes, 0, bytes.length, extent.offset);
-      for (let at = 0; at < bytes.length; at += blockBytes) {
-        const begin = at;
-        while (at < bytes.length && !bytes.subarray(at, at + blockBytes).equals(zeros.subarray(0, bytes.length - at)))
-          at += blockBytes;
-        if (at > begin) pieces.push({ offset: extent.offset + begin, bytes: bytes.subarray(begin, at) });
-      }
-    }
-  } finally {
-    closeSync(fd);
-  }
-  return pieces;
-}

@@ -4,6 +4,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readFileSync,
+  renameSync,
   readdirSync,
   rmSync,
   statSync,
@@ -164,6 +165,15 @@ scenario("one that is known to be on the disk is a guest's own affair after a po
   trial.reboot();
   await attach(trial.pool);
   assert.match((await run(["head", "--bytes=24", disk], {}, call)).stdout, /^what the guest did to it$/);
+});
+
+scenario("one that its user put in the place of what was on the disk is looked at after a power cut", async (trial) => {
+  const disk = await attach(trial.pool);
+  await trial.pool.detachRoot(web);
+  writeFileSync(`${disk}.next`, "not yet on the disk");
+  renameSync(`${disk}.next`, disk);
+  trial.reboot();
+  await check(await attach(trial.pool));
 });
 
 scenario("on a full disk it is refused as exhausted, and nothing stays behind", async ({ directory }) => {

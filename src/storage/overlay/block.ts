@@ -28,7 +28,8 @@ import { type Places, idsIn, madeAt, nameOf } from "./place.ts";
  * Roots for guests with a kernel of their own: the layers as they are, and a file system in a sparse file.
  *
  * Making one waits for no disk, so a power cut within seconds may leave a file that looks whole and is not. Once it is
- * known to be on the disk, a file beside it says so. One without that, found after a reboot, is checked, and made anew
+ * known to be on the disk, a file beside it says so, by the inode's number: whoever uses a root may put another file in its
+ * place that was on no disk yet. One without that, found after a reboot, is checked, and made anew
  * when it is broken: nothing that a guest was promised to be kept can be in it, as its first such promise would have
  * put all of the file on the disk.
  */
@@ -50,7 +51,7 @@ export class BlockRoots {
     const own = join(this.#places.libRoots, nameOf(id));
     const path = join(own, writableName);
     if (!spec.readOnly) {
-      if (isThere(path) && !this.isAttached(id) && !isThere(durableMark(own))) await this.#recheck(own, path, call);
+      if (isThere(path) && !this.isAttached(id) && !isDurable(own, path)) await this.#recheck(own, path, call);
       if (!isThere(path)) await this.#make(id, own, path, spec.ownerUid ?? 0, call);
       else if (statSync(path).uid !== (spec.ownerUid ?? 0)) chownSync(path, spec.ownerUid ?? 0, 0);
     }
@@ -141,10 +142,15 @@ async function markDurable(own: string): Promise<void> {
     await promisify(fsync)(fd);
     // Meanwhile the root may have been removed and made again.
     if (statSync(path, { throwIfNoEntry: false })?.ino !== fstatSync(fd).ino) return;
-    writeFileSync(durableMark(own), "");
+    writeFileSync(durableMark(own), String(fstatSync(fd).ino));
   } finally {
     closeSync(fd);
   }
+}
+
+function isDurable(own: string, path: string): boolean {
+  const mark = durableMark(own);
+  return isThere(mark) && readFileSync(mark, "utf8") === String(statSync(path).ino);
 }
 
 function isThere(path: string): boolean {

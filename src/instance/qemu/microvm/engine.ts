@@ -203,7 +203,7 @@ export class MicrovmEngine implements Engine {
       const isFresh = this.#observe(paths).awaitsMachine;
       if (isFresh) await this.#runtime.release(id, this.#layout, paths, call);
       this.#releasing.add(id);
-      const { warm } = readRecord(machine.madeFile) as MadeAs;
+      const { key, warm } = readRecord(machine.madeFile) as MadeAs;
       const message = async (): Promise<Buffer> => this.#message(launch, paths, call);
       const isAlive = (): boolean => isUp(this.#observe(paths));
       const fresh = !isFresh ? "unknown" : warm === undefined ? "booting" : "resumed";
@@ -223,7 +223,6 @@ export class MicrovmEngine implements Engine {
       const startedMs = call.clock.nowMs();
       writeRecord(machine.startedFile, { startedMs } satisfies Started);
       this.#emit({ kind: "started", id, pid: this.#observe(paths).main?.pid ?? 0, startedMs });
-      const key = this.#warm.keyOf(launch, parts);
       if (warm === undefined && key !== undefined) {
         this.#warm.learn(key, launch, parts, backgroundCall(call.clock));
       }
@@ -356,15 +355,17 @@ export class MicrovmEngine implements Engine {
     if (seen.hasRun) await this.#clear(paths, call);
     rotateLog(paths.logDir, launch.log.maxBytes);
     const key = this.#warm.keyOf(launch, parts);
+    const writable = launch.root.kind === "block" ? launch.root.writable : undefined;
     // One that cannot be read is as good as none.
     const warm = (): Promise<SavedMemory | undefined> =>
-      key === undefined ? Promise.resolve(undefined) : this.#warm.find(key, call).catch(() => undefined);
+      key === undefined ? Promise.resolve(undefined) : this.#warm.find(key, writable, call).catch(() => undefined);
     const saved = suspended ?? (await warm());
     try {
       const loading = {
         runtime: this.#runtime,
         layout: this.#layout,
         cgroups: this.#on(),
+        key,
         onVolumeEnd: () => this.#onVolumeEnd(launch.id),
       };
       const loaded = await this.#gate.pass(() => loadMachine(launch, parts, saved, loading, call));

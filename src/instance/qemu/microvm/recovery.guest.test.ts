@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync, readSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { backgroundCall } from "../../../base/call.ts";
@@ -194,6 +194,42 @@ describe("recovery of microVMs", () => {
     assert.equal(new Set(seen.map(([uuid]) => uuid)).size, 3, "each has random numbers of its own");
     const kept = join(harness.home.libDir, "guest", "warm");
     assert.equal(existsSync(kept), true, "a memory was saved");
+  });
+
+  it("keeps what it wrote, and knows its name, however it was started", async () => {
+    const id = newId();
+    const script = (text: string): string =>
+      `cat /etc/hostname /kept; cat /etc/hosts | grep -c 127.0.1.1; echo ${text} >>/kept`;
+    // From a memory with its root put together, or booting; then, with something on its disk, booting, and from a memory.
+    for (const [run, text] of ["one", "two", "three", "four"].entries()) {
+      await engine.settled();
+      const launch = await harness.launch(id, { argv: ["sh", "-c", script(text)], hostname: `host-${text}` });
+      await engine.create(launch, call);
+      await engine.start(id, call);
+      await untilExited(engine, id);
+      const said = (await lines(engine, id, { follow: false }, call))
+        .map(textOf)
+        .filter((line) => !line.includes("cat:"));
+      assert.deepEqual(said.slice(-run - 2), [`host-${text}`, ...["one", "two", "three"].slice(0, run), "0"]);
+    }
+    await engine.remove(id, call);
+    nothingIsLeft(id);
+  });
+
+  it("is given randomness while its memory is saved by nobody, and all who go on from it some", async () => {
+    await engine.settled();
+    // The same memory every time anew: who waits for randomness in it must not keep it from being saved.
+    const kept = join(harness.home.libDir, "guest", "warm");
+    for (let round = 0; round < 4; round += 1) {
+      rmSync(kept, { recursive: true, force: true });
+      const anew = harness.engine();
+      const id = newId();
+      await anew.create(await harness.launch(id, { argv: ["sleep", "1000"] }), call);
+      await anew.start(id, call);
+      await anew.settled();
+      assert.equal(readdirSync(kept).length, 1, "it was saved");
+      await anew.remove(id, call);
+    }
   });
 });
 

@@ -14,12 +14,13 @@ import type { Accelerator } from "../accelerator.ts";
 import { type GuestSize, guestSize } from "../guest/size.ts";
 import { loadSandbox, makeOwnDirectory, type Sandbox, sandboxUid } from "../sandbox.ts";
 import { hostTscKhz } from "../tsc.ts";
+import { replaceDisk } from "./blank-disk.ts";
 import { Control, guestFault } from "./control.ts";
 import { Descriptors } from "./descriptors.ts";
 import { connectQmp } from "../qmp.ts";
-import { ignoreShared, instancePorts, listening, machineArgs, type MachinePlan } from "./machine.ts";
+import { ignoreShared, instancePorts, listening, machineArgs, type MachinePlan, unannounced } from "./machine.ts";
 import type { Suspended } from "./suspend.ts";
-import type { SavedMemory } from "./warm.ts";
+import type { SavedMemory, WarmKey } from "./warm.ts";
 import { serveVolumes, volumesOf } from "./volume.ts";
 import { type MachinePaths, machinePaths, socketDirInside } from "./place.ts";
 
@@ -35,6 +36,8 @@ export interface Loading {
   readonly runtime: Runtime;
   readonly layout: Layout;
   readonly cgroups: Cgroups;
+  /** By which others go on from a memory as this one's will be. */
+  readonly key: WarmKey | undefined;
   /** Called when one of those who serve its volumes ends. */
   readonly onVolumeEnd: () => void;
 }
@@ -52,7 +55,7 @@ export async function loadMachine(
   launch: ProgramLaunch,
   parts: Parts,
   saved: SavedMemory | Suspended | undefined,
-  { runtime, layout, cgroups, onVolumeEnd }: Loading,
+  { runtime, layout, cgroups, key, onVolumeEnd }: Loading,
   call: Call,
 ): Promise<Loaded> {
   const { root, attachment } = launch;
@@ -64,6 +67,9 @@ export async function loadMachine(
   rmSync(machine.dir, { recursive: true, force: true });
   mkdirSync(machine.dir, { recursive: true, mode: 0o700 });
   makeOwnDirectory(machine.socketDir, uid);
+  if (saved !== undefined && "disk" in saved && root.kind === "block" && root.writable !== undefined) {
+    replaceDisk(root.writable, saved.disk);
+  }
   using descriptors = new Descriptors();
   const size = saved !== undefined && "size" in saved ? saved.size : guestSize(launch.limits);
   const tscKhz = hostTscKhz();
@@ -84,7 +90,7 @@ export async function loadMachine(
     saved !== undefined && "ram" in saved && plan.memory.kind === "resumed"
       ? { warm: { key: saved.key, state: plan.memory.state } }
       : {};
-  writeRecord(machine.madeFile, { size, ...warm } satisfies MadeAs);
+  writeRecord(machine.madeFile, { size, ...(key === undefined ? {} : { key }), ...warm } satisfies MadeAs);
   const sandbox: Sandbox = {
     argv: machineArgs(plan, descriptors.named),
     uid,
@@ -130,7 +136,9 @@ export function hostLimits(limits: Limits, size: GuestSize): Limits {
 /** What the machine of this run was made as: `MadeAs`. */
 export interface MadeAs {
   readonly size: GuestSize;
-  /** The memory it goes on from: its key, and QEMU's descriptor of the devices' state. */
+  /** By which others go on from a memory as this one's. */
+  readonly key?: WarmKey;
+  /** The memory it goes on from: its name, and QEMU's descriptor of the devices' state. */
   readonly warm?: { readonly key: string; readonly state: number };
 }
 
@@ -146,6 +154,7 @@ export async function resume(
   const { status } = (await qmp.execute("query-status", {}, call)) as { readonly status?: string };
   if (status !== "inmigrate") return;
   await qmp.execute("migrate-set-capabilities", ignoreShared, call);
+  await qmp.execute("migrate-set-parameters", unannounced, call);
   await qmp.execute("migrate-incoming", { uri: `fd:${state}` }, call);
 }
 

@@ -8,9 +8,7 @@ import {
   readdirSync,
   rmSync,
   statSync,
-  truncateSync,
   utimesSync,
-  writeFileSync,
 } from "node:fs";
 import { rename } from "node:fs/promises";
 import { join } from "node:path";
@@ -22,6 +20,7 @@ import { canonicalJson, shortHash } from "../../../base/id.ts";
 import { identifyProcess, isAlive, signalProcess } from "../../../host/proc.ts";
 import { spawnDetached } from "../../../host/process.ts";
 import { sealedCopy } from "../../../host/sealed-memory.ts";
+import { readSparse, type SparseContent, writeSparse } from "../../../host/sparse.ts";
 import { openPassingTap } from "../../../host/tap.ts";
 import { listenUnixStream } from "../../../host/unix-listen.ts";
 import type { ProgramLaunch } from "../../contract.ts";
@@ -30,7 +29,8 @@ import { qemuProgram } from "../accelerator.ts";
 import { guestSize } from "../guest/size.ts";
 import { connectQmp } from "../qmp.ts";
 import { hostTscKhz } from "../tsc.ts";
-import { Control } from "./control.ts";
+import { blankMark } from "./blank-disk.ts";
+import { Control, guestFault } from "./control.ts";
 import { Descriptors } from "./descriptors.ts";
 import { ignoreShared, machineArgs, type MachinePlan } from "./machine.ts";
 import type { Parts } from "./start.ts";
@@ -39,6 +39,9 @@ import type { Parts } from "./start.ts";
  * Guests that do not boot: the memory of one that has booted up to where it waits for its launch is kept, and others go on
  * from there. It holds the kernel and what the image's layers begin with, no launch, no secret, no identity. All who go on
  * from it share its pages until they write to them.
+ *
+ * The disk of an instance that never ran is as blank as any other such. So the one whose memory is kept has put its root
+ * together already, on a blank disk that is kept with it, and whoever goes on gets a disk like that one.
  */
 export interface SavedMemory {
   readonly key: string;
@@ -46,10 +49,22 @@ export interface SavedMemory {
   readonly ram: number;
   /** The devices. */
   readonly statePath: string;
+  /** What is to be on the disk of whoever goes on from it; absent for those who have something on their disk, or none. */
+  readonly disk?: SparseContent;
+}
+
+/** What a launch, its parts and its disk have in common with others that can go on from the same memory. */
+export interface WarmKey {
+  readonly name: string;
+  /** Where the root is put together already in the memory that is kept, as the guest's scripts call it. */
+  readonly assembled?: "disk" | "memory";
 }
 
 /** More than these are not kept: each is some 70 MB on disk. */
-const maxKept = 8;
+const maxKept = 12;
+
+/** A file system in which nothing is but what was mounted holds less. */
+const maxDiskBytes = 16 * 2 ** 20;
 
 /** Pages that were in use lately stay in memory; they are read again from disk when they are needed after that. */
 const forgetMemoryMs = 15 * 60_000;
@@ -59,12 +74,21 @@ const makeTimeoutMs = 300_000;
 
 const ramName = "ram";
 const stateName = "state";
+const diskName = "disk";
+
+interface Loaded {
+  readonly ram: Promise<number>;
+  readonly disk: SparseContent | undefined;
+  readonly stopForgetting: () => void;
+}
 
 export class WarmStarts {
   readonly #home: Home;
   readonly #directory: string;
-  readonly #loaded = new Map<string, { ram: Promise<number>; stopForgetting: () => void }>();
+  readonly #loaded = new Map<string, Loaded>();
   readonly #making = new Map<string, Promise<void>>();
+  /** A disk as it was before the guest wrote to it, for whom nothing was found: that is what a memory is made with. */
+  #blank: { readonly key: string; readonly disk: SparseContent } | undefined;
 
   constructor(home: Home) {
     this.#home = home;
@@ -72,15 +96,16 @@ export class WarmStarts {
     this.#clearUnfinished();
   }
 
-  /** What of a launch and its parts the guest has seen when it waits; undefined for one that cannot be saved. */
-  keyOf(launch: ProgramLaunch, parts: Parts): string | undefined {
+  /** What of a launch, its parts and its disk the guest has seen when it waits; undefined for one that cannot be saved. */
+  keyOf(launch: ProgramLaunch, parts: Parts): WarmKey | undefined {
     const { root, attachment, mounts } = launch;
     if (launch.warmStart === false || root.kind !== "block" || attachment.kind !== "tap") return undefined;
     // Whoever serves a directory cannot hand it on.
     if (mounts.some(({ kind }) => kind === "bind")) return undefined;
     const qemu = statSync(qemuProgram);
+    const blank = root.writable === undefined ? undefined : blankMark(root.writable);
     const seen = {
-      version: 3,
+      version: 5,
       qemu: [qemu.ino, qemu.size, qemu.mtimeMs],
       accelerator: parts.accelerator.name,
       kernel: parts.kernelPath,
@@ -88,25 +113,40 @@ export class WarmStarts {
       size: guestSize(launch.limits),
       layers: root.layers.map(({ digest }) => digest),
       writableBytes: root.writable === undefined ? 0 : statSync(root.writable).size,
+      ...(blank === undefined ? {} : { blank }),
       nics: attachment.taps.length,
       tscKhz: hostTscKhz() ?? 0,
     };
-    return shortHash(canonicalJson(seen), 16);
+    const name = shortHash(canonicalJson(seen), 16);
+    if (root.writable === undefined) return { name, assembled: "memory" };
+    return blank === undefined ? { name } : { name, assembled: "disk" };
   }
 
-  async find(key: string, call: Call): Promise<SavedMemory | undefined> {
+  async find(
+    { name: key, assembled }: WarmKey,
+    writable: string | undefined,
+    call: Call,
+  ): Promise<SavedMemory | undefined> {
     const directory = join(this.#directory, key);
-    if (statSync(join(directory, stateName), { throwIfNoEntry: false }) === undefined) return undefined;
+    if (statSync(join(directory, stateName), { throwIfNoEntry: false }) === undefined) {
+      if (assembled === "disk" && writable !== undefined && this.#making.size === 0) {
+        this.#blank = { key, disk: readSparse(writable, maxDiskBytes) };
+      }
+      return undefined;
+    }
     const known = this.#loaded.get(key);
     known?.stopForgetting();
+    const disk =
+      known?.disk ?? (assembled === "disk" ? readSparse(join(directory, diskName), maxDiskBytes) : undefined);
     const ram = known?.ram ?? sealedCopy(join(directory, ramName), "croft-guest", call);
     const stopForgetting = call.clock.after(forgetMemoryMs, () => void this.#unload(key));
-    this.#loaded.set(key, { ram, stopForgetting });
+    this.#loaded.set(key, { ram, disk, stopForgetting });
     try {
       const descriptor = await ram;
       const now = new Date(call.clock.nowMs());
       utimesSync(directory, now, now);
-      return { key, ram: descriptor, statePath: join(directory, stateName) };
+      const statePath = join(directory, stateName);
+      return { key, ram: descriptor, statePath, ...(disk === undefined ? {} : { disk }) };
     } catch (error) {
       this.#loaded.delete(key);
       stopForgetting();
@@ -115,13 +155,17 @@ export class WarmStarts {
   }
 
   /** Begins to make what `find` did not find; nobody waits for it. */
-  learn(key: string, launch: ProgramLaunch, parts: Parts, call: Call): void {
+  learn(key: WarmKey, launch: ProgramLaunch, parts: Parts, call: Call): void {
     if (this.#making.size > 0) return;
-    const making = this.#make(key, launch, parts, call)
+    const blank = this.#blank?.key === key.name ? this.#blank.disk : undefined;
+    this.#blank = undefined;
+    // Another daemon began that one.
+    if (key.assembled === "disk" && blank === undefined) return;
+    const making = this.#make(key, blank, launch, parts, call)
       // The next start tries again.
       .catch(() => {})
-      .finally(() => this.#making.delete(key));
-    this.#making.set(key, making);
+      .finally(() => this.#making.delete(key.name));
+    this.#making.set(key.name, making);
   }
 
   /** Resolves when nothing is being made. */
@@ -143,21 +187,29 @@ export class WarmStarts {
     closeSync(await known.ram);
   }
 
-  async #make(key: string, launch: ProgramLaunch, parts: Parts, call: Call): Promise<void> {
+  async #make(
+    key: WarmKey,
+    blank: SparseContent | undefined,
+    launch: ProgramLaunch,
+    parts: Parts,
+    call: Call,
+  ): Promise<void> {
+    const { name } = key;
     mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
     this.#clearUnfinished();
-    const directory = join(this.#directory, `${key}.new`);
+    const directory = join(this.#directory, `${name}.new`);
     mkdirSync(directory, { mode: 0o700 });
     try {
       using bounded = withDeadline(call, makeTimeoutMs, `save the memory of a guest for ${launch.id}`);
-      await saveBooted(directory, linkName(this.#home, `warm ${key}`), launch, parts, bounded);
-      for (const name of [ramName, stateName]) syncFile(join(directory, name));
-      await rename(directory, join(this.#directory, key));
+      const template = { directory, tap: linkName(this.#home, `warm ${name}`), assembled: key.assembled, blank };
+      await saveBooted(template, launch, parts, bounded);
+      for (const file of readdirSync(directory)) syncFile(join(directory, file));
+      await rename(directory, join(this.#directory, name));
     } finally {
       rmSync(directory, { recursive: true, force: true });
     }
     this.#dropOldest();
-    await this.find(key, call);
+    await this.find(key, undefined, call);
   }
 
   /** What a daemon left that was killed: its QEMU died with it. There is one daemon, and it makes one at a time. */
@@ -187,10 +239,21 @@ function syncFile(path: string): void {
 /** A user of whom nothing else is. */
 const templateUid = 0x6fff_fffe;
 
-/** Boots a guest to where it waits, and writes its memory and devices to the directory. It ends with us. */
+function empty(sizeBytes: number): SparseContent {
+  return { sizeBytes, pieces: [] };
+}
+
+interface Template {
+  readonly directory: string;
+  readonly tap: string;
+  readonly assembled: WarmKey["assembled"];
+  /** What its disk begins as. */
+  readonly blank: SparseContent | undefined;
+}
+
+/** Boots a guest to where it waits, and writes its memory, its devices and its disk to the directory. It ends with us. */
 async function saveBooted(
-  directory: string,
-  tap: string,
+  { directory, tap, assembled, blank }: Template,
   launch: ProgramLaunch,
   parts: Parts,
   call: Call,
@@ -202,11 +265,9 @@ async function saveBooted(
   const tscKhz = hostTscKhz();
   const path = (name: string): string => join(directory, name);
   using descriptors = new Descriptors();
-  const scratch = (name: string, sizeBytes: number): string => {
-    writeFileSync(path(name), "", { mode: 0o600 });
-    truncateSync(path(name), sizeBytes);
+  const made = (name: string, content: SparseContent): string => {
     // QEMU opens the memory by its name.
-    chownSync(path(name), templateUid, templateUid);
+    writeSparse(path(name), content, templateUid, templateUid);
     return path(name);
   };
   const plan: MachinePlan = {
@@ -218,7 +279,9 @@ async function saveBooted(
     layers: root.layers.map((layer) => descriptors.file(layer.path, constants.O_RDONLY)),
     ...(root.writable === undefined
       ? {}
-      : { writable: descriptors.file(scratch("scratch", statSync(root.writable).size), constants.O_RDWR) }),
+      : {
+          writable: descriptors.file(made(diskName, blank ?? empty(statSync(root.writable).size)), constants.O_RDWR),
+        }),
     taps: attachment.taps.map((_, index) => descriptors.add(openPassingTap(`${tap.slice(0, -1)}${index}`))),
     volumes: [],
     ports: {
@@ -234,7 +297,7 @@ async function saveBooted(
     qmp: `socket,fd=${descriptors.add(listenUnixStream(path("qmp")))},server=on,wait=off`,
     memory: {
       kind: "template",
-      ram: descriptors.open(scratch(ramName, size.memoryMiB * 2 ** 20), constants.O_RDWR),
+      ram: descriptors.open(made(ramName, empty(size.memoryMiB * 2 ** 20)), constants.O_RDWR),
     },
   };
   const log = openSync(path("log"), "w", 0o600);
@@ -254,7 +317,7 @@ async function saveBooted(
   );
   const living = { ...call, signal: AbortSignal.any([call.signal, ended.signal]) };
   try {
-    await untilWaiting(path("control"), what, living);
+    await untilWaiting(path("control"), what, assembled, living);
     using qmp = await connectQmp(path("qmp"), what, () => isAlive(identity), living);
     await qmp.execute("migrate-set-capabilities", ignoreShared, living);
     const state = openSync(path(stateName), "w", 0o600);
@@ -274,19 +337,26 @@ async function saveBooted(
     signalProcess(identity, "SIGKILL");
     await child.exited;
   }
-  for (const name of ["scratch", "control", "qmp", "log"]) rmSync(path(name), { force: true });
-  chownSync(path(ramName), 0, 0);
+  for (const name of ["control", "qmp", "log"]) rmSync(path(name), { force: true });
+  if (assembled !== "disk") rmSync(path(diskName), { force: true });
+  for (const name of readdirSync(directory)) chownSync(path(name), 0, 0);
 }
 
 /** How long a guest takes at most to be back where it waits, after we spoke to it. */
 const settleMs = 500;
 
-async function untilWaiting(path: string, what: string, call: Call): Promise<void> {
+async function untilWaiting(path: string, what: string, assembled: WarmKey["assembled"], call: Call): Promise<void> {
   using control = Control.connect(path, what);
+  const until = async (wanted: string): Promise<void> => {
+    for (let line = await control.line(call); line !== wanted; line = await control.line(call)) {
+      if (line === undefined) throw new Fault("failed", `${what}: it ended`);
+      if (line.startsWith("fault ")) throw guestFault(what, line);
+    }
+  };
   control.write("\nhello\n");
-  for (let line = await control.line(call); line !== "ready"; line = await control.line(call)) {
-    if (line === undefined) throw new Fault("failed", `${what}: it ended`);
-  }
+  await until("ready");
+  control.write(`prepare ${assembled ?? "nothing"}\n`);
+  await until("prepared");
   control[Symbol.dispose]();
   await call.clock.sleep(settleMs, call.signal);
 }

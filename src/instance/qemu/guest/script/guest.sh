@@ -1,8 +1,8 @@
 # What the first process does with a launch: a script that the host sends, which calls these functions.
 #
 # The control port carries lines. A write to it waits until the host is there, and a read ends when the host goes. The
-# host begins with `hello`, is told `ready` or `running <pid>`, and sends one launch; afterwards it asks, each line with a
-# mark that the answer begins with. A daemon that was killed may leave half a line, so the host begins with a newline.
+# host begins with `hello`, is told `ready` or `running <pid>`, and sends one launch; it may have what all launches have in
+# common done before (`prepare`). Afterwards it asks, each line with a mark that the answer begins with. A daemon that was killed may leave half a line, so the host begins with a newline.
 
 await_launch() {
   while :; do
@@ -10,6 +10,7 @@ await_launch() {
     while read -r verb length <&3; do
       case $verb in
       hello) echo ready >&3 ;;
+      prepare) prepare "$length" && echo prepared >&3 ;;
       launch) take_lines && follow_launch ;;
       esac
     done
@@ -86,6 +87,13 @@ nic() {
   done
 }
 
+# Whether interfaces give themselves an address, made of the hardware's: 0, or not: 1.
+by_themselves() {
+  for interface in /proc/sys/net/ipv6/conf/eth*; do
+    [ ! -e "$interface" ] || echo "$1" 2>/dev/null >"$interface/addr_gen_mode"
+  done
+}
+
 # A setting of this kernel, by its path, and the value it gets.
 kernel_setting() {
   echo "$2" 2>/dev/null >"/proc/sys/$1" && return
@@ -103,6 +111,7 @@ limit() {
 # Puts the root together. What is written goes to a disk, to memory, or to a directory that the host shares. `mount` runs
 # already and reads what to mount from a pipe (8), line by line. A bundle is a directory whose files in /etc are the caller's.
 assemble() {
+  [ "$1" != "$prepared" ] || return 0
   case $1 in
   share | bundle)
     mount -t virtiofs root /image
@@ -117,6 +126,22 @@ assemble() {
   exec 8>&-
   wait "$mounter"
   [ ! -s /run/mount-error ] || fail_to_mount
+}
+
+# What a launch would begin with, done before there is one, for a memory that many go on from: interfaces are up, and the
+# root is put together (`disk`, `memory`) or not (`nothing`). What `name` writes later is in the lowest layer, where nobody
+# has looked yet.
+prepare() {
+  by_themselves 1
+  for interface in /sys/class/net/eth*; do ip link set "${interface##*/}" up; done
+  [ "$1" = nothing ] || {
+    for name in hosts hostname resolv.conf; do : >"/inject/etc/$name"; done
+    assemble "$1" || return
+    # What `begin` looks for is known by then not to be there.
+    is_usual_still || :
+    busybox sync
+  }
+  prepared=$1
 }
 
 inject() {
@@ -135,7 +160,7 @@ fail_to_mount() {
 
 assemble_layers() {
   if [ "$1" = disk ]; then
-    echo "$writable /writable ext4 discard,noinit_itable 0 0" >&8
+    echo "$writable /writable ext4 discard,noinit_itable,no_prefetch_block_bitmaps 0 0" >&8
     until [ -d /writable/lost+found ]; do
       # What `mount` says is why it cannot.
       [ ! -s /run/mount-error ] || fail_to_mount || return
@@ -183,11 +208,16 @@ enter() {
   exec ${through:-$plainly} /bin/chroot /image /proc/1/root/bin/busybox sh /proc/1/root/croft/enter.sh "$@"
 }
 
+# Whether nobody wrote who root is since the image was made.
+is_usual_still() {
+  [ ! -e /writable/upper/etc/passwd ] && [ ! -e /writable/upper/etc/group ]
+}
+
 # Runs what `program_text` says with this input, output and errors, and ends the guest when it ends. Root as most images
 # have it becomes a shell that waits already, if the launch says that it may (`usual`).
 begin() {
-  if [ "$usual:$usual_root" = yes:yes ] && { [ -d "/image$usual_directory" ] || mkdir -p "/image$usual_directory"; } &&
-    [ ! -e /writable/upper/etc/passwd ] && [ ! -e /writable/upper/etc/group ]; then
+  if [ "$usual:$usual_root" = yes:yes ] && is_usual_still &&
+    { [ -d "/image$usual_directory" ] || mkdir -p "/image$usual_directory"; }; then
     main=$runner
     {
       [ "$1" = /dev/null ] || echo "exec <$1"
@@ -218,21 +248,24 @@ tell_when_running() {
   tries=0
   while read -r name 2>/dev/null <"/proc/$main/comm" && [ "$tries" -lt 1000 ]; do
     case $name in init | busybox | loader) ;; *) break ;; esac
-    read -r _ _ state _ 2>/dev/null <"/proc/$main/stat" && [ "$state" != Z ] || return
+    # Asked later than at once, as most have begun by then.
+    [ "$tries" -lt 3 ] || { read -r _ _ state _ 2>/dev/null <"/proc/$main/stat" && [ "$state" != Z ]; } || return
     nap 0.001
     tries=$((tries + 1))
   done
   echo "started $main" >&3
+  [ -z "$prepared" ] || by_themselves 0
 }
 
 finish() {
   echo 1 >/cgroup/program/cgroup.kill
   exec 5>&- 6>&-
   wait "$relay_out" "$relay_err"
+  swiftly busybox sync
   echo "$1 $(oom_kills)" >"${port}5"
   # The kernel's own farewell is nobody's log.
   echo 0 >/proc/sys/kernel/printk
-  reboot -f
+  reboot -nf
 }
 
 oom_kills() {

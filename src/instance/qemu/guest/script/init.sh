@@ -14,7 +14,12 @@ mount -t proc proc /proc
 mount -t devtmpfs dev /dev
 mount -t sysfs sysfs /sys
 exec </dev/null >/dev/ttyS0 2>&1
-while read -r module; do insmod "/croft/module/$module"; done </croft/modules
+while read -r module; do
+  # What it drives is found later: `begin_randomness`.
+  [ "$module" != virtio_rng.ko ] || echo 0 >/sys/bus/virtio/drivers_autoprobe
+  insmod "/croft/module/$module"
+done </croft/modules
+echo 1 >/sys/bus/virtio/drivers_autoprobe
 
 mkfifo /run/never
 mkfifo -m 666 /run/out /run/err
@@ -67,6 +72,15 @@ cat /run/err >"${port}3" 2>/dev/null &
 relay_err=$!
 exec 5<>/run/out 6<>/run/err 3<>"${port}1"
 
+# The kernel's own thread may ask the host for randomness before its driver does, which then waits until there is some; and
+# a guest whose memory is to be saved is given none. So nobody waits for this one.
+begin_randomness() {
+  for device in /sys/bus/virtio/devices/*; do
+    read -r kind <"$device/device"
+    [ "$kind" != 0x0004 ] || echo "${device##*/}" >/sys/bus/virtio/drivers/virtio_rng/bind
+  done 2>/dev/null
+}
+
 # What is begun now need not be begun when there is something to do: shells that wait for a command, `mount` that waits for
 # what to mount, and a shell that waits for its program with the rights that most programs have.
 mkdir /run/spare
@@ -76,6 +90,7 @@ for number in 1 2 3 4 5 6; do
   mkfifo "/run/spare/$number"
   (
     exec 3>&- 5>&- 6>&-
+    [ "$number" != 6 ] || begin_randomness
     read -r line <"/run/spare/$number"
     eval "exec $line"
   ) &
@@ -101,5 +116,6 @@ plainly="/croft/lib/loader --library-path /croft/lib /croft/bin/env --default-si
 ) </dev/null >/run/out 2>/run/err &
 runner=$!
 exec 8<>/run/mounts
+prepared=
 . /croft/guest.sh
 await_launch
