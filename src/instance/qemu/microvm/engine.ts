@@ -61,6 +61,15 @@ import type { Suspended } from "./suspend.ts";
 import { bootTimeoutMs, handOver, hostLimits, loadMachine, type MadeAs, type Parts, resume } from "./start.ts";
 import { type SavedMemory, WarmStarts } from "./warm.ts";
 
+export interface MicrovmOptions {
+  readonly home: Home;
+  readonly runtime: RuntimeName;
+  /** How long a guest may take until its program runs. Default: what its accelerator needs at worst. */
+  readonly bootTimeoutMs?: number;
+  /** Called when a guest that is being started says its first word, for whoever measures. */
+  readonly onAnswer?: (id: InstanceId) => void;
+}
+
 /**
  * Programs of OCI images with a kernel of their own: QEMU in a sandbox, conmon beside it, and in the guest a first process
  * that is told what to run. As for containers this class holds no state that matters: what is there is observed anew for
@@ -81,6 +90,7 @@ export class MicrovmEngine implements Engine {
   readonly suspend: SuspendFacet = { suspend: (id, call) => this.#suspend(id, call) };
   readonly #home: Home;
   readonly #bootTimeoutMs: number | undefined;
+  readonly #onAnswer: ((id: InstanceId) => void) | undefined;
   readonly #layout: Layout;
   readonly #runtime: Runtime;
   readonly #kits: Kits;
@@ -98,9 +108,9 @@ export class MicrovmEngine implements Engine {
   /** Once it is known it stays: probes ask for it each time. */
   #patience: number | undefined;
 
-  /** `bootTimeoutMs`: how long a guest may take until its program runs. Default: what its accelerator needs at worst. */
-  constructor(options: { readonly home: Home; readonly runtime: RuntimeName; readonly bootTimeoutMs?: number }) {
+  constructor(options: MicrovmOptions) {
     this.#bootTimeoutMs = options.bootTimeoutMs;
+    this.#onAnswer = options.onAnswer;
     this.#home = options.home;
     this.#runtime = runtimes[options.runtime];
     this.#layout = layoutOf(options.home, "microvm");
@@ -210,7 +220,8 @@ export class MicrovmEngine implements Engine {
       try {
         if (warm !== undefined) await resume(`start ${id}`, machine, warm.state, isAlive, call);
         const limitMs = this.#bootTimeoutMs ?? bootTimeoutMs(parts.accelerator, fresh);
-        await handOver(`start ${id}`, machine, message, isAlive, { fresh, limitMs }, call);
+        const onAnswer = (): void => this.#onAnswer?.(id);
+        await handOver(`start ${id}`, machine, message, isAlive, { fresh, limitMs, onAnswer }, call);
       } catch (error) {
         if (warm === undefined || call.signal.aborted || isFault(error, "invalid") || isFault(error, "not-found")) {
           throw error;

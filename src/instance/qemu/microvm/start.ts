@@ -180,7 +180,7 @@ export async function handOver(
   machine: MachinePaths,
   message: () => Promise<Buffer>,
   isAlive: () => boolean,
-  { fresh, limitMs }: { readonly fresh: Freshness; readonly limitMs: number },
+  { fresh, limitMs, onAnswer }: { readonly fresh: Freshness; readonly limitMs: number; readonly onAnswer?: () => void },
   call: Call,
 ): Promise<void> {
   using bounded = withDeadline(call, limitMs, `${what}: boot its guest`);
@@ -196,6 +196,7 @@ export async function handOver(
       if ((readText(machine.exitFile) ?? "") !== "") return;
       throw new Fault("failed", `${what}: its guest ended before its program ran`);
     }
+    if (line === "ready") onAnswer?.();
     if (line === "ready" && !sent) {
       sent = true;
       control.write(await message());
