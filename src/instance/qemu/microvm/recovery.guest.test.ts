@@ -198,12 +198,10 @@ describe("recovery of microVMs", () => {
 
   it("keeps what it wrote, and knows its name, however it was started", async () => {
     const id = newId();
-    const script = (text: string): string =>
-      `cat /etc/hostname /kept; cat /etc/hosts | grep -c 127.0.1.1; echo ${text} >>/kept`;
     // From a memory with its root put together, or booting; then, with something on its disk, booting, and from a memory.
     for (const [run, text] of ["one", "two", "three", "four"].entries()) {
       await engine.settled();
-      const launch = await harness.launch(id, { argv: ["sh", "-c", script(text)], hostname: `host-${text}` });
+      const launch = await harness.launch(id, { argv: ["sh", "-c", rememberScript(text)], hostname: `host-${text}` });
       await engine.create(launch, call);
       await engine.start(id, call);
       await untilExited(engine, id);
@@ -232,6 +230,11 @@ describe("recovery of microVMs", () => {
     }
   });
 });
+
+/** Says the instance's name, what it remembers and how its name is known, and remembers the text. */
+function rememberScript(text: string): string {
+  return `cat /etc/hostname /kept; cat /etc/hosts | grep -c 127.0.1.1; echo ${text} >>/kept`;
+}
 
 /** Whether the text is anywhere in what a sparse file really holds. */
 function holds(path: string, text: string): boolean {
