@@ -17,11 +17,14 @@ else await startDaemon();
 
 const croft = join(root, "bin", "croft");
 const hello = join(root, "examples", "hello", "croft.toml");
+const isThere = hasNothingToDo();
 const { status } = spawnSync(croft, ["up", hello, "--yes"], { stdio: "inherit" });
 if (status !== 0) process.exit(status ?? 1);
-
-console.log();
-spawnSync(croft, ["ps"], { stdio: "inherit" });
+// Where it changed something it has shown what runs.
+if (isThere) {
+  console.log();
+  spawnSync(croft, ["ps"], { stdio: "inherit" });
+}
 const answer = await fetch(url).catch((error) => error);
 console.log(`
 ${answer.ok ? `It answers:  ${url}` : `But ${url} does not answer (${answer.status ?? answer.cause ?? answer}). Look with: npx croft logs front`}
@@ -38,6 +41,11 @@ From here the command line is npx croft:
 Then read docs/guide.md: ten minutes from here to your own stack.
 `);
 if (!answer.ok) process.exitCode = 1;
+
+function hasNothingToDo() {
+  const { status, stdout } = spawnSync(croft, ["plan", hello, "--json"], { encoding: "utf8" });
+  return status === 0 && JSON.parse(stdout).steps?.length === 0;
+}
 
 /** Starts croftd so that it outlives this terminal, and waits until it answers. */
 async function startDaemon() {

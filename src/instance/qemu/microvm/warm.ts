@@ -58,6 +58,8 @@ export interface WarmKey {
   readonly name: string;
   /** Where the root is put together already in the memory that is kept, as the guest's scripts call it. */
   readonly assembled?: "disk" | "memory";
+  /** For `disk`: of what kind its disk was, see `blankMark`. */
+  readonly blank?: string;
 }
 
 /** More than these are not kept: each is some 70 MB on disk. */
@@ -87,8 +89,8 @@ export class WarmStarts {
   readonly #directory: string;
   readonly #loaded = new Map<string, Loaded>();
   readonly #making = new Map<string, Promise<void>>();
-  /** A disk as it was before the guest wrote to it, for whom nothing was found: that is what a memory is made with. */
-  #blank: { readonly key: string; readonly disk: SparseContent } | undefined;
+  /** What is on a blank disk, by its mark: that is what a memory is made with. A home makes them all alike. */
+  #blank: { readonly mark: string; readonly disk: SparseContent } | undefined;
 
   constructor(home: Home) {
     this.#home = home;
@@ -119,37 +121,40 @@ export class WarmStarts {
     };
     const name = shortHash(canonicalJson(seen), 16);
     if (root.writable === undefined) return { name, assembled: "memory" };
-    return blank === undefined ? { name } : { name, assembled: "disk" };
+    return blank === undefined ? { name } : { name, assembled: "disk", blank };
   }
 
+  /** `writable` is the disk of whoever asks, not written to yet. */
   async find(
-    { name: key, assembled }: WarmKey,
+    { name: key, blank }: WarmKey,
     writable: string | undefined,
     call: Call,
   ): Promise<SavedMemory | undefined> {
     const directory = join(this.#directory, key);
     if (statSync(join(directory, stateName), { throwIfNoEntry: false }) === undefined) {
-      if (assembled === "disk" && writable !== undefined && this.#making.size === 0) {
-        this.#blank = { key, disk: readSparse(writable, maxDiskBytes) };
+      if (blank !== undefined && writable !== undefined && this.#blank?.mark !== blank) {
+        this.#blank = { mark: blank, disk: readSparse(writable, maxDiskBytes) };
       }
       return undefined;
     }
-    const known = this.#loaded.get(key);
-    known?.stopForgetting();
-    const disk =
-      known?.disk ?? (assembled === "disk" ? readSparse(join(directory, diskName), maxDiskBytes) : undefined);
-    const ram = known?.ram ?? sealedCopy(join(directory, ramName), "croft-guest", call);
-    const stopForgetting = call.clock.after(forgetMemoryMs, () => void this.#unload(key));
-    this.#loaded.set(key, { ram, disk, stopForgetting });
     try {
+      const known = this.#loaded.get(key);
+      known?.stopForgetting();
+      const readDisk = (): SparseContent => readSparse(join(directory, diskName), maxDiskBytes);
+      const disk = known?.disk ?? (blank === undefined ? undefined : readDisk());
+      const ram = known?.ram ?? sealedCopy(join(directory, ramName), "croft-guest", call);
+      const stopForgetting = call.clock.after(forgetMemoryMs, () => void this.#unload(key));
+      this.#loaded.set(key, { ram, disk, stopForgetting });
       const descriptor = await ram;
       const now = new Date(call.clock.nowMs());
       utimesSync(directory, now, now);
       const statePath = join(directory, stateName);
       return { key, ram: descriptor, statePath, ...(disk === undefined ? {} : { disk }) };
     } catch (error) {
+      this.#loaded.get(key)?.stopForgetting();
       this.#loaded.delete(key);
-      stopForgetting();
+      // One that cannot be read is made anew.
+      if (!call.signal.aborted) rmSync(directory, { recursive: true, force: true });
       throw error;
     }
   }
@@ -157,8 +162,7 @@ export class WarmStarts {
   /** Begins to make what `find` did not find; nobody waits for it. */
   learn(key: WarmKey, launch: ProgramLaunch, parts: Parts, call: Call): void {
     if (this.#making.size > 0) return;
-    const blank = this.#blank?.key === key.name ? this.#blank.disk : undefined;
-    this.#blank = undefined;
+    const blank = this.#blank?.mark === key.blank ? this.#blank?.disk : undefined;
     // Another daemon began that one.
     if (key.assembled === "disk" && blank === undefined) return;
     const making = this.#make(key, blank, launch, parts, call)
