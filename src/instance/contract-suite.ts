@@ -186,6 +186,18 @@ export function engineContract(name: string, open: () => Promise<Harness>, runs:
       assert.deepEqual((await following).map(textOf), ["first", "second"]);
     });
 
+    it("follows the output of one run, also when it runs again at once", async () => {
+      const id = await started("echo first; sleep 1000");
+      await untilLogged(engine, id, "first", call);
+      const following = lines(engine, id, { follow: true }, call);
+      await call.clock.sleep(50);
+      await engine.stop(id, { signal: "SIGKILL", graceMs: 0 }, call);
+      await engine.start(id, call);
+      const [first] = await following;
+      assert.ok(first !== undefined);
+      assert.equal(textOf(first), "first");
+    });
+
     it("says so when there is no log", async () => {
       await refused(lines(engine, instanceId("suite", "none", 1, "0123abcd"), { follow: false }, call), "not-found");
     });

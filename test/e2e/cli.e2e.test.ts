@@ -246,8 +246,8 @@ test("logs keep output and errors apart, and a reader may have enough", async ()
   let said = "";
   head.stdout.setEncoding("utf8").on("data", (text: string) => {
     said += text;
-    // What comes after the reader has left makes croft notice.
-    void croft("restart", "web-1");
+    // What comes after the reader has left makes croft notice, or there is nothing more to follow.
+    void croft("restart", "web");
   });
   head.stderr.setEncoding("utf8").on("data", (text: string) => (said += text));
   await new Promise((resolve) => head.once("close", resolve));

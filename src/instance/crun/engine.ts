@@ -1,10 +1,10 @@
-import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import type { Call } from "../../base/call.ts";
 import type { Probe } from "../../base/driver.ts";
 import { Fault } from "../../base/fault.ts";
 import type { Home } from "../../base/home.ts";
-import { type InstanceId, parseInstanceId } from "../../base/id.ts";
+import type { InstanceId } from "../../base/id.ts";
 import type {
   AttachFacet,
   Engine,
@@ -13,7 +13,6 @@ import type {
   InstanceEvent,
   InstanceFacts,
   Launch,
-  ProgramLaunch,
   LogLine,
   LogRange,
   ProcessesFacet,
@@ -27,21 +26,20 @@ import { type Cgroups, emptyCgroup, findHierarchies, openCgroups, settleFreeze }
 import { clearRun } from "../monitor/clear.ts";
 import type { HostFacts } from "./config.ts";
 import { execIn } from "./exec.ts";
-import { ExitWatch } from "../monitor/exit-watch.ts";
 import { type InstancePaths, type Layout, layoutOf } from "../monitor/layout.ts";
-import { keepLog, readLog, rotateLog } from "../monitor/log-file.ts";
+import { keepLog, rotateLog } from "../monitor/log-file.ts";
 import { load, type MonitorRecord } from "../monitor/conmon.ts";
+import { isRunning, isUp, Monitored, notRunning, sameLimits } from "../monitor/monitored.ts";
 import { factsOf, type Observation, observe } from "../monitor/observe.ts";
 import { hostFacts, prepare, userNames, writeFiles } from "./prepare.ts";
 import { probeRuntime } from "./probe.ts";
 import { describeProcesses, parseNetDev } from "../monitor/process-list.ts";
-import { launchRecord, type LaunchRecord, namesIn, readText, writeRecord } from "../monitor/record.ts";
+import { launchRecord, type LaunchRecord, readText, writeRecord } from "../monitor/record.ts";
 import { type Runtime, type RuntimeName, runtimes } from "../monitor/runtime.ts";
 import { SeccompCache } from "./seccomp-cache.ts";
 import { shielded } from "../monitor/shield.ts";
 import { sendSignal, signalNumber } from "../monitor/signal.ts";
 import { Gate, Turns } from "../monitor/turn.ts";
-import { watchInstances } from "../monitor/watch.ts";
 
 /**
  * Containers: an OCI runtime makes them, conmon stays with them, and this class holds no state that matters. What is
@@ -66,11 +64,8 @@ export class ContainerEngine implements Engine {
   readonly #turns = new Turns();
   /** Starting more at once than the processors can follow only makes each of them, and everybody else, wait longer. */
   readonly #gate = new Gate(2 * availableParallelism());
-  readonly #exits: ExitWatch;
+  readonly #monitored: Monitored;
   readonly #seccomp: SeccompCache;
-  readonly #listeners = new Set<(event: InstanceEvent) => void>();
-  /** Let go, but not told so yet: an exit that is found meanwhile has to wait for its turn. */
-  readonly #releasing = new Set<InstanceId>();
   #host: { readonly cgroups: Cgroups; readonly facts: HostFacts } | undefined;
 
   constructor(options: { readonly home: Home; readonly runtime: RuntimeName }) {
@@ -78,7 +73,10 @@ export class ContainerEngine implements Engine {
     this.#home = options.home;
     this.#runtime = runtimes[options.runtime];
     this.#layout = layoutOf(options.home, "container");
-    this.#exits = new ExitWatch(this.#layout.exitDir);
+    this.#monitored = new Monitored(this.#layout, {
+      observe: (paths) => this.#observe(paths),
+      facts: (id, paths) => factsOf(id, this.#observe(paths), paths, this.#on().cgroups),
+    });
     this.#seccomp = new SeccompCache(this.#layout);
   }
 
@@ -125,17 +123,17 @@ export class ContainerEngine implements Engine {
       const { pid, startedMs } = isLoaded
         ? { pid: seen.main.pid, startedMs: seen.monitor.startedMs }
         : await this.#load(id, seen, call);
-      this.#releasing.add(id);
+      this.#monitored.releasing.add(id);
       try {
         await runtimes[seen.monitor?.runtime ?? this.name].release(id, this.#layout, paths, call);
-        this.#emit({ kind: "started", id, pid, startedMs });
+        this.#monitored.emit({ kind: "started", id, pid, startedMs });
       } catch (error) {
         await clearRun(paths, this.#on().cgroups, call);
         throw error;
       } finally {
-        this.#releasing.delete(id);
+        this.#monitored.releasing.delete(id);
       }
-      this.#exits.notify(id);
+      this.#monitored.exits.notify(id);
     });
   }
 
@@ -155,15 +153,10 @@ export class ContainerEngine implements Engine {
       // What is frozen does not hear the signal.
       if (cgroups.freezeState(paths.cgroup) !== "thawed") cgroups.thaw(paths.cgroup);
       sendSignal(seen.main, number);
-      await this.#exits.until(id, () => !isUp(this.#observe(paths)), policy.graceMs, call);
+      await this.#monitored.exits.until(id, () => !isUp(this.#observe(paths)), policy.graceMs, call);
     }
     await emptyCgroup(cgroups, paths.cgroup, call);
-    // The exit code is worth a moment, if there is somebody to write it.
-    const isSettled = (): boolean => {
-      const now = this.#observe(paths);
-      return now.monitor === undefined || now.exit !== undefined || !now.hasRun;
-    };
-    await this.#exits.until(id, isSettled, 5_000, call);
+    await this.#monitored.settled(id, call);
   }
 
   async remove(id: InstanceId, call: Call): Promise<void> {
@@ -172,47 +165,20 @@ export class ContainerEngine implements Engine {
       await clearRun(paths, this.#on().cgroups, call);
       rmSync(paths.logDir, { recursive: true, force: true });
       rmSync(paths.dir, { recursive: true, force: true });
-      this.#exits.notify(id);
+      this.#monitored.exits.notify(id);
     });
   }
 
   list(_call: Call): Promise<readonly InstanceFacts[]> {
-    return Promise.resolve(this.#facts());
+    return Promise.resolve(this.#monitored.list());
   }
 
   watch(call: Call): AsyncGenerator<InstanceEvent> {
-    const listen = (listener: (event: InstanceEvent) => void): (() => void) => {
-      this.#listeners.add(listener);
-      return () => void this.#listeners.delete(listener);
-    };
-    const running = (): InstanceFacts[] => this.#facts().filter(({ status }) => status === "running");
-    const isReleasing = (id: InstanceId): boolean => this.#releasing.has(id);
-    const { cgroups } = this.#on();
-    const watched = { layout: this.#layout, cgroups, exits: this.#exits, listen, isReleasing, running };
-    return watchInstances(watched, call);
+    return this.#monitored.watch(call);
   }
 
-  async *logs(id: InstanceId, range: LogRange, call: Call): AsyncGenerator<LogLine> {
-    const paths = this.#layout.of(id);
-    if (!existsSync(paths.logDir)) throw new Fault("not-found", `read the log of ${id}: there is none`);
-    const hasEnded = (): boolean => !existsSync(paths.dir) || this.#observe(paths).exit !== undefined;
-    const woken = (look: () => void): (() => void) => {
-      return this.#exits.listen((name) => {
-        if (name === id) look();
-      });
-    };
-    yield* readLog(paths.logDir, range, hasEnded, woken, call);
-  }
-
-  #facts(): InstanceFacts[] {
-    const { cgroups } = this.#on();
-    const names = new Set([...namesIn(this.#layout.instancesDir), ...namesIn(this.#layout.logsDir)]);
-    return [...names]
-      .filter((name): name is InstanceId => parseInstanceId(name) !== undefined)
-      .map((id) => {
-        const paths = this.#layout.of(id);
-        return factsOf(id, observe(paths, cgroups), paths, cgroups);
-      });
+  logs(id: InstanceId, range: LogRange, call: Call): AsyncGenerator<LogLine> {
+    return this.#monitored.logs(id, range, call);
   }
 
   /** Clears what an earlier run left, makes the container anew, and returns the pid of its init, which waits. */
@@ -238,7 +204,7 @@ export class ContainerEngine implements Engine {
       cgroups.adopt(this.#layout.monitorCgroup, loaded.monitor.pid);
       keepLog(paths.logDir);
       await this.#seccomp.learn(config, this.#runtime, paths);
-      void loaded.monitorEnded.then(() => this.#onMonitorEnd(id, loaded.monitor));
+      void loaded.monitorEnded.then(() => this.#monitored.monitorEnded(id, loaded.monitor));
       return { pid: loaded.pid, startedMs: loaded.monitor.startedMs };
     } catch (error) {
       await clearRun(paths, cgroups, call);
@@ -255,15 +221,7 @@ export class ContainerEngine implements Engine {
       // Whoever attaches before the start sees the first byte: the container is made now and let go by `start`.
       if (!isUp(seen)) await this.#load(id, seen, call);
     });
-    const exited = async (): Promise<number> => {
-      const isKnown = (): boolean => {
-        const seen = this.#observe(paths);
-        return seen.exit !== undefined || (!isUp(seen) && seen.monitor === undefined);
-      };
-      await this.#exits.until(id, isKnown, Infinity, call);
-      return this.#observe(paths).exit?.code ?? 255;
-    };
-    const code = exited();
+    const code = this.#monitored.exitCode(id, call);
     // Whoever does not ask for the code need not hear that the call was cancelled.
     code.catch(() => {});
     return attachTo(id, paths, { exited: code, signal: (signal) => this.signal(id, signal, call) }, call);
@@ -331,19 +289,8 @@ export class ContainerEngine implements Engine {
     return { paths, main: seen.main, record: seen.record, monitor: seen.monitor };
   }
 
-  /** The monitor of a run that is over ends, too. Alone it was killed, and the instance needs repair. */
-  #onMonitorEnd(id: InstanceId, monitor: MonitorRecord): void {
-    const seen = this.#observe(this.#layout.of(id));
-    if (isUp(seen) && (seen.monitor === undefined || seen.monitor.pid === monitor.pid))
-      this.#emit({ kind: "broken", id });
-  }
-
   #observe(paths: InstancePaths): Observation {
     return observe(paths, this.#on().cgroups);
-  }
-
-  #emit(event: InstanceEvent): void {
-    for (const listener of this.#listeners) listener(event);
   }
 
   #on(): { readonly cgroups: Cgroups; readonly facts: HostFacts } {
@@ -353,22 +300,4 @@ export class ContainerEngine implements Engine {
     }
     return this.#host;
   }
-}
-
-/** A process of it is there, running or waiting to be let go. */
-function isUp(seen: Observation): boolean {
-  return seen.main !== undefined;
-}
-
-function isRunning(seen: Observation): seen is Observation & { readonly main: NonNullable<Observation["main"]> } {
-  return seen.main !== undefined && !seen.awaitsRelease;
-}
-
-function sameLimits(before: ProgramLaunch, after: ProgramLaunch): boolean {
-  const { cpus, memoryBytes, pids } = before.limits;
-  return cpus === after.limits.cpus && memoryBytes === after.limits.memoryBytes && pids === after.limits.pids;
-}
-
-function notRunning(id: InstanceId, verb: string): Fault {
-  return new Fault("precondition", `${verb} ${id}: it is not running`, { hint: "start it first" });
 }

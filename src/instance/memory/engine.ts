@@ -301,8 +301,11 @@ export class MemoryEngine implements Engine {
     if (instance === undefined) throw new Fault("not-found", `read the log of ${id}: there is none`);
     const { log } = instance;
     let next = range.tail === undefined ? 0 : Math.max(0, log.length - range.tail);
+    let run = instance.startedMs;
     for (;;) {
-      const hasEnded = instance.status === "exited" || !this.#world.instances.has(id);
+      run ??= instance.startedMs;
+      const isOver = instance.status === "exited" || instance.startedMs !== run;
+      const hasEnded = isOver || !this.#world.instances.has(id);
       for (let line = log[next]; line !== undefined; line = log[next]) {
         next += 1;
         if (range.sinceMs === undefined || line.timeMs >= range.sinceMs) yield line;

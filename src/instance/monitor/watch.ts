@@ -3,11 +3,10 @@ import type { Call } from "../../base/call.ts";
 import { type InstanceId, parseInstanceId } from "../../base/id.ts";
 import type { InstanceEvent, InstanceFacts } from "../contract.ts";
 import { Bell } from "./bell.ts";
-import type { Cgroups } from "../../host/cgroup.ts";
 import type { ExitWatch } from "./exit-watch.ts";
 import type { InstancePaths, Layout } from "./layout.ts";
 import { keepLog } from "./log-file.ts";
-import { type Observation, observe } from "./observe.ts";
+import type { Observation } from "./observe.ts";
 import { OomWatch } from "./oom-watch.ts";
 import { namesIn } from "./record.ts";
 
@@ -16,20 +15,18 @@ const logLookMs = 5_000;
 
 export interface Watched {
   readonly layout: Layout;
-  readonly cgroups: Cgroups;
   readonly exits: ExitWatch;
   /** What this engine object does itself: starts, and monitors that it sees die. */
   listen(listener: (event: InstanceEvent) => void): () => void;
   /** Whether a start is about to be told: its end is looked at again right after. */
   isReleasing(id: InstanceId): boolean;
   running(): readonly InstanceFacts[];
-  /** How the engine sees its instances. Default: as containers are seen. */
-  readonly observe?: (paths: InstancePaths) => Pick<Observation, "exit" | "main">;
+  observe(paths: InstancePaths): Pick<Observation, "exit" | "main">;
 }
 
 /** State changes from now on; also keeps the history of logs while it runs. */
 export async function* watchInstances(watched: Watched, call: Call): AsyncGenerator<InstanceEvent> {
-  const { layout, cgroups, exits } = watched;
+  const { layout, exits } = watched;
   const queue: InstanceEvent[] = [];
   const bell = new Bell();
   const push = (event: InstanceEvent): void => {
@@ -42,7 +39,7 @@ export async function* watchInstances(watched: Watched, call: Call): AsyncGenera
     const id = name as InstanceId;
     if (watched.isReleasing(id)) return;
     const paths = layout.of(id);
-    const { exit, main } = watched.observe?.(paths) ?? observe(paths, cgroups);
+    const { exit, main } = watched.observe(paths);
     // The file also changes when it is cleared away for the next run.
     if (exit === undefined || main !== undefined) return;
     oom.drop(id);

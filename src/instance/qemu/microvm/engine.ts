@@ -1,11 +1,11 @@
-import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { basename } from "node:path";
 import { availableParallelism } from "node:os";
 import { backgroundCall, type Call } from "../../../base/call.ts";
 import type { Probe } from "../../../base/driver.ts";
 import { Fault, isFault } from "../../../base/fault.ts";
 import type { Home } from "../../../base/home.ts";
-import { type InstanceId, parseInstanceId } from "../../../base/id.ts";
+import type { InstanceId } from "../../../base/id.ts";
 import { type Cgroups, emptyCgroup, findHierarchies, openCgroups, settleFreeze } from "../../../host/cgroup.ts";
 import { expectConnection } from "../../../host/seqpacket.ts";
 import type {
@@ -32,16 +32,14 @@ import type {
 } from "../../contract.ts";
 import { attachTo } from "../../monitor/attach.ts";
 import { clearRun, removeCgroup } from "../../monitor/clear.ts";
-import type { MonitorRecord } from "../../monitor/conmon.ts";
-import { ExitWatch } from "../../monitor/exit-watch.ts";
 import { type InstancePaths, type Layout, layoutOf } from "../../monitor/layout.ts";
-import { keepLog, readLog, rotateLog } from "../../monitor/log-file.ts";
+import { keepLog, rotateLog } from "../../monitor/log-file.ts";
+import { isRunning, isUp, Monitored, notRunning, sameLimits } from "../../monitor/monitored.ts";
 import { factsOf } from "../../monitor/observe.ts";
-import { launchRecord, type LaunchRecord, namesIn, readRecord, writeRecord } from "../../monitor/record.ts";
+import { launchRecord, type LaunchRecord, readRecord, writeRecord } from "../../monitor/record.ts";
 import { type Runtime, type RuntimeName, runtimes } from "../../monitor/runtime.ts";
 import { signalNumber } from "../../monitor/signal.ts";
 import { Gate, Turns } from "../../monitor/turn.ts";
-import { watchInstances } from "../../monitor/watch.ts";
 import { findAccelerator, guestPatience } from "../accelerator.ts";
 import { Kits } from "../guest/kit.ts";
 import { launchMessage } from "../guest/launch.ts";
@@ -101,9 +99,7 @@ export class MicrovmEngine implements Engine {
   /** Those that are on their way to run, and how to stop that. */
   readonly #starting = new Map<InstanceId, AbortController>();
   readonly #gate = new Gate(2 * availableParallelism());
-  readonly #exits: ExitWatch;
-  readonly #listeners = new Set<(event: InstanceEvent) => void>();
-  readonly #releasing = new Set<InstanceId>();
+  readonly #monitored: Monitored;
   #cgroups: Cgroups | undefined;
   /** Once it is known it stays: probes ask for it each time. */
   #patience: number | undefined;
@@ -116,13 +112,16 @@ export class MicrovmEngine implements Engine {
     this.#layout = layoutOf(options.home, "microvm");
     this.#kits = new Kits(options.home);
     this.#warm = new WarmStarts(options.home);
-    this.#exits = new ExitWatch(this.#layout.exitDir);
+    this.#monitored = new Monitored(this.#layout, {
+      observe: (paths) => this.#observe(paths),
+      facts: (id, paths) => this.#factsOf(id, paths),
+    });
     this.#sleep = new Sleep({
       home: options.home,
       layout: this.#layout,
       cgroups: () => this.#on(),
       clear: (paths, call) => this.#clear(paths, call),
-      emit: (event) => this.#emit(event),
+      emit: (event) => this.#monitored.emit(event),
       begin: async (launch, suspended, call) => {
         const paths = this.#layout.of(launch.id);
         await this.#load(launch, await this.#parts(launch, call), this.#observe(paths), call, suspended);
@@ -196,9 +195,9 @@ export class MicrovmEngine implements Engine {
         if (!isAsleep || !(await this.#sleep.end(id, launch, starting))) await this.#run(launch, parts, starting);
       } finally {
         this.#starting.delete(id);
-        this.#releasing.delete(id);
+        this.#monitored.releasing.delete(id);
       }
-      this.#exits.notify(id);
+      this.#monitored.exits.notify(id);
     });
   }
 
@@ -212,7 +211,7 @@ export class MicrovmEngine implements Engine {
       if (!isUp(seen) || seen.monitor === undefined) await this.#load(launch, parts, seen, call);
       const isFresh = this.#observe(paths).awaitsMachine;
       if (isFresh) await this.#runtime.release(id, this.#layout, paths, call);
-      this.#releasing.add(id);
+      this.#monitored.releasing.add(id);
       const { key, warm } = readRecord(machine.madeFile) as MadeAs;
       const message = async (): Promise<Buffer> => this.#message(launch, paths, call);
       const isAlive = (): boolean => isUp(this.#observe(paths));
@@ -233,7 +232,7 @@ export class MicrovmEngine implements Engine {
       }
       const startedMs = call.clock.nowMs();
       writeRecord(machine.startedFile, { startedMs } satisfies Started);
-      this.#emit({ kind: "started", id, pid: this.#observe(paths).main?.pid ?? 0, startedMs });
+      this.#monitored.emit({ kind: "started", id, pid: this.#observe(paths).main?.pid ?? 0, startedMs });
       if (warm === undefined && key !== undefined) {
         this.#warm.learn(key, launch, parts, backgroundCall(call.clock));
       }
@@ -270,11 +269,7 @@ export class MicrovmEngine implements Engine {
     }
     await emptyCgroup(cgroups, paths.cgroup, call);
     await this.#endVolumes(paths, call);
-    const isSettled = (): boolean => {
-      const now = this.#observe(paths);
-      return now.monitor === undefined || now.exit !== undefined || !now.hasRun;
-    };
-    await this.#exits.until(id, isSettled, 5_000, call);
+    await this.#monitored.settled(id, call);
   }
 
   async remove(id: InstanceId, call: Call): Promise<void> {
@@ -285,37 +280,20 @@ export class MicrovmEngine implements Engine {
       this.#sleep.forget(id);
       rmSync(paths.logDir, { recursive: true, force: true });
       rmSync(paths.dir, { recursive: true, force: true });
-      this.#exits.notify(id);
+      this.#monitored.exits.notify(id);
     });
   }
 
   list(_call: Call): Promise<readonly InstanceFacts[]> {
-    return Promise.resolve(this.#facts());
+    return Promise.resolve(this.#monitored.list());
   }
 
   watch(call: Call): AsyncGenerator<InstanceEvent> {
-    const listen = (listener: (event: InstanceEvent) => void): (() => void) => {
-      this.#listeners.add(listener);
-      return () => void this.#listeners.delete(listener);
-    };
-    const running = (): InstanceFacts[] => this.#facts().filter(({ status }) => status === "running");
-    const isReleasing = (id: InstanceId): boolean => this.#releasing.has(id);
-    const observe = (paths: InstancePaths): MachineObservation => this.#observe(paths);
-    const cgroups = this.#on();
-    const watched = { layout: this.#layout, cgroups, exits: this.#exits, listen, isReleasing, running, observe };
-    return watchInstances(watched, call);
+    return this.#monitored.watch(call);
   }
 
-  async *logs(id: InstanceId, range: LogRange, call: Call): AsyncGenerator<LogLine> {
-    const paths = this.#layout.of(id);
-    if (!existsSync(paths.logDir)) throw new Fault("not-found", `read the log of ${id}: there is none`);
-    const hasEnded = (): boolean => !existsSync(paths.dir) || this.#observe(paths).exit !== undefined;
-    const woken = (look: () => void): (() => void) => {
-      return this.#exits.listen((name) => {
-        if (name === id) look();
-      });
-    };
-    yield* readLog(paths.logDir, range, hasEnded, woken, call);
+  logs(id: InstanceId, range: LogRange, call: Call): AsyncGenerator<LogLine> {
+    return this.#monitored.logs(id, range, call);
   }
 
   /** A guest may take long to boot; who wants it gone does not wait for that. */
@@ -328,22 +306,15 @@ export class MicrovmEngine implements Engine {
     await this.#warm.settled();
   }
 
-  #facts(): InstanceFacts[] {
-    const cgroups = this.#on();
-    const names = new Set([...namesIn(this.#layout.instancesDir), ...namesIn(this.#layout.logsDir)]);
-    return [...names]
-      .filter((name): name is InstanceId => parseInstanceId(name) !== undefined)
-      .map((id) => {
-        const paths = this.#layout.of(id);
-        const seen = this.#observe(paths);
-        const asleep = this.#sleep.facts(id, seen);
-        if (asleep !== undefined) return asleep;
-        const facts = factsOf(id, seen, paths, cgroups);
-        const elastic = elasticOf(machinePaths(paths));
-        // Whoever waits for a volume that nobody serves waits for ever.
-        const intact = facts.intact && (!isUp(seen) || seen.volumesServed);
-        return { ...facts, intact, ...(elastic === undefined ? {} : { elastic }) };
-      });
+  #factsOf(id: InstanceId, paths: InstancePaths): InstanceFacts {
+    const seen = this.#observe(paths);
+    const asleep = this.#sleep.facts(id, seen);
+    if (asleep !== undefined) return asleep;
+    const facts = factsOf(id, seen, paths, this.#on());
+    const elastic = elasticOf(machinePaths(paths));
+    // Whoever waits for a volume that nobody serves waits for ever.
+    const intact = facts.intact && (!isUp(seen) || seen.volumesServed);
+    return { ...facts, intact, ...(elastic === undefined ? {} : { elastic }) };
   }
 
   async #parts(launch: ProgramLaunch, call: Call): Promise<Parts> {
@@ -382,7 +353,7 @@ export class MicrovmEngine implements Engine {
       const loaded = await this.#gate.pass(() => loadMachine(launch, parts, saved, loading, call));
       this.#on().adopt(this.#layout.monitorCgroup, loaded.monitor.pid);
       keepLog(paths.logDir);
-      void loaded.monitorEnded.then(() => this.#onMonitorEnd(launch.id, loaded.monitor));
+      void loaded.monitorEnded.then(() => this.#monitored.monitorEnded(launch.id, loaded.monitor));
     } catch (error) {
       await this.#clear(paths, call);
       throw error;
@@ -399,7 +370,7 @@ export class MicrovmEngine implements Engine {
     const end = new AbortController();
     const asking = { ...call, signal: AbortSignal.any([call.signal, end.signal]) };
     const asked = ask(machinePaths(paths).controlSocket, `stop ${id}`, `kill ${number}`, asking).catch(() => []);
-    await this.#exits.until(id, () => !isUp(this.#observe(paths)), limitMs, call);
+    await this.#monitored.exits.until(id, () => !isUp(this.#observe(paths)), limitMs, call);
     end.abort();
     await asked;
   }
@@ -415,15 +386,7 @@ export class MicrovmEngine implements Engine {
       const { launch } = seen.record;
       await this.#load(launch, await this.#parts(launch, call), seen, call);
     });
-    const exited = async (): Promise<number> => {
-      const isKnown = (): boolean => {
-        const seen = this.#observe(paths);
-        return seen.exit !== undefined || (!isUp(seen) && seen.monitor === undefined);
-      };
-      await this.#exits.until(id, isKnown, Infinity, call);
-      return this.#observe(paths).exit?.code ?? 255;
-    };
-    const code = exited();
+    const code = this.#monitored.exitCode(id, call);
     code.catch(() => {});
     const main = { exited: code, signal: (signal: string) => this.signal(id, signal, call) };
     const session = await attachTo(id, paths, main, call);
@@ -431,7 +394,7 @@ export class MicrovmEngine implements Engine {
     // The guest's one port is for whoever hands it its launch until its program runs, and nobody waits for a size.
     const applySize = async (): Promise<void> => {
       const isReady = (): boolean => isRunning(this.#observe(paths)) || this.#observe(paths).exit !== undefined;
-      await this.#exits.until(id, isReady, Infinity, call);
+      await this.#monitored.exits.until(id, isReady, Infinity, call);
       const size = wanted ?? "";
       wanted = undefined;
       await ask(machinePaths(paths).controlSocket, `resize the terminal of ${id}`, `size ${size}`, call);
@@ -525,14 +488,7 @@ export class MicrovmEngine implements Engine {
   #onVolumeEnd(id: InstanceId): void {
     const seen = this.#observe(this.#layout.of(id));
     // With the guest all of them end.
-    if (isRunning(seen) && !seen.volumesServed) this.#emit({ kind: "broken", id });
-  }
-
-  #onMonitorEnd(id: InstanceId, monitor: MonitorRecord): void {
-    const seen = this.#observe(this.#layout.of(id));
-    if (isUp(seen) && (seen.monitor === undefined || seen.monitor.pid === monitor.pid)) {
-      this.#emit({ kind: "broken", id });
-    }
+    if (isRunning(seen) && !seen.volumesServed) this.#monitored.emit({ kind: "broken", id });
   }
 
   #observe(paths: InstancePaths): MachineObservation {
@@ -540,10 +496,6 @@ export class MicrovmEngine implements Engine {
     const seen = observeMachine(paths, this.#on());
     // What was put to sleep did not exit, whatever became of its QEMU.
     return this.#sleep.isAsleep(id) ? { ...seen, exit: undefined } : seen;
-  }
-
-  #emit(event: InstanceEvent): void {
-    for (const listener of this.#listeners) listener(event);
   }
 
   #on(): Cgroups {
@@ -554,20 +506,3 @@ export class MicrovmEngine implements Engine {
 
 /** How long a guest may take to end what runs in it and to write what is in its memory to its disk. */
 const settleMs = 10_000;
-
-function isUp(seen: MachineObservation): boolean {
-  return seen.main !== undefined;
-}
-
-function isRunning(seen: MachineObservation): boolean {
-  return seen.main !== undefined && !seen.awaitsRelease;
-}
-
-function sameLimits(before: ProgramLaunch, after: ProgramLaunch): boolean {
-  const { cpus, memoryBytes, pids } = before.limits;
-  return cpus === after.limits.cpus && memoryBytes === after.limits.memoryBytes && pids === after.limits.pids;
-}
-
-function notRunning(id: InstanceId, verb: string): Fault {
-  return new Fault("precondition", `${verb} ${id}: it is not running`, { hint: "start it first" });
-}

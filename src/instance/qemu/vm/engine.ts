@@ -1,9 +1,9 @@
-import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { type Call, throwIfCancelled } from "../../../base/call.ts";
 import type { Probe } from "../../../base/driver.ts";
 import { Fault, isFault } from "../../../base/fault.ts";
 import type { Home } from "../../../base/home.ts";
-import { canonicalJson, type InstanceId, parseInstanceId, sha256 } from "../../../base/id.ts";
+import { canonicalJson, type InstanceId, sha256 } from "../../../base/id.ts";
 import { emptyCgroup, settleFreeze } from "../../../host/cgroup.ts";
 import { run } from "../../../host/process.ts";
 import { expectConnection } from "../../../host/seqpacket.ts";
@@ -34,12 +34,12 @@ import type {
   SuspendFacet,
 } from "../../contract.ts";
 import { attachTo } from "../../monitor/attach.ts";
-import { appendLog, readLog } from "../../monitor/log-file.ts";
+import { appendLog } from "../../monitor/log-file.ts";
+import { isRunning, notRunning } from "../../monitor/monitored.ts";
 import { factsOf } from "../../monitor/observe.ts";
-import { type LaunchRecord, namesIn, readRecord, writeRecord } from "../../monitor/record.ts";
+import { type LaunchRecord, readRecord, writeRecord } from "../../monitor/record.ts";
 import { type RuntimeName } from "../../monitor/runtime.ts";
 import { sendSignal, signalNumber } from "../../monitor/signal.ts";
-import { watchInstances } from "../../monitor/watch.ts";
 import { findAccelerator, qemuProgram } from "../accelerator.ts";
 import { withAgent } from "./agent.ts";
 import { checkDisk, closeAll, openChain } from "./chain.ts";
@@ -66,7 +66,7 @@ import {
 } from "./saved-state.ts";
 import { createSnapshot, removeSnapshot, snapshotFacts } from "./snapshots.ts";
 import { exportRunning, exportStopped } from "./export.ts";
-import { isRunning, notRunning, Runs } from "./runs.ts";
+import { Runs } from "./runs.ts";
 import { replugMachine } from "./hotplug.ts";
 import { nicCounters } from "./nic-counters.ts";
 import { clearTpm } from "./tpm.ts";
@@ -114,7 +114,7 @@ export class MachineEngine implements Engine {
 
   /** `runtime`: what sandboxes are made with, one that works on this host. */
   constructor(options: { readonly home: Home; readonly runtime: RuntimeName }) {
-    this.#runs = new Runs(options);
+    this.#runs = new Runs({ ...options, facts: (id) => this.#factsOf(id) });
     this.keepsake = keepsakeOf(this.#runs);
   }
 
@@ -209,15 +209,15 @@ export class MachineEngine implements Engine {
       // What is frozen hears nothing.
       if (cgroups.freezeState(paths.cgroup) !== "thawed") await settleFreeze(cgroups, paths.cgroup, false, call);
       void this.#shutDown(id, paths, call).catch(() => {});
-      await this.#runs.exits.until(id, () => this.#runs.observe(paths).main === undefined, policy.graceMs, call);
+      await this.#runs.monitored.exits.until(
+        id,
+        () => this.#runs.observe(paths).main === undefined,
+        policy.graceMs,
+        call,
+      );
     }
     await emptyCgroup(cgroups, paths.cgroup, call);
-    // The exit code is worth a moment, if there is somebody to write it.
-    const isSettled = (): boolean => {
-      const now = this.#runs.observe(paths);
-      return now.monitor === undefined || now.exit !== undefined || !now.hasRun;
-    };
-    await this.#runs.exits.until(id, isSettled, 5_000, call);
+    await this.#runs.monitored.settled(id, call);
     await clearTpm(id, layout, cgroups, call);
     if (readSuspended(paths) === undefined) return;
     await this.#runs.turns.take(id, async () => {
@@ -225,7 +225,7 @@ export class MachineEngine implements Engine {
       if (record === undefined) return;
       await dropSuspended(record.launch, paths, call);
       writeExit(paths, 0);
-      this.#runs.exits.notify(id);
+      this.#runs.monitored.exits.notify(id);
     });
   }
 
@@ -236,37 +236,22 @@ export class MachineEngine implements Engine {
       await dropRun(id, this.#runs, call);
       rmSync(paths.logDir, { recursive: true, force: true });
       rmSync(paths.dir, { recursive: true, force: true });
-      this.#runs.exits.notify(id);
+      this.#runs.monitored.exits.notify(id);
     });
   }
 
   list(call: Call): Promise<readonly InstanceFacts[]> {
-    const facts = this.#facts();
+    const facts = this.#runs.monitored.list();
     for (const { id } of facts) if (readPause(this.#runs.ground.layout.of(id)) !== undefined) this.#runs.goOn(id, call);
     return Promise.resolve(facts);
   }
 
   watch(call: Call): AsyncGenerator<InstanceEvent> {
-    const { layout, cgroups } = this.#runs.ground;
-    const listen = (listener: (event: InstanceEvent) => void): (() => void) => {
-      this.#runs.listeners.add(listener);
-      return () => void this.#runs.listeners.delete(listener);
-    };
-    const running = (): InstanceFacts[] => this.#facts().filter(({ status }) => status === "running");
-    const isReleasing = (id: InstanceId): boolean => this.#runs.starting.has(id);
-    return watchInstances({ layout, cgroups, exits: this.#runs.exits, listen, isReleasing, running }, call);
+    return this.#runs.monitored.watch(call);
   }
 
-  async *logs(id: InstanceId, range: LogRange, call: Call): AsyncGenerator<LogLine> {
-    const paths = this.#runs.ground.layout.of(id);
-    if (!existsSync(paths.logDir)) throw new Fault("not-found", `read the log of ${id}: there is none`);
-    const hasEnded = (): boolean => !existsSync(paths.dir) || this.#runs.observe(paths).exit !== undefined;
-    const woken = (look: () => void): (() => void) => {
-      return this.#runs.exits.listen((name) => {
-        if (name === id) look();
-      });
-    };
-    yield* consoleLines((inner) => readLog(paths.logDir, range, hasEnded, woken, inner), call);
+  logs(id: InstanceId, range: LogRange, call: Call): AsyncGenerator<LogLine> {
+    return consoleLines((inner) => this.#runs.monitored.logs(id, range, inner), call);
   }
 
   /** False when the saved memory is of no use: it is thrown away, and the log says why. */
@@ -299,14 +284,14 @@ export class MachineEngine implements Engine {
       this.#runs.requireThawed(id, "suspend");
       const shape = readRecord(paths.shapeFile) as Shape;
       // Its end is not told: it has not exited.
-      this.#runs.starting.add(id);
+      this.#runs.monitored.releasing.add(id);
       try {
         await saveSuspended(id, record.launch, shape, this.#runs.ground, call);
         await this.#runs.clear(id, call);
       } finally {
-        this.#runs.starting.delete(id);
+        this.#runs.monitored.releasing.delete(id);
       }
-      this.#runs.exits.notify(id);
+      this.#runs.monitored.exits.notify(id);
     });
   }
 
@@ -338,7 +323,7 @@ export class MachineEngine implements Engine {
       const { launch } = this.#runs.machineOf(id, "revert");
       if (readRevertMark(paths) === request.mark) return;
       const runs = await revertTo(id, launch, request, this.#runs, call);
-      this.#runs.exits.notify(id);
+      this.#runs.monitored.exits.notify(id);
       if (!runs) return;
       // Back to what was said since: what was plugged in, and how large it is.
       await this.#replugNow(id, launch, call);
@@ -428,7 +413,7 @@ export class MachineEngine implements Engine {
     expectConnection(call);
     const { paths } = this.#runs.runningOf(id, "attach to the console of");
     const closed = new AbortController();
-    const ended = this.#runs.exits.until(
+    const ended = this.#runs.monitored.exits.until(
       id,
       () => closed.signal.aborted || !isRunning(this.#runs.observe(paths)),
       Infinity,
@@ -446,7 +431,7 @@ export class MachineEngine implements Engine {
       endInput: () => {},
       close: async () => {
         closed.abort();
-        this.#runs.exits.notify(id);
+        this.#runs.monitored.exits.notify(id);
         await session.close();
       },
     };
@@ -458,16 +443,6 @@ export class MachineEngine implements Engine {
       using qmp = await connectTo(id, this.#runs.ground, call);
       return await takeScreenshot(qmp, paths, call);
     });
-  }
-
-  #facts(): InstanceFacts[] {
-    const { layout } = this.#runs.ground;
-    // What is left of a TPM is a part of its machine. What is kept without the machine is none, unless it sleeps.
-    const names = [layout.instancesDir, layout.logsDir].flatMap(namesIn).map((name) => name.replace(/\.tpm$/, ""));
-    const asleep = namesIn(layout.keptDir).filter((name) => existsSync(layout.of(name as InstanceId).suspendedFile));
-    return [...new Set([...names, ...asleep])]
-      .filter((name): name is InstanceId => parseInstanceId(name) !== undefined)
-      .map((id) => this.#factsOf(id));
   }
 
   #factsOf(id: InstanceId): InstanceFacts {

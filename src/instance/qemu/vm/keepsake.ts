@@ -9,7 +9,8 @@ import { hostFault } from "../../../host/errno.ts";
 import { removeIfEmpty, removeTree } from "../../../host/file.ts";
 import { run } from "../../../host/process.ts";
 import type { KeepsakeFacet } from "../../contract.ts";
-import { isRunning, type Runs } from "./runs.ts";
+import { isRunning } from "../../monitor/monitored.ts";
+import type { Runs } from "./runs.ts";
 import { dropSuspended } from "./saved-state.ts";
 
 /** What of a machine stays when it is removed: the variables of its firmware, its TPM's state, the list of snapshots. */

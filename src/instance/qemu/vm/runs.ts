@@ -1,15 +1,16 @@
+import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { type Call, throwIfCancelled } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 import type { Home } from "../../../base/home.ts";
 import type { InstanceId } from "../../../base/id.ts";
 import { findHierarchies, openCgroups } from "../../../host/cgroup.ts";
-import type { InstanceEvent, MachineLaunch } from "../../contract.ts";
+import type { InstanceFacts, MachineLaunch } from "../../contract.ts";
 import { clearRun } from "../../monitor/clear.ts";
-import type { MonitorRecord } from "../../monitor/conmon.ts";
-import { ExitWatch } from "../../monitor/exit-watch.ts";
+import type { InstancePaths } from "../../monitor/layout.ts";
+import { isRunning, Monitored, notRunning } from "../../monitor/monitored.ts";
 import { type Observation, observe } from "../../monitor/observe.ts";
-import { type LaunchRecord, readRecord } from "../../monitor/record.ts";
+import { type LaunchRecord, namesIn, readRecord } from "../../monitor/record.ts";
 import { type RuntimeName, runtimes } from "../../monitor/runtime.ts";
 import { Gate, Turns } from "../../monitor/turn.ts";
 import type { Qmp } from "../qmp.ts";
@@ -28,18 +29,23 @@ export type Seen = Observation<MachineLaunch>;
 export class Runs implements Hands {
   readonly home: Home;
   readonly turns = new Turns();
-  readonly exits: ExitWatch;
-  readonly listeners = new Set<(event: InstanceEvent) => void>();
-  /** Started, but not told so yet: an exit that is found meanwhile has to wait for its turn. */
-  readonly starting = new Set<InstanceId>();
+  readonly monitored: Monitored;
   readonly #runtime: RuntimeName;
   readonly #gate = new Gate(2 * availableParallelism());
   #ground: Ground | undefined;
 
-  constructor(options: { readonly home: Home; readonly runtime: RuntimeName }) {
+  constructor(options: {
+    readonly home: Home;
+    readonly runtime: RuntimeName;
+    readonly facts: (id: InstanceId) => InstanceFacts;
+  }) {
     this.home = options.home;
     this.#runtime = options.runtime;
-    this.exits = new ExitWatch(machineLayout(options.home).exitDir);
+    this.monitored = new Monitored(machineLayout(options.home), {
+      observe: (paths) => this.observe(paths),
+      facts: options.facts,
+      names: () => this.#names(),
+    });
   }
 
   runLoaded(
@@ -65,22 +71,22 @@ export class Runs implements Hands {
   ): Promise<void> {
     const ground = this.ground;
     const paths = ground.layout.of(id);
-    this.starting.add(id);
+    this.monitored.releasing.add(id);
     const begunMs = call.clock.nowMs();
     try {
       writePause(paths, load === undefined ? undefined : "loading");
       const started = await this.#gate.pass(() => startMachine(id, launch, shape, load !== undefined, ground, call));
-      void started.monitorEnded.then(() => this.#onMonitorEnd(id, started.monitor));
+      void started.monitorEnded.then(() => this.monitored.monitorEnded(id, started.monitor));
       await this.#untilAlive(id, paths, begunMs, call);
       if (load !== undefined) await this.#load(id, paths, load, call);
-      this.#emit({ kind: "started", id, pid: started.pid, startedMs: started.monitor.startedMs });
+      this.monitored.emit({ kind: "started", id, pid: started.pid, startedMs: started.monitor.startedMs });
     } catch (error) {
       await this.clear(id, call).catch(() => {});
       throw error;
     } finally {
-      this.starting.delete(id);
+      this.monitored.releasing.delete(id);
     }
-    this.exits.notify(id);
+    this.monitored.exits.notify(id);
   }
 
   async #load(id: InstanceId, paths: MachinePaths, load: (qmp: Qmp) => Promise<void>, call: Call): Promise<void> {
@@ -93,8 +99,8 @@ export class Runs implements Hands {
 
   /** A daemon that died may have left a machine at its first instruction: finishes what it was about to do, or undoes it. */
   goOn(id: InstanceId, call: Call): void {
-    if (this.starting.has(id)) return;
-    this.starting.add(id);
+    if (this.monitored.releasing.has(id)) return;
+    this.monitored.releasing.add(id);
     const work = this.turns.take(id, async () => {
       const paths = this.ground.layout.of(id);
       const pause = readPause(paths);
@@ -106,7 +112,7 @@ export class Runs implements Hands {
       writePause(paths, undefined);
     });
     // What failed is found, and tried again, by the next look.
-    void work.catch(() => {}).finally(() => this.starting.delete(id));
+    void work.catch(() => {}).finally(() => this.monitored.releasing.delete(id));
   }
 
   /** QEMU says what it does not like and ends, or it answers. */
@@ -116,7 +122,7 @@ export class Runs implements Hands {
       await qmp.execute("query-status", {}, call);
     } catch (error) {
       throwIfCancelled(call);
-      await this.exits.until(id, () => this.observe(paths).exit !== undefined, 5_000, call);
+      await this.monitored.exits.until(id, () => this.observe(paths).exit !== undefined, 5_000, call);
       const { exit } = this.observe(paths);
       // A guest may be as quick as that.
       if (exit?.code === 0) return;
@@ -167,19 +173,16 @@ export class Runs implements Hands {
     return { paths, main: seen.main, record: seen.record };
   }
 
-  /** The monitor of a run that is over ends, too. Alone it was killed, and the instance needs repair. */
-  #onMonitorEnd(id: InstanceId, monitor: MonitorRecord): void {
-    const seen = this.observe(this.ground.layout.of(id));
-    if (seen.main === undefined) return;
-    if (seen.monitor === undefined || seen.monitor.pid === monitor.pid) this.#emit({ kind: "broken", id });
+  /** What is left of a TPM is a part of its machine. What is kept without the machine is none, unless it sleeps. */
+  #names(): readonly string[] {
+    const { layout } = this.ground;
+    const names = [layout.instancesDir, layout.logsDir].flatMap(namesIn).map((name) => name.replace(/\.tpm$/, ""));
+    const asleep = namesIn(layout.keptDir).filter((name) => existsSync(layout.of(name as InstanceId).suspendedFile));
+    return [...names, ...asleep];
   }
 
-  observe(paths: MachinePaths): Seen {
+  observe(paths: InstancePaths): Seen {
     return observe<MachineLaunch>(paths, this.ground.cgroups);
-  }
-
-  #emit(event: InstanceEvent): void {
-    for (const listener of this.listeners) listener(event);
   }
 
   get ground(): Ground {
@@ -191,12 +194,4 @@ export class Runs implements Hands {
     };
     return this.#ground;
   }
-}
-
-export function isRunning(seen: Seen): seen is Seen & { readonly main: NonNullable<Seen["main"]> } {
-  return seen.main !== undefined && !seen.awaitsRelease;
-}
-
-export function notRunning(id: InstanceId, verb: string): Fault {
-  return new Fault("precondition", `${verb} ${id}: it is not running`, { hint: "start it first" });
 }
