@@ -6,8 +6,8 @@ import * as fc from "fast-check";
 import { damagedConfig, fullConfig } from "../../src/oci/config/example.fixture.ts";
 import { Ground } from "./oci-bundle.ts";
 
-/** Of the full example what this host's runtimes can do, so that damage is what decides. */
-function possible(config: Record<string, unknown>): Record<string, unknown> {
+/** Of the full example what this host's runtimes can do, in a control group of ours, so that damage is what decides. */
+function possible(config: Record<string, unknown>, cgroup: string): Record<string, unknown> {
   const full = fullConfig();
   // Left out where undamaged: what needs a user namespace, a network of somebody's, an RDMA card or a younger runtime.
   for (const name of ["hooks", "domainname"]) {
@@ -31,6 +31,8 @@ function possible(config: Record<string, unknown>): Record<string, unknown> {
     ]) {
       if (JSON.stringify(set[name]) === JSON.stringify(own[name])) delete set[name];
     }
+    // Its parent stays when a container is deleted, so it must be one that goes with the test.
+    if (set["cgroupsPath"] === own["cgroupsPath"]) set["cgroupsPath"] = `${cgroup}/a`;
     if (JSON.stringify(set["namespaces"]) === JSON.stringify(own["namespaces"])) {
       set["namespaces"] = ["pid", "network", "mount", "ipc", "uts"].map((type) => ({ type }));
     }
@@ -62,7 +64,7 @@ test("damaged configurations: a clean error and nothing left, or a container tha
   let refused = 0;
   await fc.assert(
     fc.asyncProperty(damagedConfig, async (damaged) => {
-      const config = possible(structuredClone(damaged) as Record<string, unknown>);
+      const config = possible(structuredClone(damaged) as Record<string, unknown>, on.cgroup);
       writeFileSync(join(bundle, "config.json"), JSON.stringify(config));
       writeFileSync(log, "");
       const { code, stdout, stderr } = on.oci([
