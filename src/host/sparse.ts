@@ -51,7 +51,7 @@ export interface SparseContent {
 
 const blockBytes = 4096;
 
-/** All blocks of the file that are not zeros, neighbours in one piece; `too-large` for more than so many bytes of data. */
+/** All blocks of the file that are not zeros, neighbours in one piece; `exhausted` for more than so many bytes of data. */
 export function readSparse(path: string, maxDataBytes: number): SparseContent {
   const fd = openSync(path, "r");
   const zeros = Buffer.alloc(blockBytes);
