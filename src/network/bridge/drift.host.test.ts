@@ -267,3 +267,20 @@ test("killed at any moment, it leaves nothing that the next one does not find an
     await worksAgain();
   }
 });
+
+function tables(): readonly string[] {
+  return command("host", "nft", "list", "tables").split("\n").filter(Boolean);
+}
+
+test("where no network is left there is no table, also when nothing is published once more", async () => {
+  const before = tables();
+  await makeAll();
+  await host.driver.detach(web.id, call);
+  await host.driver.remove(front.id, call);
+  assert.deepEqual(tables(), before);
+  for (const driver of [host.driver, host.restart()]) {
+    await driver.publish({ names: [], published: [] }, call);
+    assert.deepEqual(tables(), before);
+    assert.equal((await driver.list(call)).routingIntact, true);
+  }
+});

@@ -118,12 +118,7 @@ export class BridgeNetwork implements NetworkDriver {
     await this.#removeLink(this.#bridgeName(id), call);
     this.#networks.remove(id);
     this.#resolvers.forgetNames(id);
-    if (this.#networks.size > 0) {
-      this.#applyTable();
-    } else {
-      this.#table.remove();
-      restoreForwarding(this.#forwarding);
-    }
+    this.#applyTable();
   }
 
   async attach(port: PortSpec, call: Call): Promise<Attachment> {
@@ -241,8 +236,11 @@ export class BridgeNetwork implements NetworkDriver {
     return uplink?.mtu ?? defaultMtu;
   }
 
+  /** Without a network there is nothing to rule, and no table. */
   #applyTable(): void {
-    this.#table.apply(this.#ruleset());
+    if (this.#networks.size > 0) return this.#table.apply(this.#ruleset());
+    this.#table.remove();
+    restoreForwarding(this.#forwarding);
   }
 
   #ruleset(): Ruleset {

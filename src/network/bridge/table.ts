@@ -54,7 +54,9 @@ export class Table {
     return true;
   }
 
+  /** Idempotent: where there is none, nothing on the host changes. */
   remove(): void {
+    if (this.#applied() === undefined && this.#list() === undefined) return;
     const guard = this.#tables().includes(guardLine(this.name)) ? noGuard(this.name) : [];
     runNft([noTable(this.name), ...guard].join("\n"), `remove table ${this.name}`);
     this.#records.remove(record);
