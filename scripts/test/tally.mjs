@@ -3,7 +3,9 @@
 export default async function* tally(source) {
   const files = {};
   for await (const { type, data } of source) {
-    if (data?.details?.type === "suite") continue;
+    // A suite fails with its tests; or by itself, when what is to be done before or after them fails: that counts.
+    const isSuite = data?.details?.type === "suite";
+    if (isSuite && (type === "test:pass" || data.details.error?.failureType === "subtestsFailed")) continue;
     if (type !== "test:pass" && type !== "test:fail") continue;
     // A file of which nothing could be run is reported as a failing test with the file's name: it counts as one.
     const counts = (files[data.entryFile ?? data.file ?? data.name] ??= { passed: 0, failed: 0 });

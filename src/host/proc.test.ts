@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
 import { backgroundCall } from "../base/call.ts";
-import { identifyProcess, isAlive, parseStat, readBootId, readPssBytes, signalProcess } from "./proc.ts";
+import { endProcess, identifyProcess, isAlive, parseStat, readBootId, readPssBytes, signalProcess } from "./proc.ts";
 import { stream } from "./process.ts";
 
 const call = backgroundCall();
@@ -29,6 +29,16 @@ test("a process that got the number of another is not hit", async () => {
   assert.equal(signalProcess(former, "SIGKILL"), false);
   assert.ok(isAlive(identity));
   streams.kill("SIGKILL");
+  await streams.exited;
+});
+
+test("a process that was ended is gone, and ending it again does nothing", async () => {
+  const streams = stream(["sleep", "60"], {}, call);
+  const identity = identifyProcess(streams.pid);
+  assert.ok(identity !== undefined);
+  await endProcess(identity, call);
+  assert.equal(isAlive(identity), false);
+  await endProcess(identity, call);
   await streams.exited;
 });
 

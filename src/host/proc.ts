@@ -1,5 +1,6 @@
 import { closeSync, readFileSync } from "node:fs";
 import { constants } from "node:os";
+import type { Call } from "../base/call.ts";
 import { Fault } from "../base/fault.ts";
 import { errnoOf, hostFault } from "./errno.ts";
 import { pidfdOpen, pidfdSendSignal } from "./kernel.ts";
@@ -55,6 +56,20 @@ export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals)
     throw hostFault(error, `send ${signal} to process ${identity.pid}`);
   } finally {
     if (pidfd !== undefined) closeSync(pidfd);
+  }
+}
+
+/** Kills that very process and waits until it is gone: what it was about to do when the signal came has been done. */
+export async function endProcess(identity: ProcessIdentity, call: Call): Promise<void> {
+  const deadlineMs = call.clock.monotonicMs() + 30_000;
+  signalProcess(identity, "SIGKILL");
+  for (let delayMs = 1; isAlive(identity); delayMs = Math.min(delayMs * 2, 50)) {
+    if (call.clock.monotonicMs() > deadlineMs) {
+      throw new Fault("timeout", `kill process ${identity.pid}: it does not end`, {
+        hint: "it waits for a device or a file system that does not answer",
+      });
+    }
+    await call.clock.sleep(delayMs, call.signal);
   }
 }
 

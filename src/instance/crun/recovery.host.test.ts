@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, readdirSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { backgroundCall } from "../../base/call.ts";
 import { type InstanceId, instanceId } from "../../base/id.ts";
@@ -78,6 +78,20 @@ for (const runtime of ["crun", "runc"] as const) {
       assert.equal(facts?.exit?.code, 137);
       await engine.remove(id, call);
       nothingIsLeft(id);
+    });
+
+    it("leaves nothing of a monitor that is killed while it tells the exit code", async () => {
+      // It writes a file beside and renames it. Removed at once, the program's end and the monitor's are one moment.
+      for (let round = 0; round < 20; round += 1) {
+        const id = await started();
+        process.kill((await factsOf(engine, id))?.pid ?? 0, "SIGKILL");
+        await engine.remove(id, call);
+        assert.deepEqual(readdirSync(dirname(pathsOf(id).exitFile)), []);
+      }
+      const id = await started();
+      writeFileSync(`${pathsOf(id).exitFile}.A1B2C3`, "1");
+      await engine.remove(id, call);
+      assert.deepEqual(readdirSync(dirname(pathsOf(id).exitFile)), []);
     });
 
     it("converges when monitor and program are killed together", async () => {
