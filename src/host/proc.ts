@@ -42,14 +42,17 @@ export function isAlive(identity: ProcessIdentity): boolean {
   return identifyProcess(identity.pid)?.startTicks === identity.startTicks;
 }
 
-/** Sends a signal to that very process; false when it has ended. A process that got its number is never hit. */
-export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals): boolean {
+/**
+ * Sends a signal, by name or by the kernel's number, to that very process; false when it has ended. A process that got
+ * its number is never hit.
+ */
+export function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals | number): boolean {
   let pidfd: number | undefined;
   try {
     pidfd = pidfdOpen(identity.pid);
     // The descriptor is bound to the process; what is compared after opening it stays true.
     if (!isAlive(identity)) return false;
-    pidfdSendSignal(pidfd, constants.signals[signal]);
+    pidfdSendSignal(pidfd, typeof signal === "number" ? signal : constants.signals[signal]);
     return true;
   } catch (error) {
     if (errnoOf(error) === "ESRCH") return false;

@@ -15,11 +15,13 @@ import type {
   Launch,
   LogLine,
   LogRange,
+  ProgramLaunch,
   ProcessesFacet,
   ResizeFacet,
   StatsFacet,
   StopPolicy,
 } from "../contract.ts";
+import { signalProcess } from "../../host/proc.ts";
 import { expectConnection } from "../../host/seqpacket.ts";
 import { attachTo } from "../monitor/attach.ts";
 import { type Cgroups, emptyCgroup, findHierarchies, openCgroups, settleFreeze } from "../../host/cgroup.ts";
@@ -29,7 +31,7 @@ import { execIn } from "./exec.ts";
 import { type InstancePaths, type Layout, layoutOf } from "../monitor/layout.ts";
 import { keepLog, rotateLog } from "../monitor/log-file.ts";
 import { load, type MonitorRecord } from "../monitor/conmon.ts";
-import { isRunning, isUp, Monitored, notRunning, sameLimits } from "../monitor/monitored.ts";
+import { isRunning, isUp, launchToStart, Monitored, notRunning, sameLimits } from "../monitor/monitored.ts";
 import { factsOf, type Observation, observe } from "../monitor/observe.ts";
 import { hostFacts, prepare, userNames, writeFiles } from "./prepare.ts";
 import { probeRuntime } from "./probe.ts";
@@ -38,7 +40,7 @@ import { launchRecord, type LaunchRecord, readText, writeRecord } from "../monit
 import { type Runtime, type RuntimeName, runtimes } from "../monitor/runtime.ts";
 import { SeccompCache } from "./seccomp-cache.ts";
 import { shielded } from "../monitor/shield.ts";
-import { sendSignal, signalNumber } from "../monitor/signal.ts";
+import { signalNumber } from "../monitor/signal.ts";
 import { Gate, Turns } from "../monitor/turn.ts";
 
 /**
@@ -113,16 +115,12 @@ export class ContainerEngine implements Engine {
     const paths = this.#layout.of(id);
     await this.#turns.take(id, async () => {
       const seen = this.#observe(paths);
-      if (isRunning(seen)) {
-        if (seen.monitor !== undefined) return;
-        throw new Fault("precondition", `start ${id}: it runs, but its monitor was killed`, {
-          hint: "remove it and create it again",
-        });
-      }
+      const launch = launchToStart(id, seen, isRunning(seen));
+      if (launch === undefined) return;
       const isLoaded = seen.main !== undefined && seen.monitor !== undefined;
       const { pid, startedMs } = isLoaded
         ? { pid: seen.main.pid, startedMs: seen.monitor.startedMs }
-        : await this.#load(id, seen, call);
+        : await this.#load(launch, seen, call);
       this.#monitored.releasing.add(id);
       try {
         await runtimes[seen.monitor?.runtime ?? this.name].release(id, this.#layout, paths, call);
@@ -140,7 +138,7 @@ export class ContainerEngine implements Engine {
   async signal(id: InstanceId, signal: string, _call: Call): Promise<void> {
     const number = signalNumber(signal);
     const seen = this.#observe(this.#layout.of(id));
-    if (!isRunning(seen) || !sendSignal(seen.main, number)) throw notRunning(id, `send ${signal} to`);
+    if (!isRunning(seen) || !signalProcess(seen.main, number)) throw notRunning(id, `send ${signal} to`);
   }
 
   async stop(id: InstanceId, policy: StopPolicy, call: Call): Promise<void> {
@@ -152,7 +150,7 @@ export class ContainerEngine implements Engine {
     if (isRunning(seen)) {
       // What is frozen does not hear the signal.
       if (cgroups.freezeState(paths.cgroup) !== "thawed") cgroups.thaw(paths.cgroup);
-      sendSignal(seen.main, number);
+      signalProcess(seen.main, number);
       await this.#monitored.exits.until(id, () => !isUp(this.#observe(paths)), policy.graceMs, call);
     }
     await emptyCgroup(cgroups, paths.cgroup, call);
@@ -183,18 +181,15 @@ export class ContainerEngine implements Engine {
 
   /** Clears what an earlier run left, makes the container anew, and returns the pid of its init, which waits. */
   async #load(
-    id: InstanceId,
+    launch: ProgramLaunch,
     seen: Observation,
     call: Call,
   ): Promise<{ readonly pid: number; readonly startedMs: number }> {
+    const { id } = launch;
     const paths = this.#layout.of(id);
-    if (seen.record === undefined) {
-      throw new Fault("precondition", `start ${id}: it was not created`, { hint: "create it first" });
-    }
     const { cgroups, facts } = this.#on();
     cgroups.announceMove();
     if (seen.hasRun) await clearRun(paths, cgroups, call);
-    const { launch } = seen.record;
     const config = this.#seccomp.prepared(await prepare(launch, paths, facts), this.#runtime);
     rotateLog(paths.logDir, launch.log.maxBytes);
     try {
@@ -218,8 +213,10 @@ export class ContainerEngine implements Engine {
     expectConnection(call);
     await this.#turns.take(id, async () => {
       const seen = this.#observe(paths);
+      const launch = launchToStart(id, seen, isUp(seen));
+      if (launch === undefined) return;
       // Whoever attaches before the start sees the first byte: the container is made now and let go by `start`.
-      if (!isUp(seen)) await this.#load(id, seen, call);
+      await this.#load(launch, seen, call);
     });
     const code = this.#monitored.exitCode(id, call);
     // Whoever does not ask for the code need not hear that the call was cancelled.

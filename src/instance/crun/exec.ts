@@ -8,7 +8,7 @@ import { openBeneath, resolveBeneath } from "../../host/beneath.ts";
 import type { Cgroups } from "../../host/cgroup.ts";
 import { hostFault } from "../../host/errno.ts";
 import { O_PATH } from "../../host/kernel.ts";
-import { identifyProcess, type ProcessIdentity } from "../../host/proc.ts";
+import { identifyProcess, type ProcessIdentity, signalProcess } from "../../host/proc.ts";
 import { type Exit, stream } from "../../host/process.ts";
 import type { ExecSpec, ProgramLaunch, Session } from "../contract.ts";
 import { ociCapabilities } from "../monitor/capability.ts";
@@ -20,7 +20,7 @@ import { openPty, setTerminalSize } from "./pty.ts";
 import { readRecord, readText, writeRecord } from "../monitor/record.ts";
 import type { Runtime } from "../monitor/runtime.ts";
 import { shielded } from "../monitor/shield.ts";
-import { sendSignal, signalNumber } from "../monitor/signal.ts";
+import { signalNumber } from "../monitor/signal.ts";
 import { merged } from "../monitor/merged.ts";
 
 /** Where a program is started: a running instance. */
@@ -178,7 +178,7 @@ class ExecProcess {
   async signal(name: string): Promise<void> {
     const number = signalNumber(name);
     await this.#once((identity) => {
-      sendSignal(identity, number);
+      signalProcess(identity, number);
       return true;
     });
   }

@@ -127,6 +127,27 @@ export function isRunning<Seen extends Main>(
   return seen.main !== undefined && !seen.awaitsRelease;
 }
 
+/**
+ * What a start has to bring up; undefined when it runs already. `precondition` when it runs and nobody would see how it
+ * ends, or was never created.
+ */
+export function launchToStart<Kind extends Launch>(
+  id: InstanceId,
+  { record, monitor }: Pick<Observation<Kind>, "record" | "monitor">,
+  runsAlready: boolean,
+): Kind | undefined {
+  if (runsAlready && monitor === undefined) {
+    throw new Fault("precondition", `start ${id}: it runs, but its monitor was killed`, {
+      hint: "remove it and create it again",
+    });
+  }
+  if (runsAlready) return undefined;
+  if (record === undefined) {
+    throw new Fault("precondition", `start ${id}: it was not created`, { hint: "create it first" });
+  }
+  return record.launch;
+}
+
 export function notRunning(id: InstanceId, verb: string): Fault {
   return new Fault("precondition", `${verb} ${id}: it is not running`, { hint: "start it first" });
 }

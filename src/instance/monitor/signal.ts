@@ -1,9 +1,5 @@
-import { closeSync } from "node:fs";
 import { constants } from "node:os";
 import { Fault } from "../../base/fault.ts";
-import { errnoOf } from "../../host/errno.ts";
-import { pidfdOpen, pidfdSendSignal } from "../../host/kernel.ts";
-import { isAlive, type ProcessIdentity } from "../../host/proc.ts";
 
 /** `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3` as the kernel's number; `invalid` for anything else. */
 export function signalNumber(name: string): number {
@@ -20,21 +16,4 @@ export function signalNumber(name: string): number {
   const lowest = realTime === null ? 1 : 34;
   if (number >= lowest && number <= 64) return number;
   throw new Fault("invalid", `"${name}" is not a signal`, { hint: "signals are called SIGTERM, SIGHUP, SIGRTMIN+3" });
-}
-
-/** Sends a signal to that very process; false when it has ended. */
-export function sendSignal(identity: ProcessIdentity, number: number): boolean {
-  let pidfd: number | undefined;
-  try {
-    pidfd = pidfdOpen(identity.pid);
-    // The descriptor is bound to the process, so what is compared after opening it stays true.
-    if (!isAlive(identity)) return false;
-    pidfdSendSignal(pidfd, number);
-    return true;
-  } catch (error) {
-    if (errnoOf(error) === "ESRCH") return false;
-    throw error;
-  } finally {
-    if (pidfd !== undefined) closeSync(pidfd);
-  }
 }

@@ -34,7 +34,7 @@ import { attachTo } from "../../monitor/attach.ts";
 import { clearRun, removeCgroup } from "../../monitor/clear.ts";
 import { type InstancePaths, type Layout, layoutOf } from "../../monitor/layout.ts";
 import { keepLog, rotateLog } from "../../monitor/log-file.ts";
-import { isRunning, isUp, Monitored, notRunning, sameLimits } from "../../monitor/monitored.ts";
+import { isRunning, isUp, launchToStart, Monitored, notRunning, sameLimits } from "../../monitor/monitored.ts";
 import { factsOf } from "../../monitor/observe.ts";
 import { launchRecord, type LaunchRecord, readRecord, writeRecord } from "../../monitor/record.ts";
 import { type Runtime, type RuntimeName, runtimes } from "../../monitor/runtime.ts";
@@ -177,16 +177,8 @@ export class MicrovmEngine implements Engine {
     await this.#turns.take(id, async () => {
       const seen = this.#observe(paths);
       const isAsleep = this.#sleep.isAsleep(id);
-      if (isRunning(seen) && !isAsleep) {
-        if (seen.monitor !== undefined) return;
-        throw new Fault("precondition", `start ${id}: it runs, but its monitor was killed`, {
-          hint: "remove it and create it again",
-        });
-      }
-      if (seen.record === undefined) {
-        throw new Fault("precondition", `start ${id}: it was not created`, { hint: "create it first" });
-      }
-      const { launch } = seen.record;
+      const launch = launchToStart(id, seen, isRunning(seen) && !isAsleep);
+      if (launch === undefined) return;
       const parts = await this.#parts(launch, call);
       const abort = new AbortController();
       const starting = { ...call, signal: AbortSignal.any([call.signal, abort.signal]) };
@@ -380,10 +372,9 @@ export class MicrovmEngine implements Engine {
     expectConnection(call);
     await this.#turns.take(id, async () => {
       const seen = this.#observe(paths);
-      if (isUp(seen)) return;
-      if (seen.record === undefined) throw notRunning(id, "attach to");
+      const launch = launchToStart(id, seen, isUp(seen));
+      if (launch === undefined) return;
       // Whoever attaches before the start sees the first byte: the machine is made now and let go by `start`.
-      const { launch } = seen.record;
       await this.#load(launch, await this.#parts(launch, call), seen, call);
     });
     const code = this.#monitored.exitCode(id, call);

@@ -214,6 +214,24 @@ describe("recovery of microVMs", () => {
     nothingIsLeft(id);
   });
 
+  it("keeps a memory of each kind, however many start at once", async () => {
+    const kept = join(harness.home.libDir, "guest", "warm");
+    rmSync(kept, { recursive: true, force: true });
+    const anew = harness.engine();
+    const ids = await Promise.all(
+      [96, 112, 112].map(async (mebibytes) => {
+        const id = newId();
+        const limits = { memoryBytes: mebibytes * 2 ** 20 };
+        await anew.create(await harness.launch(id, { argv: ["sleep", "1000"], limits }), call);
+        await anew.start(id, call);
+        return id;
+      }),
+    );
+    await anew.settled();
+    assert.equal(readdirSync(kept).length, 2);
+    for (const id of ids) await anew.remove(id, call);
+  });
+
   it("is given randomness while its memory is saved by nobody, and all who go on from it some", async () => {
     await engine.settled();
     // The same memory every time anew: who waits for randomness in it must not keep it from being saved.

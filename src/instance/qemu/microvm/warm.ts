@@ -88,7 +88,9 @@ export class WarmStarts {
   readonly #home: Home;
   readonly #directory: string;
   readonly #loaded = new Map<string, Loaded>();
+  /** Being made, or waiting for its turn: a guest that boots beside others makes all of them slower. */
   readonly #making = new Map<string, Promise<void>>();
+  #turn: Promise<void> = Promise.resolve();
   /** What is on a blank disk, by its mark: that is what a memory is made with. A home makes them all alike. */
   #blank: { readonly mark: string; readonly disk: SparseContent } | undefined;
 
@@ -159,17 +161,18 @@ export class WarmStarts {
     }
   }
 
-  /** Begins to make what `find` did not find; nobody waits for it. */
+  /** Makes what `find` did not find, one after the other; nobody waits for it. */
   learn(key: WarmKey, launch: ProgramLaunch, parts: Parts, call: Call): void {
-    if (this.#making.size > 0) return;
+    if (this.#making.has(key.name) || this.#making.size >= maxKept) return;
     const blank = this.#blank?.mark === key.blank ? this.#blank?.disk : undefined;
     // Another daemon began that one.
     if (key.assembled === "disk" && blank === undefined) return;
-    const making = this.#make(key, blank, launch, parts, call)
+    this.#turn = this.#turn
+      .then(() => this.#make(key, blank, launch, parts, call))
       // The next start tries again.
       .catch(() => {})
       .finally(() => this.#making.delete(key.name));
-    this.#making.set(key.name, making);
+    this.#making.set(key.name, this.#turn);
   }
 
   /** Resolves when nothing is being made. */

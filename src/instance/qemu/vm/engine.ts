@@ -5,6 +5,7 @@ import { Fault, isFault } from "../../../base/fault.ts";
 import type { Home } from "../../../base/home.ts";
 import { canonicalJson, type InstanceId, sha256 } from "../../../base/id.ts";
 import { emptyCgroup, settleFreeze } from "../../../host/cgroup.ts";
+import { signalProcess } from "../../../host/proc.ts";
 import { run } from "../../../host/process.ts";
 import { expectConnection } from "../../../host/seqpacket.ts";
 import type {
@@ -35,11 +36,11 @@ import type {
 } from "../../contract.ts";
 import { attachTo } from "../../monitor/attach.ts";
 import { appendLog } from "../../monitor/log-file.ts";
-import { isRunning, notRunning } from "../../monitor/monitored.ts";
+import { isRunning, launchToStart, notRunning } from "../../monitor/monitored.ts";
 import { factsOf } from "../../monitor/observe.ts";
 import { type LaunchRecord, readRecord, writeRecord } from "../../monitor/record.ts";
 import { type RuntimeName } from "../../monitor/runtime.ts";
-import { sendSignal, signalNumber } from "../../monitor/signal.ts";
+import { signalNumber } from "../../monitor/signal.ts";
 import { findAccelerator, qemuProgram } from "../accelerator.ts";
 import { withAgent } from "./agent.ts";
 import { checkDisk, closeAll, openChain } from "./chain.ts";
@@ -165,16 +166,8 @@ export class MachineEngine implements Engine {
     const paths = this.#runs.ground.layout.of(id);
     await this.#runs.turns.take(id, async () => {
       const seen = this.#runs.observe(paths);
-      if (isRunning(seen)) {
-        if (seen.monitor !== undefined) return;
-        throw new Fault("precondition", `start ${id}: it runs, but its monitor was killed`, {
-          hint: "remove it and create it again",
-        });
-      }
-      if (seen.record === undefined) {
-        throw new Fault("precondition", `start ${id}: it was not created`, { hint: "create it first" });
-      }
-      const { launch } = seen.record;
+      const launch = launchToStart(id, seen, isRunning(seen));
+      if (launch === undefined) return;
       await this.#runs.clear(id, call);
       const suspended = readSuspended(paths);
       if (suspended !== undefined && (await this.#tryResume(id, launch, suspended, call))) return;
@@ -192,7 +185,7 @@ export class MachineEngine implements Engine {
       });
     }
     if (name === "kill") {
-      if (!sendSignal(main, number)) throw notRunning(id, `send ${signal} to`);
+      if (!signalProcess(main, number)) throw notRunning(id, `send ${signal} to`);
       return;
     }
     using qmp = await connectTo(id, this.#runs.ground, call);
