@@ -12,10 +12,11 @@ import {
 } from "node:fs";
 import { closeSync, openSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { backgroundCall } from "../../base/call.ts";
 import { isFault } from "../../base/fault.ts";
+import { TestClock } from "../../base/test-clock.ts";
 import { homeBeneath } from "../../base/home.ts";
 import { instanceId } from "../../base/id.ts";
 import { listMounts, unmount } from "../../host/mount.ts";
@@ -61,6 +62,13 @@ async function attach(pool: OverlayPool, id = web, ownerUid = 0): Promise<string
   const root = await pool.attachRoot({ id, kind: "block", layers: [], readOnly: false, ownerUid }, call);
   assert.ok(root.kind === "block" && root.writable !== undefined);
   return root.writable;
+}
+
+async function until(isSo: () => boolean): Promise<void> {
+  for (let tries = 0; !isSo(); tries += 1) {
+    assert.ok(tries < 1000, "it never came to that");
+    await call.clock.sleep(10);
+  }
 }
 
 /** What a guest does with it: mounts it as ext4 and works in it. */
@@ -152,6 +160,7 @@ scenario("one that a power cut left broken is made anew, one that it left whole 
   closeSync(fd);
   trial.reboot();
   await check(await attach(trial.pool));
+  assert.ok(existsSync(join(dirname(broken), "writable.broken.ext4")), "what could not be mended is set aside");
   assert.equal(await attach(trial.pool, other), whole);
   assert.equal(await inside(trial, whole, (path) => readFileSync(join(path, "kept"), "utf8")), "x");
 });
@@ -165,6 +174,32 @@ scenario("one that is known to be on the disk is a guest's own affair after a po
   trial.reboot();
   await attach(trial.pool);
   assert.match((await run(["head", "--bytes=24", disk], {}, call)).stdout, /^what the guest did to it$/);
+});
+
+scenario("what a killed daemon did not put on the disk is put there by the next, once it can be", async (trial) => {
+  const lib = join(trial.directory, "home/lib");
+  mkdirSync(lib, { recursive: true });
+  await run(["mount", "-t", "tmpfs", "-o", "nr_inodes=64", "tmpfs", lib], {}, call);
+  const spec = { id: web, kind: "block", layers: [], readOnly: false } as const;
+  const clock = new TestClock();
+  await trial.pool.attachRoot(spec, backgroundCall(new TestClock()));
+  await trial.restart().attachRoot(spec, backgroundCall(clock));
+  const mark = join(lib, "pool/roots", web, "writable.durable");
+  const fillers: string[] = [];
+  const fill = (): void => {
+    for (;;) {
+      const filler = join(lib, `filler-${fillers.length}`);
+      writeFileSync(filler, "");
+      fillers.push(filler);
+    }
+  };
+  assert.throws(fill, /ENOSPC/);
+  await clock.advance(10_000);
+  await until(() => clock.waiting === 1);
+  assert.equal(existsSync(mark), false, "no room for it");
+  for (const filler of fillers) rmSync(filler);
+  await clock.advance(10_000);
+  await until(() => existsSync(mark) && clock.waiting === 0);
 });
 
 scenario("one that its user put in the place of what was on the disk is looked at after a power cut", async (trial) => {
