@@ -45,8 +45,8 @@ export class LayerStore {
         try {
           return await this.#ingest({ kind: "file", path: blobPath(content.layout, digest) }, expected, call);
         } catch (error) {
-          if (!isFault(error, "corrupt")) throw error;
-          content.dropBlob(digest);
+          // Either the disk damaged it, and it is fetched anew, or what is said of it is a lie. Then it stays, as others need it.
+          if (!isFault(error, "corrupt") || (await content.isSound(digest, call))) throw error;
         }
       }
       let failure: unknown = new Fault("not-found", `layer ${digest} is nowhere to be had`);

@@ -200,6 +200,19 @@ test("a layer whose tar is not what the configuration says is refused", async ()
   );
 });
 
+test("a configuration of another size than the manifest says is refused", async () => {
+  const size = image.config.length;
+  for (const said of [size - 1, size + 1]) {
+    const manifest = Buffer.from(image.manifest.toString().replace(`"size":${size}`, `"size":${said}`));
+    await refused(
+      { ...image, manifest, digest: sha256(manifest) },
+      () => false,
+      said < size ? "exhausted" : "corrupt",
+      /configuration|blob/,
+    );
+  }
+});
+
 test("a layer that climbs out of its tree is refused", async () => {
   const climbing = sampleLayer(tar(entry({ name: "../../escape" }, "x")));
   await refused(imageOf([climbing]), () => false, "hostile", /escape/);

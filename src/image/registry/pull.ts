@@ -10,6 +10,7 @@ import {
   acceptedManifests,
   checkLayers,
   chooseManifest,
+  corrupt,
   isForeign,
   maxConfigBytes,
   parseConfig,
@@ -36,6 +37,12 @@ export async function pullImage(
   const { bytes, manifest } = await findManifest(reference, platform ?? hostPlatform(), client, call);
   lease.hold(manifest.config.digest, ...manifest.layers.map(({ digest }) => digest));
   const config = await fetchConfig(manifest.config, client, content, call);
+  if (config.length !== manifest.config.sizeBytes) {
+    throw corrupt(
+      subject,
+      `its configuration has ${config.length} bytes, its manifest says ${manifest.config.sizeBytes}`,
+    );
+  }
   const document = parseConfig(config, `configuration of ${subject}`);
   checkLayers(manifest, document, subject);
   checkPlatform(document.platform, platform, subject);
