@@ -176,6 +176,12 @@ export function checkLayers(manifest: Manifest, document: ConfigDocument, subjec
   }
 }
 
+/** Throws an `unsupported` Fault for more layers than can be stacked. */
+export function refuseManyLayers(count: number, subject: string): void {
+  if (count <= maxLayers) return;
+  throw new Fault("unsupported", `${subject} has ${count} layers; at most ${maxLayers} can be stacked`);
+}
+
 /** A new manifest: its bytes, which are its identity, and what they say. */
 export function writeManifest(config: Descriptor, layers: readonly Descriptor[]): { bytes: Buffer; digest: Digest } {
   const plain = ({ mediaType: type, digest, sizeBytes }: Descriptor): object => ({
@@ -290,9 +296,7 @@ function readManifest(document: Readonly<Record<string, unknown>>, type: string,
     throw new Fault("unsupported", `${subject} is not an image but holds ${config.mediaType.slice(0, 100)}`);
   }
   const entries = array(document["layers"], "layers", subject);
-  if (entries.length > maxLayers) {
-    throw new Fault("unsupported", `${subject} has ${entries.length} layers; at most ${maxLayers} can be stacked`);
-  }
+  refuseManyLayers(entries.length, subject);
   const layers = entries.map((entry) => readDescriptor(entry, "a layer", subject));
   for (const layer of layers) {
     if (knownLayers.has(layer.mediaType) || isForeign(layer)) continue;

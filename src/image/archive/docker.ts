@@ -13,6 +13,7 @@ import {
   mediaType,
   object,
   parseConfig,
+  refuseManyLayers,
   texts,
   writeManifest,
 } from "../manifest.ts";
@@ -74,6 +75,7 @@ async function loadImage(
   call: Call,
 ): Promise<StoredImage> {
   const subject = `image ${configName.slice(0, 100)} in the archive`;
+  refuseManyLayers(layerNames.length, subject);
   const config = await spool.document(configName, maxConfigBytes);
   const document = parseConfig(config, subject);
   if (layerNames.length !== document.diffIds.length) {

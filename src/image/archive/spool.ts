@@ -2,6 +2,7 @@ import { closeSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { type Call, throwIfCancelled } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { hostFault } from "../../host/errno.ts";
@@ -17,6 +18,10 @@ const maxLinks = 8;
 /** As with layers: more than this for one byte of the archive is an attack. */
 const maxRatio = 200;
 const ratioFloorBytes = 256 * 2 ** 20;
+/** The worst that fits in here, nothing but tiny records, takes some 25 ms to read. */
+const pieceBytes = 256 * 2 ** 10;
+/** After this the event loop has a turn before the next piece. */
+const maxTurnMs = 10;
 
 interface Spooled {
   readonly path: string;
@@ -39,13 +44,17 @@ export class Spool {
     const reader = new TarReader(sink);
     let packedBytes = 0;
     let unpackedBytes = 0;
-    const push = (chunk: Buffer): void => {
+    const turns = new Turns(call);
+    const push = async (chunk: Buffer): Promise<void> => {
       throwIfCancelled(call);
       unpackedBytes += chunk.length;
       if (unpackedBytes > ratioFloorBytes && unpackedBytes > packedBytes * maxRatio) {
         throw new Fault("hostile", `the archive expands more than ${maxRatio} times`);
       }
-      reader.push(chunk);
+      for (let at = 0; at < chunk.length; at += pieceBytes) {
+        reader.push(chunk.subarray(at, at + pieceBytes));
+        await turns.give();
+      }
       call.report({ topic: "load", state: "reading", done: unpackedBytes, unit: "bytes" });
     };
     const counted = async function* (): AsyncGenerator<Buffer> {
@@ -64,12 +73,12 @@ export class Spool {
       }
       const decompressor = decompressorFor(first);
       if (decompressor === undefined) {
-        push(first);
-        for await (const chunk of chunks) push(chunk);
+        await push(first);
+        for await (const chunk of chunks) await push(chunk);
       } else {
         decompressor.write(first);
         await pipeline(Readable.from(chunks), decompressor, async (unpacked: AsyncIterable<Buffer>) => {
-          for await (const chunk of unpacked) push(chunk);
+          for await (const chunk of unpacked) await push(chunk);
         });
       }
       reader.end();
@@ -127,13 +136,14 @@ class SpoolSink implements TarSink {
     this.#entries += 1;
     if (this.#entries > maxEntries) throw new Fault("exhausted", `the archive has more than ${maxEntries} entries`);
     if (entry.extents !== undefined) throw new Fault("unsupported", "the archive holds a sparse file");
-    const name = cleanName(decoded(entry.path));
+    const path = decoded(entry.path);
+    const name = path === undefined ? undefined : cleanName(path);
     // Names that lead out of the archive are of no use in it: nothing that is asked for later can have them.
     if (name === undefined) return;
     if (entry.type === "symlink" || entry.type === "link") {
       const target = decoded(entry.linkPath);
       const base = entry.type === "link" ? "" : name.split("/").slice(0, -1).join("/");
-      const resolved = resolveName(base, target);
+      const resolved = target === undefined ? undefined : resolveName(base, target);
       if (resolved !== undefined) this.links.set(name, resolved);
     } else if (entry.type === "file") {
       const path = join(this.#directory, String(this.#entries));
@@ -163,9 +173,9 @@ class SpoolSink implements TarSink {
   }
 }
 
-/** The tar reader gives names as bytes. */
-function decoded(bytes: string): string {
-  return Buffer.from(bytes, "latin1").toString("utf8");
+/** The tar reader gives names as bytes. Undefined for one that is too long: a global header may give every entry a MiB of it. */
+function decoded(bytes: string): string | undefined {
+  return bytes.length > maxNameBytes ? undefined : Buffer.from(bytes, "latin1").toString("utf8");
 }
 
 /** `./blobs//sha256/x` as `blobs/sha256/x`; undefined when it is empty, too long or leads out. */
@@ -182,6 +192,23 @@ function resolveName(base: string, name: string): string | undefined {
     else if (parts.pop() === undefined) return undefined;
   }
   return parts.length === 0 ? undefined : parts.join("/");
+}
+
+/** Lets everything else in the daemon have its turn while an archive is read, however fast that comes. */
+class Turns {
+  readonly #call: Call;
+  #sinceMs: number;
+
+  constructor(call: Call) {
+    this.#call = call;
+    this.#sinceMs = call.clock.monotonicMs();
+  }
+
+  async give(): Promise<void> {
+    if (this.#call.clock.monotonicMs() - this.#sinceMs < maxTurnMs) return;
+    await nextTurn();
+    this.#sinceMs = this.#call.clock.monotonicMs();
+  }
 }
 
 function archiveFault(error: unknown): Fault {
