@@ -51,7 +51,8 @@ export async function pullImage(
   await all(call, work, async ({ layer, diffId }, call) => {
     if (diffId === undefined) return;
     const { digest, sizeBytes } = layer;
-    await layers.ensure({ digest, sizeBytes, diffId }, sourcesOf(layer, client), call);
+    const offer = { origin: client.origin.origin, sources: sourcesOf(layer, client) };
+    await layers.ensure({ digest, sizeBytes, diffId }, offer, call);
   });
   await content.putBlob(config);
   return await content.commit(bytes);
