@@ -18,6 +18,7 @@ import {
   writeManifest,
 } from "../manifest.ts";
 import { parseReference } from "../reference.ts";
+import { shown } from "../shown.ts";
 import type { LoadedImage } from "./load.ts";
 import type { Spool } from "./spool.ts";
 
@@ -74,7 +75,7 @@ async function loadImage(
   lease: Lease,
   call: Call,
 ): Promise<StoredImage> {
-  const subject = `image ${configName.slice(0, 100)} in the archive`;
+  const subject = `image ${shown(configName)} in the archive`;
   refuseManyLayers(layerNames.length, subject);
   const config = await spool.document(configName, maxConfigBytes);
   const document = parseConfig(config, subject);

@@ -50,7 +50,7 @@ export function parsePax(body: Buffer): PaxRecords {
     at = end;
     const isXattr = key.startsWith(xattrKey);
     if (key.includes("\0") || (!isXattr && value.includes("\0"))) {
-      throw new Fault("hostile", `the PAX record ${JSON.stringify(key)} contains a NUL byte`);
+      throw new Fault("hostile", `the PAX record ${JSON.stringify(key.slice(0, 40))} contains a NUL byte`);
     }
     if (key === "GNU.sparse.offset") sparseOffset = wholeNumber(value, key);
     else if (key === "GNU.sparse.numbytes") {
