@@ -15,6 +15,7 @@ import { ImageStore } from "../images.ts";
 import { entry, pax, tar } from "../layer/tar-fixture.ts";
 import { mediaType } from "../manifest.ts";
 import { type SampleImage, imageOf, sampleImage, sampleLayer } from "../registry/sample-image-fixture.ts";
+import { Spool } from "./spool.ts";
 
 const call = backgroundCall();
 let rootDir = "";
@@ -275,6 +276,18 @@ test("whatever an archive is made of, everything else has its turn while it is r
     clearInterval(ticking);
   }
   assert.ok(longestMs < 1000, `nothing else had its turn for ${longestMs} ms`);
+});
+
+test("an archive has an end, also one that holds nothing", async () => {
+  const directory = await mkdtemp(join(rootDir, "spool-"));
+  const empty = gzipSync(Buffer.alloc(0));
+  const nothing = Buffer.concat(Array.from({ length: 100_000 }, () => empty));
+  const plain = tar(entry({ name: "x" }, Buffer.alloc(2 ** 20)));
+  for (const bytes of [nothing, plain, gzipSync(plain)]) {
+    await assert.rejects(Spool.read(pieces(bytes), directory, call, 2 ** 20), (error) => isFault(error, "exhausted"));
+    await rm(join(directory, "1"), { force: true });
+  }
+  await Spool.read(pieces(plain), directory, call, 2 * 2 ** 20);
 });
 
 test("any damage to an archive gives the same image or a Fault", async () => {

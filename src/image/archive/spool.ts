@@ -5,10 +5,13 @@ import { pipeline } from "node:stream/promises";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { type Call, throwIfCancelled } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
+import { formatSize } from "../../base/unit.ts";
 import { hostFault } from "../../host/errno.ts";
 import { readSmallFile } from "../../host/file.ts";
 import { decompressorFor } from "../layer/compression.ts";
 import { type TarEntry, type TarSink, TarReader } from "../layer/tar-reader.ts";
+import { RoomWatch } from "../room.ts";
+import { shown } from "../shown.ts";
 
 /** An archive of a hundred images of a hundred layers has some 20,000 entries. */
 const maxEntries = 100_000;
@@ -18,6 +21,8 @@ const maxLinks = 8;
 /** As with layers: more than this for one byte of the archive is an attack. */
 const maxRatio = 200;
 const ratioFloorBytes = 256 * 2 ** 20;
+/** Of all that is in an archive, and of the archive itself. Real ones of many images have some 10 GiB. */
+const maxArchiveBytes = 256 * 2 ** 30;
 /** The worst that fits in here, nothing but tiny records, takes some 25 ms to read. */
 const pieceBytes = 256 * 2 ** 10;
 /** After this the event loop has a turn before the next piece. */
@@ -38,8 +43,16 @@ export class Spool {
     this.#links = links;
   }
 
-  /** Reads a whole archive into an empty directory. Entries that are neither files nor links are passed over. */
-  static async read(archive: AsyncIterable<Uint8Array>, directory: string, call: Call): Promise<Spool> {
+  /**
+   * Reads a whole archive into an empty directory. Entries that are neither files nor links are passed over. Throws
+   * `exhausted` for more than `maxBytes` or what fills the disk, `hostile` for what expands without bound, and `corrupt`.
+   */
+  static async read(
+    archive: AsyncIterable<Uint8Array>,
+    directory: string,
+    call: Call,
+    maxBytes = maxArchiveBytes,
+  ): Promise<Spool> {
     const sink = new SpoolSink(directory);
     const reader = new TarReader(sink);
     let packedBytes = 0;
@@ -48,6 +61,7 @@ export class Spool {
     const push = async (chunk: Buffer): Promise<void> => {
       throwIfCancelled(call);
       unpackedBytes += chunk.length;
+      refuseSize(unpackedBytes, maxBytes);
       if (unpackedBytes > ratioFloorBytes && unpackedBytes > packedBytes * maxRatio) {
         throw new Fault("hostile", `the archive expands more than ${maxRatio} times`);
       }
@@ -59,7 +73,9 @@ export class Spool {
     };
     const counted = async function* (): AsyncGenerator<Buffer> {
       for await (const bytes of archive) {
+        throwIfCancelled(call);
         packedBytes += bytes.length;
+        refuseSize(packedBytes, maxBytes);
         yield Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
       }
     };
@@ -98,7 +114,7 @@ export class Spool {
   /** Where the content of a file of the archive lies. Throws `corrupt` when the archive has no such file. */
   file(name: string): Spooled {
     const found = this.#find(name);
-    if (found === undefined) throw new Fault("corrupt", `the archive lacks its file ${name.slice(0, 200)}`);
+    if (found === undefined) throw new Fault("corrupt", `the archive lacks its file ${shown(name, 200)}`);
     return found;
   }
 
@@ -125,11 +141,14 @@ class SpoolSink implements TarSink {
   /** Links, symbolic or hard, to where in the archive they lead. */
   readonly links = new Map<string, string>();
   readonly #directory: string;
+  readonly #room: RoomWatch;
   #entries = 0;
+  #writtenBytes = 0;
   #open: { readonly name: string; readonly path: string; readonly fd: number; sizeBytes: number } | undefined;
 
   constructor(directory: string) {
     this.#directory = directory;
+    this.#room = new RoomWatch(directory);
   }
 
   begin(entry: TarEntry): void {
@@ -157,6 +176,8 @@ class SpoolSink implements TarSink {
     if (open === undefined) return;
     for (let done = 0; done < bytes.length;) done += writeSync(open.fd, bytes, done);
     open.sizeBytes += bytes.length;
+    this.#writtenBytes += bytes.length;
+    this.#room.reached(this.#writtenBytes);
   }
 
   end(): void {
@@ -192,6 +213,11 @@ function resolveName(base: string, name: string): string | undefined {
     else if (parts.pop() === undefined) return undefined;
   }
   return parts.length === 0 ? undefined : parts.join("/");
+}
+
+function refuseSize(sizeBytes: number, maxBytes: number): void {
+  if (sizeBytes <= maxBytes) return;
+  throw new Fault("exhausted", `the archive is larger than the ${formatSize(maxBytes)} allowed`);
 }
 
 /** Lets everything else in the daemon have its turn while an archive is read, however fast that comes. */
