@@ -166,6 +166,22 @@ test("content damaged on the disk is found out, and pulling again mends it", asy
   assert.equal((await store.find(registry.reference, call))?.digest, image.digest);
 });
 
+test("what a manifest lies about a layer that is here takes nothing from those who need it", async () => {
+  const image = sampleImage(["a".repeat(5000)]);
+  const [layer] = image.layers;
+  assert.ok(layer !== undefined);
+  await using registry = await LyingRegistry.start(image);
+  await using store = await ImageStore.open(await freshHome(), systemClock);
+  await store.pull(registry.reference, {}, call);
+  for (const lies of [{ sizeBytes: 10 }, { sizeBytes: 10_000_000 }, { diffId: sha256("else") }]) {
+    await using liar = await LyingRegistry.start(imageOf([layer], undefined, lies));
+    await assert.rejects(store.pull(liar.reference, {}, call), (error) => isFault(error, "corrupt"));
+  }
+  const recipe = { reference: "localhost/x/site", from: registry.reference, packages: [], files: [], fresh: false };
+  const built = await store.build({ ...recipe, env: { B: "1" } }, call);
+  assert.equal(built.layers[0]?.digest, layer.diffId);
+});
+
 test("the same build asked for many times at once is done once", async () => {
   const home = await freshHome();
   await using store = await ImageStore.open(home, systemClock);

@@ -6,7 +6,7 @@ import type { Content } from "./content/content.ts";
 import { blobPath } from "./content/layout.ts";
 import type { BlobSource } from "./layer/blob-source.ts";
 import type { LayerExpectation } from "./layer/ingest.ts";
-import type { LayerWorkers } from "./layer/layer-workers.ts";
+import { thisMachine, type LayerWorkers } from "./layer/layer-workers.ts";
 import { SharedWork } from "./shared-work.ts";
 
 /** A layer that is in the store: its blob and its file system. */
@@ -15,6 +15,14 @@ export interface StoredLayer {
   readonly digest: Digest;
   readonly diffId: Digest;
   readonly sizeBytes: number;
+}
+
+/** Where a layer may be had. */
+export interface LayerOffer {
+  /** Who offers it: a registry's origin, or `thisMachine`. */
+  readonly origin: string;
+  /** The first of them that has it gives it. */
+  readonly sources: readonly ((call: Call) => BlobSource)[];
 }
 
 /** Brings layers into the store, each once however many ask for it at the same time. */
@@ -29,37 +37,29 @@ export class LayerStore {
   }
 
   /**
-   * The layer with this blob and diff id, from the store or else from the first of `sources` that has it. The caller
-   * holds a lease on both digests.
+   * The layer with this blob and diff id, from the store or else from where it is offered. The caller holds a lease on both
+   * digests.
+   *
+   * Who asks the same origin for the same meanwhile shares the work, and tries for itself when that failed, as it may be
+   * let in where the first was not. What another origin offers, or offers as something else, is work of its own: nobody
+   * waits for a registry that was not asked.
    */
-  async ensure(
-    expected: Required<LayerExpectation>,
-    sources: readonly ((call: Call) => BlobSource)[],
-    call: Call,
-  ): Promise<StoredLayer> {
+  async ensure(expected: Required<LayerExpectation>, offer: LayerOffer, call: Call): Promise<StoredLayer> {
     const { digest, diffId, sizeBytes } = expected;
     const content = this.#content;
     if (content.blobSize(digest) === sizeBytes && content.hasLayer(diffId)) return { digest, diffId, sizeBytes };
-    return await this.#shared.join(`${digest} ${diffId}`, call, async (call) => {
-      if (content.hasBlob(digest)) {
-        try {
-          return await this.#ingest({ kind: "file", path: blobPath(content.layout, digest) }, expected, call);
-        } catch (error) {
-          if (!isFault(error, "corrupt")) throw error;
-          content.dropBlob(digest);
-        }
+    const key = [digest, diffId, sizeBytes, offer.origin].join(" ");
+    const own = { isTried: false };
+    for (;;) {
+      try {
+        return await this.#shared.join(key, call, async (call) => {
+          own.isTried = true;
+          return await this.#bring(expected, offer, call);
+        });
+      } catch (error) {
+        if (own.isTried || call.signal.aborted) throw error;
       }
-      let failure: unknown = new Fault("not-found", `layer ${digest} is nowhere to be had`);
-      for (const source of sources) {
-        try {
-          return await this.#ingest(source(call), expected, call);
-        } catch (error) {
-          if (!isFault(error, "not-found")) throw error;
-          failure = error;
-        }
-      }
-      throw failure;
-    });
+    }
   }
 
   /**
@@ -72,11 +72,36 @@ export class LayerStore {
     hold: (...digests: readonly Digest[]) => void,
     call: Call,
   ): Promise<StoredLayer> {
-    return await this.#ingest(source, expected, call, hold);
+    return await this.#ingest(source, thisMachine, expected, call, hold);
+  }
+
+  async #bring(expected: Required<LayerExpectation>, offer: LayerOffer, call: Call): Promise<StoredLayer> {
+    const { digest } = expected;
+    const { origin, sources } = offer;
+    const content = this.#content;
+    if (content.hasBlob(digest)) {
+      try {
+        return await this.#ingest({ kind: "file", path: blobPath(content.layout, digest) }, origin, expected, call);
+      } catch (error) {
+        // Either the disk damaged it, and it is fetched anew, or what is said of it is a lie. Then it stays, as others need it.
+        if (!isFault(error, "corrupt") || (await content.isSound(digest, call))) throw error;
+      }
+    }
+    let failure: unknown = new Fault("not-found", `layer ${digest} is nowhere to be had`);
+    for (const source of sources) {
+      try {
+        return await this.#ingest(source(call), origin, expected, call);
+      } catch (error) {
+        if (!isFault(error, "not-found")) throw error;
+        failure = error;
+      }
+    }
+    throw failure;
   }
 
   async #ingest(
     source: BlobSource,
+    origin: string,
     expected: LayerExpectation,
     call: Call,
     hold: (...digests: readonly Digest[]) => void = () => {},
@@ -86,7 +111,7 @@ export class LayerStore {
     const targetPath = join(workspace.path, "layer");
     const keepBlobPath = join(workspace.path, "blob");
     try {
-      const facts = await this.#workers.ingest(source, { targetPath, keepBlobPath }, expected, call);
+      const facts = await this.#workers.ingest(source, { targetPath, keepBlobPath }, expected, call, { origin });
       const { digest, diffId, sizeBytes } = facts;
       hold(digest, diffId);
       if (!content.hasBlob(digest)) content.adoptBlob(keepBlobPath, digest, sizeBytes);

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
-import { isFault } from "../base/fault.ts";
+import { type Fault, isFault } from "../base/fault.ts";
 import { sha256 } from "../base/id.ts";
-import { checkLayers, mediaType, parseConfig, parseManifest, writeManifest } from "./manifest.ts";
+import { checkLayers, chooseManifest, mediaType, parseConfig, parseManifest, writeManifest } from "./manifest.ts";
 
 const bytes = (value: unknown): Buffer => Buffer.from(typeof value === "string" ? value : JSON.stringify(value));
 const entry = (type: string, seed: string): object => ({ mediaType: type, digest: sha256(seed), size: seed.length });
@@ -23,6 +23,24 @@ const reasonOf = (action: () => unknown): string => {
 };
 const reading = (value: unknown, claimed?: string): string =>
   reasonOf(() => parseManifest(bytes(value), claimed, "image"));
+
+test("what a stranger says is cut short in messages, and no terminal obeys it", () => {
+  const odd = `\u001b[2J\u009b31m${"x".repeat(1000)}`;
+  const documents = [
+    { schemaVersion: 2, mediaType: odd },
+    { schemaVersion: 2, manifests: [{ mediaType: odd, digest: sha256("x"), size: 1, platform: { os: odd } }] },
+  ];
+  for (const document of documents) {
+    const read = (): unknown => {
+      const parsed = parseManifest(Buffer.from(JSON.stringify(document)), undefined, "it");
+      return parsed.kind === "index" && chooseManifest(parsed, { os: "linux", architecture: "amd64" }, "it");
+    };
+    assert.throws(read, (thrown: Fault) => {
+      const said = `${thrown.message} ${thrown.hint}`;
+      return said.length < 300 && !/\p{Cc}/u.test(said);
+    });
+  }
+});
 
 test("reads OCI's and docker's manifests and indexes", () => {
   const parsed = parseManifest(bytes(image), mediaType.manifest, "image");

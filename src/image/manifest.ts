@@ -2,6 +2,7 @@ import { Fault } from "../base/fault.ts";
 import { type Digest, isDigest, sha256 } from "../base/id.ts";
 import type { ImageConfig } from "./contract.ts";
 import { type Platform, formatPlatform, platformOf, suitability } from "./platform.ts";
+import { shown } from "./shown.ts";
 
 /**
  * The documents of a registry, read as what they are: text from strangers. Each is bounded in size before it is parsed,
@@ -109,11 +110,11 @@ export function parseManifest(bytes: Uint8Array, claimed: string | undefined, su
   const own = document["mediaType"];
   const type = typeof own === "string" ? own : (knownType(claimed) ?? guessType(document));
   if (knownType(claimed) !== undefined && claimed !== type) {
-    throw corrupt(subject, `it was sent as ${claimed} and calls itself ${type}`);
+    throw corrupt(subject, `it was sent as ${claimed} and calls itself ${shown(type)}`);
   }
   if (type === mediaType.index || type === mediaType.dockerList) return readIndex(document, type, subject);
   if (type === mediaType.manifest || type === mediaType.dockerManifest) return readManifest(document, type, subject);
-  throw new Fault("unsupported", `${subject} is of the type ${type.slice(0, 100)}, which is not an image`);
+  throw new Fault("unsupported", `${subject} is of the type ${shown(type)}, which is not an image`);
 }
 
 /** The entry of an index that runs best on `wanted`. Throws an `unsupported` Fault that lists what there is. */
@@ -174,6 +175,12 @@ export function checkLayers(manifest: Manifest, document: ConfigDocument, subjec
       `its manifest has ${manifest.layers.length} layers, its configuration ${document.diffIds.length}`,
     );
   }
+}
+
+/** Throws an `unsupported` Fault for more layers than can be stacked. */
+export function refuseManyLayers(count: number, subject: string): void {
+  if (count <= maxLayers) return;
+  throw new Fault("unsupported", `${subject} has ${count} layers; at most ${maxLayers} can be stacked`);
 }
 
 /** A new manifest: its bytes, which are its identity, and what they say. */
@@ -287,16 +294,14 @@ function readIndex(document: Readonly<Record<string, unknown>>, type: string, su
 function readManifest(document: Readonly<Record<string, unknown>>, type: string, subject: string): Manifest {
   const config = readDescriptor(document["config"], "config", subject);
   if (config.mediaType !== mediaType.config && config.mediaType !== mediaType.dockerConfig) {
-    throw new Fault("unsupported", `${subject} is not an image but holds ${config.mediaType.slice(0, 100)}`);
+    throw new Fault("unsupported", `${subject} is not an image but holds ${shown(config.mediaType)}`);
   }
   const entries = array(document["layers"], "layers", subject);
-  if (entries.length > maxLayers) {
-    throw new Fault("unsupported", `${subject} has ${entries.length} layers; at most ${maxLayers} can be stacked`);
-  }
+  refuseManyLayers(entries.length, subject);
   const layers = entries.map((entry) => readDescriptor(entry, "a layer", subject));
   for (const layer of layers) {
     if (knownLayers.has(layer.mediaType) || isForeign(layer)) continue;
-    throw new Fault("unsupported", `${subject} has a layer of the type ${layer.mediaType.slice(0, 100)}`);
+    throw new Fault("unsupported", `${subject} has a layer of the type ${shown(layer.mediaType)}`);
   }
   return { kind: "manifest", mediaType: type, config, layers };
 }

@@ -1,5 +1,6 @@
 import { arch } from "node:process";
 import { Fault } from "../base/fault.ts";
+import { shown } from "./shown.ts";
 
 /** For which machine an image is, in the words of OCI: `linux/amd64`, `linux/arm/v7`. */
 export interface Platform {
@@ -52,9 +53,9 @@ export function parsePlatform(text: string): Platform {
   return platformOf(os, architecture ?? "", variant);
 }
 
-export function formatPlatform(platform: Platform): string {
-  const variant = platform.variant === undefined ? "" : `/${platform.variant}`;
-  return `${platform.os}/${platform.architecture}${variant}`;
+/** For people, also when a stranger wrote it. */
+export function formatPlatform({ os, architecture, variant }: Platform): string {
+  return shown([os, architecture, ...(variant === undefined ? [] : [variant])].join("/"));
 }
 
 /** A platform with other people's names for processors made OCI's: `x86_64`, `aarch64`, `armhf`. */

@@ -12,9 +12,10 @@ import { type Reason, isFault } from "../../base/fault.ts";
 import { homeBeneath } from "../../base/home.ts";
 import { sha256 } from "../../base/id.ts";
 import { ImageStore } from "../images.ts";
-import { entry, tar } from "../layer/tar-fixture.ts";
+import { entry, pax, tar } from "../layer/tar-fixture.ts";
 import { mediaType } from "../manifest.ts";
 import { type SampleImage, imageOf, sampleImage, sampleLayer } from "../registry/sample-image-fixture.ts";
+import { Spool } from "./spool.ts";
 
 const call = backgroundCall();
 let rootDir = "";
@@ -213,6 +214,15 @@ test("archives that lie are refused, and nothing of them stays", async () => {
   await refused(tar(...parts).subarray(0, 3000), "corrupt");
 });
 
+test("an image of more layers than can be stacked is refused before any is looked at", async () => {
+  for (const count of [401, 100_000]) {
+    const config = JSON.stringify({ rootfs: { diff_ids: Array.from({ length: count }, () => sha256("x")) } });
+    const list = [{ Config: "config.json", RepoTags: null, Layers: Array.from({ length: count }, () => "none") }];
+    const documents = [entry({ name: "config.json" }, config), entry({ name: "manifest.json" }, JSON.stringify(list))];
+    await refused(tar(...documents), "unsupported", /at most 400/);
+  }
+});
+
 test("names and links in an archive lead nowhere but into it", async () => {
   const escape = [
     { Config: "../../../../etc/passwd", RepoTags: null, Layers: [] },
@@ -242,6 +252,42 @@ test("an archive that expands without bound is refused", async () => {
     ...Array.from({ length: 10 }, () => zeros),
   ]);
   await refused(huge, "hostile", /expands/);
+});
+
+test("whatever an archive is made of, everything else has its turn while it is read", async () => {
+  // A name for all that follows, long to read; many small headers, each full of records; and all of it at once.
+  const long = pax([["path", "x".repeat(2 ** 20 - 100)]], "g");
+  const header = pax(Array.from({ length: 80 }, () => ["a", "b"] as const));
+  const entries = Array.from({ length: 5000 }, (_, at) => [header, entry({ name: `${at}`, type: "5" })]).flat();
+  const { store } = await freshStore();
+  await using _ = store;
+  let turnMs = performance.now();
+  let longestMs = 0;
+  const note = (): void => {
+    longestMs = Math.max(longestMs, performance.now() - turnMs);
+    turnMs = performance.now();
+  };
+  const ticking = setInterval(note, 1);
+  try {
+    const archive = Readable.from([tar(long, ...entries)]);
+    await assert.rejects(store.load(archive, call), (error) => isFault(error, "invalid"));
+  } finally {
+    note();
+    clearInterval(ticking);
+  }
+  assert.ok(longestMs < 1000, `nothing else had its turn for ${longestMs} ms`);
+});
+
+test("an archive has an end, also one that holds nothing", async () => {
+  const directory = await mkdtemp(join(rootDir, "spool-"));
+  const empty = gzipSync(Buffer.alloc(0));
+  const nothing = Buffer.concat(Array.from({ length: 100_000 }, () => empty));
+  const plain = tar(entry({ name: "x" }, Buffer.alloc(2 ** 20)));
+  for (const bytes of [nothing, plain, gzipSync(plain)]) {
+    await assert.rejects(Spool.read(pieces(bytes), directory, call, 2 ** 20), (error) => isFault(error, "exhausted"));
+    await rm(join(directory, "1"), { force: true });
+  }
+  await Spool.read(pieces(plain), directory, call, 2 * 2 ** 20);
 });
 
 test("any damage to an archive gives the same image or a Fault", async () => {

@@ -13,10 +13,12 @@ import {
   mediaType,
   object,
   parseConfig,
+  refuseManyLayers,
   texts,
   writeManifest,
 } from "../manifest.ts";
 import { parseReference } from "../reference.ts";
+import { shown } from "../shown.ts";
 import type { LoadedImage } from "./load.ts";
 import type { Spool } from "./spool.ts";
 
@@ -73,7 +75,8 @@ async function loadImage(
   lease: Lease,
   call: Call,
 ): Promise<StoredImage> {
-  const subject = `image ${configName.slice(0, 100)} in the archive`;
+  const subject = `image ${shown(configName)} in the archive`;
+  refuseManyLayers(layerNames.length, subject);
   const config = await spool.document(configName, maxConfigBytes);
   const document = parseConfig(config, subject);
   if (layerNames.length !== document.diffIds.length) {

@@ -3,6 +3,7 @@ import { Fault } from "../../base/fault.ts";
 import { type Digest, sha256 } from "../../base/id.ts";
 import type { Content, Lease, StoredImage } from "../content/content.ts";
 import type { LayerStore } from "../layer-store.ts";
+import { thisMachine } from "../layer/layer-workers.ts";
 import {
   type Descriptor,
   type Index,
@@ -83,7 +84,7 @@ async function loadImage(
     const diffId = document.diffIds[position];
     if (diffId === undefined) continue;
     const source = (): { kind: "file"; path: string } => ({ kind: "file", path: spool.file(blobName(digest)).path });
-    await layers.ensure({ digest, sizeBytes, diffId }, [source], call);
+    await layers.ensure({ digest, sizeBytes, diffId }, { origin: thisMachine, sources: [source] }, call);
   }
   await content.putBlob(config);
   return await content.commit(bytes);

@@ -2,6 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { createReadStream, renameSync, unlinkSync } from "node:fs";
 import { mkdir, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { type Call, throwIfCancelled } from "../../base/call.ts";
 import { Fault, isFault } from "../../base/fault.ts";
 import { type Digest, isDigest, sha256 } from "../../base/id.ts";
 import { errnoOf, hostFault } from "../../host/errno.ts";
@@ -211,9 +212,15 @@ export class Content {
     if (`sha256:${hash.digest("hex")}` !== digest) throw this.#damaged(digest);
   }
 
-  /** Forgets a blob that turned out damaged, so that the next pull fetches it again. */
-  dropBlob(digest: Digest): void {
-    this.#blobs.delete(digest);
+  /** Whether a blob that is here is what its digest says, by reading all of it. One that is not is forgotten. */
+  async isSound(digest: Digest, call: Call): Promise<boolean> {
+    try {
+      for await (const _ of this.streamBlob(digest)) throwIfCancelled(call);
+      return true;
+    } catch (error) {
+      if (isFault(error, "corrupt")) return false;
+      throw error;
+    }
   }
 
   /**
@@ -351,8 +358,9 @@ export class Content {
     }
   }
 
+  /** Forgets the blob too, so that the next pull fetches it again. */
   #damaged(digest: Digest): Fault {
-    this.dropBlob(digest);
+    this.#blobs.delete(digest);
     return new Fault("corrupt", `${digest} is damaged on this machine's disk`, {
       hint: "pull or build the image again",
     });

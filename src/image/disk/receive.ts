@@ -1,5 +1,5 @@
 import { createReadStream, statSync } from "node:fs";
-import { readdir, rm, stat, statfs } from "node:fs/promises";
+import { readdir, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { type Call, throwIfCancelled } from "../../base/call.ts";
 import { Fault, isFault } from "../../base/fault.ts";
@@ -7,6 +7,7 @@ import { formatSize } from "../../base/unit.ts";
 import { hostFault } from "../../host/errno.ts";
 import { removeTree } from "../../host/file.ts";
 import { openHttpBlob } from "../layer/http-blob.ts";
+import { refuseWithoutRoom } from "../room.ts";
 import type { DiskSource, SmallFile } from "./contract.ts";
 import type { DiskImageLimits } from "./limit.ts";
 import { SparseWriter } from "./sparse-writer.ts";
@@ -40,12 +41,14 @@ export async function receive(path: string, receiving: Receiving, call: Call): P
     refuseSize(sizeBytes, limits);
   };
   if (total !== undefined) setTotal(total);
-  if (total !== undefined) await refuseWithoutRoom(path, total - writer.sizeBytes);
+  if (total !== undefined) refuseWithoutRoom(dirname(path), total - writer.sizeBytes, "the image");
   let isRoomKnown = total !== undefined;
   try {
     for await (const chunk of openSource(source, writer.sizeBytes, isChecked, setTotal, call)) {
       throwIfCancelled(call);
-      if (!isRoomKnown && total !== undefined) await refuseWithoutRoom(path, total - writer.sizeBytes);
+      if (!isRoomKnown && total !== undefined) {
+        refuseWithoutRoom(dirname(path), total - writer.sizeBytes, "the image");
+      }
       isRoomKnown = true;
       refuseSize(writer.sizeBytes + chunk.length, limits);
       await writer.write(chunk);
@@ -191,16 +194,6 @@ function sizeOf(source: DiskSource): number | undefined {
 function refuseSize(sizeBytes: number, limits: DiskImageLimits): void {
   if (sizeBytes <= limits.maxReceivedBytes) return;
   throw new Fault("exhausted", `the image is larger than the ${formatSize(limits.maxReceivedBytes)} allowed`);
-}
-
-/** Better said before gigabytes were fetched than after. */
-async function refuseWithoutRoom(path: string, neededBytes: number): Promise<void> {
-  const { bavail, bsize } = await statfs(dirname(path));
-  if (neededBytes <= bavail * bsize) return;
-  const [needed, free] = [formatSize(neededBytes), formatSize(bavail * bsize)];
-  throw new Fault("exhausted", `the image needs ${needed} of disk, and ${free} are free`, {
-    hint: "make room, for example with croft image gc",
-  });
 }
 
 function isThere(path: string): boolean {

@@ -1,6 +1,8 @@
 import { type FileHandle, open } from "node:fs/promises";
+import { dirname } from "node:path";
 import { Fault } from "../../base/fault.ts";
 import { hostFault } from "../../host/errno.ts";
+import { RoomWatch } from "../room.ts";
 
 const blockBytes = 64 << 10;
 const zeros = Buffer.alloc(blockBytes);
@@ -9,12 +11,14 @@ const zeros = Buffer.alloc(blockBytes);
 export class SparseWriter implements AsyncDisposable {
   readonly #file: FileHandle;
   readonly #path: string;
+  readonly #room: RoomWatch;
   /** How much was written, holes included. */
   sizeBytes: number;
 
   private constructor(file: FileHandle, path: string, sizeBytes: number) {
     this.#file = file;
     this.#path = path;
+    this.#room = new RoomWatch(dirname(path));
     this.sizeBytes = sizeBytes;
   }
 
@@ -41,6 +45,7 @@ export class SparseWriter implements AsyncDisposable {
       throw writeFault(error, this.#path);
     }
     this.sizeBytes += chunk.length;
+    this.#room.reached(this.sizeBytes);
   }
 
   /** Puts all of it on the disk, holes at the end included. */

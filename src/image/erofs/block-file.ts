@@ -12,12 +12,15 @@ const holeBytes = 64 * 1024;
  */
 export class BlockFile {
   readonly #fd: number;
+  readonly #onWritten: (position: number) => void;
   readonly #buffer = Buffer.allocUnsafeSlow(bufferBytes);
   #bufferOffset = 0;
   #used = 0;
 
-  constructor(fd: number) {
+  /** `onWritten` hears after each write, of about a MiB, how far the file reaches; what it throws ends the append. */
+  constructor(fd: number, onWritten: (position: number) => void = () => {}) {
     this.#fd = fd;
+    this.#onWritten = onWritten;
   }
 
   /** Where the next appended byte will lie. */
@@ -70,5 +73,6 @@ export class BlockFile {
     this.writeAt(this.#buffer.subarray(0, this.#used), this.#bufferOffset);
     this.#bufferOffset += this.#used;
     this.#used = 0;
+    this.#onWritten(this.#bufferOffset);
   }
 }

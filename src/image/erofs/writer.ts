@@ -55,10 +55,10 @@ export class ErofsWriter {
   #inodes = 0;
   #hasChunkedFile = false;
 
-  /** `fd` is an empty file open for writing; it stays open. */
-  constructor(fd: number) {
+  /** `fd` is an empty file open for writing; it stays open. `onWritten` hears now and then how far it reaches by now. */
+  constructor(fd: number, onWritten?: (position: number) => void) {
     this.#fd = fd;
-    this.#file = new BlockFile(fd);
+    this.#file = new BlockFile(fd, onWritten);
     this.#file.skip(blockBytes);
     this.#shelf = new InodeShelf(this.#file);
   }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, createServer as createNetServer } from "node:net";
 import { afterEach, test } from "node:test";
 import { backgroundCall, systemClock, type Call } from "../../base/call.ts";
 import { openHttpBlob } from "./http-blob.ts";
@@ -127,6 +127,67 @@ test("what the server says decides the reason; only what may pass is tried again
   }
   await assert.rejects(download("http://127.0.0.1:1/"), { reason: "unavailable" });
   await assert.rejects(download("file:///etc/passwd"), { reason: "invalid" });
+});
+
+test("a server that only drips is given up, one that is slow is not", async () => {
+  let nowMs = 0;
+  const clock = { ...call.clock, monotonicMs: () => nowMs };
+  const trickle = async (response: ServerResponse, from: number, count: number, everyMs: number): Promise<void> => {
+    for (let at = from; at < blob.length && !response.destroyed; at += count) {
+      nowMs += everyMs;
+      response.write(blob.subarray(at, at + count));
+      await systemClock.sleep(2);
+    }
+    response.end();
+  };
+  let requests = 0;
+  const serving = (count: number, everyMs: number): Promise<string> => {
+    requests = 0;
+    return serve((request, response) => {
+      requests += 1;
+      const from = rangeStart(request) ?? 0;
+      const range = { "content-range": `bytes ${from}-${blob.length - 1}/${blob.length}` };
+      response.writeHead(from === 0 ? 200 : 206, { "content-length": blob.length - from, ...range });
+      void trickle(response, from, count, everyMs);
+    });
+  };
+  const dripping = download(await serving(1, 59_000), {}, { ...call, clock });
+  await assert.rejects(dripping, { reason: "unavailable", message: /only [0-9]+ bytes came in [0-9]+ s, 5 times/ });
+  assert.equal(requests, 5);
+  // As a modem of 14.4 kbit/s.
+  assert.ok((await download(await serving(9000, 5000), {}, { ...call, clock })).equals(blob));
+  assert.equal(requests, 1);
+});
+
+test("a byte for each connection is not enough to go on", async () => {
+  let requests = 0;
+  const url = await serve((request, response) => {
+    requests += 1;
+    const from = rangeStart(request);
+    sendPart(response, from === undefined ? 200 : 206, from ?? 0, 1);
+  });
+  await assert.rejects(download(url), { reason: "unavailable" });
+  assert.equal(requests, 5);
+});
+
+test("an answer whose head never ends is given up", async () => {
+  let connections = 0;
+  const server = createNetServer((socket) => {
+    connections += 1;
+    socket.on("error", () => {});
+    socket.write("HTTP/1.1 200 OK\r\n");
+    const dripping = setInterval(() => socket.write("x"), 5);
+    socket.once("close", () => clearInterval(dripping));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  try {
+    const clock = { ...call.clock, after: (ms: number, action: () => void) => systemClock.after(ms / 1000, action) };
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    await assert.rejects(download(url, {}, { ...call, clock }), { reason: "unavailable", message: /silent/ });
+    assert.equal(connections, 5);
+  } finally {
+    server.close();
+  }
 });
 
 test("cancelling ends a download that hangs", async () => {

@@ -5,12 +5,18 @@ import { Fault, type Reason } from "../../base/fault.ts";
 import type { HttpSource } from "./blob-source.ts";
 import { followable } from "../registry/endpoint.ts";
 
-/** Connections in a row that may fail without bringing a single byte. */
+/** Connections in a row that may fail without bringing `leastBytes`. */
 const maxBarrenAttempts = 5;
 const firstPauseMs = 200;
 const maxRedirects = 5;
-/** A connection that stays silent for so long is taken for lost. */
+/** A connection that stays silent for so long is taken for lost, and one whose answer has not begun by then. */
 const silenceMs = 60_000;
+/**
+ * So much has to come for each minute that we wait, or a server could hold us for years with a byte now and then. A modem
+ * of 56 kbit/s brings six times as much, enough for the four layers that are fetched at once.
+ */
+const leastBytes = 64 * 2 ** 10;
+const patienceMs = 60_000;
 
 const statusReasons: Readonly<Record<number, Reason>> = {
   401: "unauthenticated",
@@ -42,7 +48,7 @@ const registryOptions: Following = {
  * The bytes of a blob over HTTP. A connection that is lost in the middle goes on where it stopped, by a range request, or by
  * skipping what is there already if the server does not know ranges.
  *
- * @throws Fault `unavailable` after five attempts in a row that brought nothing, or by the status: `unauthenticated`,
+ * @throws Fault `unavailable` after five attempts in a row that brought less than 64 KiB, or by the status: `unauthenticated`,
  *   `forbidden`, `not-found`, otherwise `failed`.
  */
 export async function* openHttpBlob(
@@ -63,7 +69,7 @@ export async function* openHttpBlob(
     } catch (thrown) {
       throwIfCancelled(call);
       if (!(thrown instanceof Dropped)) throw thrown;
-      barren = received > before ? 0 : barren + 1;
+      barren = received - before >= leastBytes ? 0 : barren + 1;
       if (barren === maxBarrenAttempts) {
         throw new Fault("unavailable", `download ${source.url}: ${thrown.message}, ${barren} times in a row`, {
           cause: thrown,
@@ -90,7 +96,7 @@ async function* receiveFrom(
   const rest = Number(response.headers["content-length"]);
   if (Number.isSafeInteger(rest)) options.onTotal?.(rest + from - toSkip);
   try {
-    for await (const chunk of response as AsyncIterable<Buffer>) {
+    for await (const chunk of paced(response, call)) {
       const fresh = toSkip === 0 ? chunk : chunk.subarray(toSkip);
       toSkip -= chunk.length - fresh.length;
       if (fresh.length > 0) yield fresh;
@@ -99,6 +105,21 @@ async function* receiveFrom(
     throw dropped(thrown);
   } finally {
     response.destroy();
+  }
+}
+
+/** The response's bytes, as long as they do not only drip. The time that the reader takes for them does not count. */
+async function* paced(response: AsyncIterable<Buffer>, { clock }: Call): AsyncGenerator<Buffer> {
+  let bytes = 0;
+  let waitedMs = 0;
+  let sinceMs = clock.monotonicMs();
+  for await (const chunk of response) {
+    bytes += chunk.length;
+    waitedMs += clock.monotonicMs() - sinceMs;
+    if (bytes >= leastBytes) bytes = waitedMs = 0;
+    else if (waitedMs >= patienceMs) throw new Dropped(`only ${bytes} bytes came in ${Math.round(waitedMs / 1000)} s`);
+    yield chunk;
+    sinceMs = clock.monotonicMs();
   }
 }
 
@@ -151,7 +172,11 @@ function send(url: URL, headers: Readonly<Record<string, string>>, call: Call): 
   const request = url.protocol === "https:" ? requestHttps : requestHttp;
   return new Promise((resolve, reject) => {
     const sent = request(url, { headers, signal: call.signal }, resolve);
-    sent.setTimeout(silenceMs, () => sent.destroy(new Error(`silent for ${silenceMs} ms`)));
+    const giveUp = (): void => void sent.destroy(new Error(`silent for ${silenceMs} ms`));
+    sent.setTimeout(silenceMs, giveUp);
+    // A head that drips is never silent.
+    const patience = call.clock.after(silenceMs, giveUp);
+    sent.once("response", patience).once("close", patience);
     sent.on("error", (error) => reject(dropped(error)));
     sent.end();
   });

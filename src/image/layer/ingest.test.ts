@@ -6,7 +6,7 @@ import { Readable } from "node:stream";
 import { afterEach, beforeEach, test } from "node:test";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { backgroundCall, type Call } from "../../base/call.ts";
-import type { Reason } from "../../base/fault.ts";
+import type { Fault, Reason } from "../../base/fault.ts";
 import { sha256 } from "../../base/id.ts";
 import { ingestLayer, type LayerExpectation, type LayerFacts } from "./ingest.ts";
 import { defaultLayerLimits, type LayerLimits } from "./limit.ts";
@@ -93,6 +93,13 @@ test("what a refused layer was, is said: layer, entry and the next action", asyn
     assert.ok(thrown.message.includes('"../évil"'), thrown.message);
     assert.match(String((thrown as { hint?: string }).hint), /do not trust/);
     return true;
+  });
+});
+
+test("a name of a MiB is not said whole", async () => {
+  const blob = tar(pax([["path", "n".repeat(1_000_000)]]), entry({}));
+  await assert.rejects(ingest(blob), ({ message, detail }: Fault) => {
+    return message.length < 1000 && JSON.stringify(detail).length < 5000;
   });
 });
 
@@ -205,6 +212,18 @@ test("a layer that expands without bound is refused before it is unpacked", asyn
   const padded = gzipSync(Buffer.concat([tar(entry({})), Buffer.alloc(20 * 2 ** 20)]));
   await refuses(padded, "exhausted", /unpacks to more than/, { limits: { maxUnpackedBytes: 10 * 2 ** 20 } });
   await refuses(tar(entry({ name: "n".repeat(90) })), "exhausted", /names take/, { limits: { maxNameBytes: 80 } });
+});
+
+test("a blob that is larger than what may come out of it is refused before its first byte", async () => {
+  const expected = { sizeBytes: defaultLayerLimits.maxUnpackedBytes + 1 };
+  const source = Readable.from([Buffer.from("x")]);
+  const options = { targetPath: join(dir, "layer") };
+  await assert.rejects(ingestLayer(source, options, expected, defaultLayerLimits, backgroundCall()), {
+    reason: "exhausted",
+    message: /its blob has more/,
+  });
+  assert.equal(source.readableDidRead, false);
+  assert.deepEqual(readdirSync(dir), []);
 });
 
 function fileWith(xattr: string): Buffer {

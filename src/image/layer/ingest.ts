@@ -83,8 +83,12 @@ async function unpack(
   limits: LayerLimits,
   call: Call,
 ): Promise<LayerFacts> {
+  if ((expected.sizeBytes ?? 0) > limits.maxUnpackedBytes) {
+    throw new Fault("exhausted", `its blob has more than the ${limits.maxUnpackedBytes} bytes that it may unpack to`);
+  }
   const blob = new VerifiedBlob(source, kept, expected, call);
-  const writer = new ErofsWriter(target.fd);
+  // At every write, as a few bytes of a tar may become a hundred thousand here.
+  const writer = new ErofsWriter(target.fd, (position) => target.syncBehind(position));
   const tree = new LayerTree(writer, limits);
   const reader = new TarReader(tree);
   let unpackedBytes = 0;
@@ -96,7 +100,6 @@ async function unpack(
     checkExpansion(unpackedBytes, blob.sizeBytes, limits);
     diffHash?.update(chunk);
     reader.push(chunk);
-    target.syncBehind(writer.position);
   };
   try {
     const { first, rest } = await peek(blob.chunks());
@@ -153,7 +156,7 @@ function inEntry(thrown: unknown, entry: string): unknown {
   if (!(thrown instanceof Fault) || entry === "") return thrown;
   return new Fault(thrown.reason, `entry ${showName(entry)}: ${thrown.message}`, {
     cause: thrown.cause,
-    detail: { entry: Buffer.from(entry, "latin1").toString("utf8") },
+    detail: { entry: Buffer.from(entry.slice(0, 4096), "latin1").toString("utf8") },
     ...(thrown.hint === undefined ? {} : { hint: thrown.hint }),
   });
 }

@@ -25,6 +25,8 @@ const maxDeviceMinor = 0xfffff;
 const maxId = 0xfffffffe;
 /** EROFS reads a link's target within one block; Linux allows 4095 bytes. */
 const maxTargetBytes = 4095;
+/** Of a name in a message: one that is refused for its length may have a MiB. */
+const maxShownBytes = 300;
 
 /**
  * Turns the entries of a layer into an EROFS tree. The tree is data in memory: no path of the layer is ever given to the
@@ -299,7 +301,7 @@ function tooManyXattrs(): Fault {
   return new Fault("exhausted", "its extended attributes are larger than an inode can carry");
 }
 
-/** A byte string as people read it, in quotes. */
+/** A byte string as people read it, in quotes; a long one is cut off. */
 export function showName(bytes: string): string {
-  return JSON.stringify(Buffer.from(bytes, "latin1").toString("utf8"));
+  return JSON.stringify(Buffer.from(bytes.slice(0, maxShownBytes), "latin1").toString("utf8"));
 }

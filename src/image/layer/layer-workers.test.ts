@@ -125,6 +125,33 @@ test("cancelling, while running or waiting for a worker, leaves nothing", async 
   }
 });
 
+test("a registry that holds all workers holds up nobody else", async () => {
+  const hanging = createServer((_, response) => void response.writeHead(200).write(Buffer.alloc(2 ** 21)));
+  await new Promise<void>((resolve) => hanging.listen(0, "127.0.0.1", resolve));
+  try {
+    const url = `http://127.0.0.1:${(hanging.address() as AddressInfo).port}/`;
+    const source = { kind: "http", url, headers: () => Promise.resolve({}) } as const;
+    const controller = new AbortController();
+    const call = { ...backgroundCall(), signal: controller.signal };
+    const all = Array.from({ length: 5 }, (_, at) =>
+      assert.rejects(workers.ingest(source, { targetPath: join(dir, `${at}`) }, {}, call, { origin: "evil" }), {
+        reason: "cancelled",
+      }),
+    );
+    using within = withDeadline(backgroundCall(), 30_000, "get a worker");
+    for (const [at, origin] of ["good", undefined, "good"].entries()) {
+      const path = blobFile(`blob-${at}`, tar(entry({ name: `${at}` })));
+      const terms = origin === undefined ? {} : { origin };
+      await workers.ingest({ kind: "file", path }, { targetPath: join(dir, `layer-${at}`) }, {}, within, terms);
+    }
+    controller.abort();
+    await Promise.all(all);
+  } finally {
+    hanging.close();
+    hanging.closeAllConnections();
+  }
+});
+
 test("a deadline ends waiting for a fifo that nobody writes, and is told as such", async () => {
   const path = join(dir, "fifo");
   await run(["mkfifo", path], {}, backgroundCall());
@@ -194,13 +221,9 @@ test("a layer whose names fill the memory ends its worker and nothing else", asy
     const directories = Array.from({ length: 150_000 }, (_, index) => entry({ name: `${index}`, type: "5" }));
     const blob = gzipSync(Buffer.concat(directories));
     const path = blobFile("blob", blob);
-    const attempt = small.ingest(
-      { kind: "file", path },
-      { targetPath: join(dir, "layer") },
-      {},
-      backgroundCall(),
+    const attempt = small.ingest({ kind: "file", path }, { targetPath: join(dir, "layer") }, {}, backgroundCall(), {
       limits,
-    );
+    });
     await assert.rejects(attempt, { name: "Fault", reason: "exhausted", message: /memory/ });
     assert.deepEqual(readdirSync(dir), ["blob"]);
     const good = blobFile("good", tar(entry({}, "x")));

@@ -18,8 +18,12 @@ const defaultIdleMs = 5_000;
 /** A worker that is stuck in the kernel, as when it opens a fifo that nobody writes, does not hear that it is cancelled. */
 const cancelGraceMs = 2_000;
 
+/** Where layers come from that no registry has to be asked for: builds and archives. */
+export const thisMachine = "this machine";
+
 interface Job {
   readonly source: BlobSource;
+  readonly origin: string;
   readonly options: IngestOptions;
   readonly expected: LayerExpectation;
   readonly limits: LayerLimits;
@@ -32,6 +36,10 @@ interface Job {
  * loop. Processes rather than threads: after a pull a thread leaves 80 to 150 MiB in the allocator of the whole process,
  * and a layer that fills the memory must end nothing but its own worker. They start when there is work and end after
  * idling. Each holds a few MiB of data at a time however large its layer is; further layers wait their turn.
+ *
+ * A registry that sends slowly holds its workers for as long. So where all are taken, a layer of another origin gets one
+ * more than there would be, one of each origin at a time, up to twice as many: what holds up a pull from one registry
+ * does not hold up those from others, nor builds.
  */
 export class LayerWorkers {
   readonly #clock: Clock;
@@ -40,6 +48,7 @@ export class LayerWorkers {
   readonly #maxHeapMiB: number;
   readonly #waiting: Job[] = [];
   readonly #idle: { readonly worker: WorkerProcess; readonly keep: () => void }[] = [];
+  readonly #underWay = new Set<Job>();
   readonly #targets = new Set<string>();
   readonly #workers = new Set<WorkerProcess>();
   readonly #running = new Set<Promise<void>>();
@@ -57,7 +66,8 @@ export class LayerWorkers {
   }
 
   /**
-   * `ingestLayer` in a worker: same results, same Faults. Progress is reported as compressed bytes.
+   * `ingestLayer` in a worker: same results, same Faults. Progress is reported as compressed bytes. `origin` is whoever
+   * the layer is asked of, such as a registry: where its bytes really come from is that one's choice.
    *
    * @throws Fault also `conflict` when the same target is being written already.
    */
@@ -66,14 +76,17 @@ export class LayerWorkers {
     options: IngestOptions,
     expected: LayerExpectation,
     call: Call,
-    limits: LayerLimits = defaultLayerLimits,
+    {
+      origin = thisMachine,
+      limits = defaultLayerLimits,
+    }: { readonly origin?: string; readonly limits?: LayerLimits } = {},
   ): Promise<LayerFacts> {
     throwIfCancelled(call);
     if (this.#isClosed) throw new Fault("unavailable", `unpack layer to ${options.targetPath}: shutting down`);
     if (this.#targets.has(options.targetPath)) {
       throw new Fault("conflict", `unpack layer to ${options.targetPath}: it is being unpacked already`);
     }
-    const job = { source, options, expected, limits, call, outcome: Promise.withResolvers<LayerFacts>() };
+    const job = { source, origin, options, expected, limits, call, outcome: Promise.withResolvers<LayerFacts>() };
     const giveUp = (): void => {
       const index = this.#waiting.indexOf(job);
       if (index === -1) return;
@@ -108,14 +121,19 @@ export class LayerWorkers {
   }
 
   #next(): void {
-    const job = this.#waiting[0];
+    const job = this.#waiting.find((waiting) => this.#hasRoom(waiting));
     if (job === undefined) return;
+    this.#waiting.splice(this.#waiting.indexOf(job), 1);
+    this.#underWay.add(job);
     const idle = this.#idle.pop();
-    if (idle === undefined && this.#workers.size >= this.#maxWorkers) return;
-    this.#waiting.shift();
     idle?.keep();
     const running = this.#run(job, idle?.worker).finally(() => this.#running.delete(running));
     this.#running.add(running);
+  }
+
+  #hasRoom({ origin }: Job): boolean {
+    if (this.#underWay.size < this.#maxWorkers) return true;
+    return this.#underWay.size < 2 * this.#maxWorkers && ![...this.#underWay].some((job) => job.origin === origin);
   }
 
   #start(): WorkerProcess {
@@ -138,6 +156,7 @@ export class LayerWorkers {
     } catch (thrown) {
       job.outcome.reject(thrown);
     }
+    this.#underWay.delete(job);
     this.#next();
   }
 

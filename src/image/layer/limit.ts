@@ -1,6 +1,6 @@
 /** What one layer may cost before it is refused. The defaults admit every real image that we know of. */
 export interface LayerLimits {
-  /** Of the uncompressed tar, and of the file system made from it. */
+  /** Of the uncompressed tar, of the file system made from it, and of the blob: gzip can also make much of nothing. */
   readonly maxUnpackedBytes: number;
   /** Entries of the tar and directories that it only implies. Each takes some 200 bytes of the worker's memory. */
   readonly maxEntries: number;

@@ -1,6 +1,7 @@
 import { closeSync, constants, fdatasync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { promisify } from "node:util";
+import { RoomWatch } from "../room.ts";
 
 /** What ends so was being written when its worker or the machine was stopped, and can be removed when no worker runs. */
 export const partialSuffix = ".partial";
@@ -23,6 +24,7 @@ export class PendingFile {
   readonly #path: string;
   readonly #partialPath: string;
   readonly fd: number;
+  readonly #room: RoomWatch;
   #isOpen = true;
   #isPublished = false;
   #syncing: Promise<void> | undefined;
@@ -33,6 +35,7 @@ export class PendingFile {
   constructor(path: string) {
     this.#path = path;
     this.#partialPath = partialPath(path, process.pid);
+    this.#room = new RoomWatch(dirname(path));
     rmSync(this.#partialPath, { force: true });
     this.fd = openSync(this.#partialPath, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
   }
@@ -44,9 +47,10 @@ export class PendingFile {
 
   /**
    * Lets the disk begin with what was written, `writtenBytes` in all, while more is being written: at the end only the
-   * rest is left to wait for. Cheap; may be called often.
+   * rest is left to wait for. Cheap; may be called often. Throws an `exhausted` Fault when it fills the disk.
    */
   syncBehind(writtenBytes: number): void {
+    this.#room.reached(writtenBytes);
     if (this.#syncing !== undefined || writtenBytes - this.#syncedBytes < syncStepBytes) return;
     this.#syncedBytes = writtenBytes;
     this.#syncing = syncData(this.fd)

@@ -118,6 +118,36 @@ test("a global PAX header holds for what follows, and a local one goes before it
   );
 });
 
+test("extended attributes of a global header are there for every entry, and are not copied for each", () => {
+  const entries = read(
+    tar(
+      pax([["SCHILY.xattr.user.a", "1"]], "g"),
+      entry({ name: "a" }),
+      entry({ name: "b" }),
+      pax([["SCHILY.xattr.user.b", "2"]]),
+      entry({ name: "c" }),
+      pax([["SCHILY.xattr.user.a", "3"]], "g"),
+      entry({ name: "d" }),
+    ),
+  );
+  const found = entries.map(({ xattrs }) => Object.fromEntries(xattrs));
+  assert.deepEqual(found, [{ "user.a": "1" }, { "user.a": "1" }, { "user.a": "1", "user.b": "2" }, { "user.a": "3" }]);
+  assert.equal(entries[0]?.xattrs, entries[1]?.xattrs);
+});
+
+test("what costs time at every entry is not taken from a global header", () => {
+  const many = Array.from({ length: 1001 }, (_, index) => [`SCHILY.xattr.user.${index}`, ""] as const);
+  refuses(tar(pax(many, "g"), entry({})), "exhausted", /more than 1000 records/);
+  refuses(tar(pax(many), entry({})), "exhausted", /more than 1000 records/);
+  assert.equal(only(tar(pax(many.slice(1)), entry({}))).xattrs.size, 1000);
+  const map = [
+    ["GNU.sparse.size", "10000"],
+    ["GNU.sparse.map", "0,1"],
+  ] as const;
+  assert.equal(only(tar(pax(map, "g"), entry({}, "x"))).extents, undefined);
+  refuses(tar(pax([["mtime", `1.${"0".repeat(1000)}`]]), entry({})), "corrupt", /PAX time/);
+});
+
 test("GNU long names and link targets", () => {
   const found = only(
     tar(

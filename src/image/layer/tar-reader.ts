@@ -1,6 +1,6 @@
 import { Fault } from "../../base/fault.ts";
 import type { Extent } from "../erofs/chunk-map.ts";
-import { noXattrs, type Xattrs } from "../erofs/xattr.ts";
+import type { Xattrs } from "../erofs/xattr.ts";
 import { maxExtents, noPax, parsePax, parseTime, wholeNumber, type PaxRecords } from "./pax.ts";
 import { checkedExtents, decodeOldExtents, LeadingExtentMap, parseExtentList, tooManyExtents } from "./sparse-map.ts";
 import { decodeHeader, number, tarBlockBytes, text, type TarHeader } from "./tar-header.ts";
@@ -48,8 +48,6 @@ const entryTypes: Readonly<Record<string, TarEntryType>> = {
   "5": "directory",
   "6": "fifo",
 };
-
-const xattrKey = "SCHILY.xattr.";
 
 /**
  * Reads a tar that is pushed in pieces of any size: ustar, PAX, GNU, star and v7, with long names, extended attributes and
@@ -129,7 +127,7 @@ export class TarReader {
       const value = local.values.get(key) ?? this.#global.values.get(key);
       return value === "" ? undefined : value;
     };
-    const path = pax("GNU.sparse.name") ?? names.longName ?? pax("path") ?? header.name;
+    const path = ownRecord(local, "GNU.sparse.name") ?? names.longName ?? pax("path") ?? header.name;
     this.#current = path;
     const type = entryTypes[header.type];
     if (type === undefined) {
@@ -145,7 +143,7 @@ export class TarReader {
     let storedBytes = type === "file" ? recordedBytes : 0;
     const paddingBytes = (tarBlockBytes - (storedBytes % tarBlockBytes)) % tarBlockBytes;
 
-    const sparse = yield* this.#sparseLayout(header, block, local, pax, storedBytes);
+    const sparse = yield* this.#sparseLayout(header, block, local, storedBytes);
     if (sparse !== undefined) storedBytes -= sparse.mapBytes;
 
     const paxUid = pax("uid");
@@ -177,7 +175,6 @@ export class TarReader {
     header: TarHeader,
     block: Buffer,
     local: PaxRecords,
-    pax: (key: string) => string | undefined,
     storedBytes: number,
   ): Generator<void, { sizeBytes: number; extents: Extent[]; mapBytes: number } | undefined> {
     if (header.type === "S") {
@@ -192,10 +189,10 @@ export class TarReader {
       }
       return { sizeBytes: oldRealSize(block), extents, mapBytes: 0 };
     }
-    const realSize = pax("GNU.sparse.realsize") ?? pax("GNU.sparse.size");
+    const realSize = ownRecord(local, "GNU.sparse.realsize") ?? ownRecord(local, "GNU.sparse.size");
     if (realSize === undefined || header.type !== "0") return undefined;
     const sizeBytes = wholeNumber(realSize, "the size of a sparse file");
-    if (pax("GNU.sparse.major") === "1") {
+    if (ownRecord(local, "GNU.sparse.major") === "1") {
       const map = new LeadingExtentMap();
       for (let mapBytes = tarBlockBytes; mapBytes <= storedBytes; mapBytes += tarBlockBytes) {
         const extents = map.add(yield* this.#mustHave(tarBlockBytes));
@@ -203,20 +200,14 @@ export class TarReader {
       }
       throw new Fault("corrupt", "its sparse map does not end within its data");
     }
-    const list = pax("GNU.sparse.map");
+    const list = ownRecord(local, "GNU.sparse.map");
     return { sizeBytes, extents: list === undefined ? [...local.sparse] : parseExtentList(list), mapBytes: 0 };
   }
 
+  /** Copied only where both headers have some: a global one holds for every entry that follows. */
   #xattrs(local: PaxRecords): Xattrs {
-    let xattrs: Map<string, string> | undefined;
-    for (const { values } of [this.#global, local]) {
-      for (const [key, value] of values) {
-        if (!key.startsWith(xattrKey)) continue;
-        xattrs ??= new Map();
-        xattrs.set(key.slice(xattrKey.length), value);
-      }
-    }
-    return xattrs ?? noXattrs;
+    if (local.xattrs.size === 0) return this.#global.xattrs;
+    return this.#global.xattrs.size === 0 ? local.xattrs : new Map([...this.#global.xattrs, ...local.xattrs]);
   }
 
   /** A second block of zeros ends the tar; then only zeros may follow, which fill the last record of a tape. */
@@ -289,6 +280,15 @@ export class TarReader {
       consume(bytes);
     }
   }
+}
+
+/**
+ * A record of the entry's own header. What describes one sparse file is not taken from a global header: no program writes
+ * it there, and a long map would be read anew for every entry.
+ */
+function ownRecord({ values }: PaxRecords, key: string): string | undefined {
+  const value = values.get(key);
+  return value === "" ? undefined : value;
 }
 
 /** Where the old GNU format keeps the size of the unpacked file. */

@@ -3,6 +3,7 @@ import { Fault, isFault } from "../../base/fault.ts";
 import { type Digest, sha256 } from "../../base/id.ts";
 import type { Credentials } from "../contract.ts";
 import { maxManifestBytes, parseObject } from "../manifest.ts";
+import { shown } from "../shown.ts";
 import { Authorizer } from "./authorization.ts";
 import { followable, registryOrigin } from "./endpoint.ts";
 import { type Answer, type Request, header, readBody, send } from "./transport.ts";
@@ -283,11 +284,7 @@ async function errorText(answer: Answer, call: Call): Promise<string> {
       const { code, message } = (entry ?? {}) as { code?: unknown; message?: unknown };
       return [code, message].filter((part) => typeof part === "string").join(": ");
     });
-    // Control characters of a stranger do not belong on a terminal.
-    return texts
-      .join("; ")
-      .slice(0, 300)
-      .replaceAll(/\p{Cc}/gu, " ");
+    return shown(texts.join("; "), 300);
   } catch (error) {
     if (isFault(error, "cancelled") || isFault(error, "timeout")) throw error;
     return "";

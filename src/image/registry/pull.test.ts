@@ -200,6 +200,30 @@ test("a layer whose tar is not what the configuration says is refused", async ()
   );
 });
 
+test("a configuration of another size than the manifest says is refused", async () => {
+  const size = image.config.length;
+  for (const said of [size - 1, size + 1]) {
+    const manifest = Buffer.from(image.manifest.toString().replace(`"size":${size}`, `"size":${said}`));
+    await refused(
+      { ...image, manifest, digest: sha256(manifest) },
+      () => false,
+      said < size ? "exhausted" : "corrupt",
+      /configuration|blob/,
+    );
+  }
+});
+
+test("an image that says that it is larger than the disk is refused before any of it is fetched", async () => {
+  const registry = await refused(
+    imageOf(image.layers, undefined, { sizeBytes: 2 ** 50 }),
+    () => false,
+    "exhausted",
+    /needs 2048 TiB of disk/,
+  );
+  const layers = registry.asked.filter(({ path }) => image.layers.some((layer) => path.endsWith(layer.digest)));
+  assert.deepEqual(layers, []);
+});
+
 test("a layer that climbs out of its tree is refused", async () => {
   const climbing = sampleLayer(tar(entry({ name: "../../escape" }, "x")));
   await refused(imageOf([climbing]), () => false, "hostile", /escape/);
@@ -284,7 +308,7 @@ test("a manifest with another type than its own is refused, one of a plain type 
 });
 
 const drip = (response: ServerResponse): void => {
-  response.writeHead(200, { "content-type": mediaType.manifest });
+  if (!response.headersSent) response.writeHead(200, { "content-type": mediaType.manifest });
   const timer = setInterval(() => response.write(" "), 5);
   response.on("close", () => clearInterval(timer));
 };
@@ -305,6 +329,29 @@ test("a server that drips, says nothing or sends without end is given up", async
     call,
   );
   await refused(image, atManifests(flood), "exhausted", /larger/);
+});
+
+test("a server that drips while an image is pushed is given up too", async () => {
+  await using registry = await LyingRegistry.start(image, ({ method }, response) => {
+    if (method === "GET") return false;
+    if (method === "HEAD") response.writeHead(404).end();
+    else drip(response.writeHead(202, { location: "/upload" }));
+    return true;
+  });
+  const { store } = await freshStore();
+  await using _ = store;
+  await store.pull(registry.reference, {}, patient);
+  await store.tag(registry.reference, registry.reference.replace("sample/image", "other/place"), call);
+  // It is never silent for long, so only a minute passes sooner here.
+  const within: Call = {
+    ...patient,
+    clock: {
+      ...patient.clock,
+      after: (delayMs, action) => systemClock.after(delayMs < 60_000 ? delayMs : 100, action),
+    },
+  };
+  const pushing = store.push(registry.reference.replace("sample/image", "other/place"), {}, within);
+  await assert.rejects(pushing, (error) => isFault(error, "timeout") && /not done within/.test(error.message));
 });
 
 test("an index gives this machine's image; indexes without end are a trap", async () => {

@@ -10,12 +10,14 @@ import {
   acceptedManifests,
   checkLayers,
   chooseManifest,
+  corrupt,
   isForeign,
   maxConfigBytes,
   parseConfig,
   parseManifest,
 } from "../manifest.ts";
 import { type Platform, formatPlatform, hostPlatform, suitability } from "../platform.ts";
+import { refuseWithoutRoom } from "../room.ts";
 import type { RepositoryClient } from "./client.ts";
 import { followable } from "./endpoint.ts";
 
@@ -36,15 +38,23 @@ export async function pullImage(
   const { bytes, manifest } = await findManifest(reference, platform ?? hostPlatform(), client, call);
   lease.hold(manifest.config.digest, ...manifest.layers.map(({ digest }) => digest));
   const config = await fetchConfig(manifest.config, client, content, call);
+  if (config.length !== manifest.config.sizeBytes) {
+    throw corrupt(
+      subject,
+      `its configuration has ${config.length} bytes, its manifest says ${manifest.config.sizeBytes}`,
+    );
+  }
   const document = parseConfig(config, `configuration of ${subject}`);
   checkLayers(manifest, document, subject);
   checkPlatform(document.platform, platform, subject);
   lease.hold(...document.diffIds);
+  refuseWithoutRoom(content.layout.temporaryDir, missingBytes(manifest, content), subject);
   const work = manifest.layers.map((layer, position) => ({ layer, diffId: document.diffIds[position] }));
   await all(call, work, async ({ layer, diffId }, call) => {
     if (diffId === undefined) return;
     const { digest, sizeBytes } = layer;
-    await layers.ensure({ digest, sizeBytes, diffId }, sourcesOf(layer, client), call);
+    const offer = { origin: client.origin.origin, sources: sourcesOf(layer, client) };
+    await layers.ensure({ digest, sizeBytes, diffId }, offer, call);
   });
   await content.putBlob(config);
   return await content.commit(bytes);
@@ -93,6 +103,12 @@ function checkPlatform(found: Platform, asked: Platform | undefined, subject: st
   throw new Fault("unsupported", `${subject} is an image for ${formatPlatform(found)}, ${wanted}`, {
     hint: `to have it nevertheless, ask for the platform ${formatPlatform(found)}`,
   });
+}
+
+/** What there is to fetch, by what the manifest says; unpacked it takes at least as much once more. */
+function missingBytes(manifest: Manifest, content: Content): number {
+  const missing = new Map(manifest.layers.map(({ digest, sizeBytes }) => [digest, sizeBytes]));
+  return [...missing].reduce((sum, [digest, sizeBytes]) => sum + (content.hasBlob(digest) ? 0 : sizeBytes), 0);
 }
 
 /** Where the layer's bytes may be had: the registry, and for foreign layers also where their publisher keeps them. */

@@ -24,6 +24,8 @@ export interface Answer {
 
 /** How long a server may take until the first line of its answer, and between two pieces of it. */
 const silenceMs = 30_000;
+/** How long the body of an answer may take in all: they are small, and a byte now and then is no answer. */
+const bodyMs = 60_000;
 
 /** Sends a request and resolves with the head of its answer. Network failures are Faults: `unavailable`, `timeout`. */
 export async function send(request: Request, call: Call): Promise<Answer> {
@@ -59,11 +61,15 @@ export async function send(request: Request, call: Call): Promise<Answer> {
   }
 }
 
-/** The whole body of an answer. More than `maxBytes` is `exhausted`; one that is cut short is `unavailable`. */
+/**
+ * The whole body of an answer. More than `maxBytes` is `exhausted`, one that is cut short `unavailable`, one that takes
+ * longer than a minute `timeout`.
+ */
 export async function readBody(answer: Answer, maxBytes: number, subject: string, call: Call): Promise<Buffer> {
   const attempted = `read ${subject}`;
   const { body } = answer;
   const silence = silenceWatch(call, () => body.destroy(silent(attempted)));
+  const stopWaiting = call.clock.after(bodyMs, () => body.destroy(endless(attempted)));
   const chunks: Buffer[] = [];
   let sizeBytes = 0;
   try {
@@ -79,6 +85,7 @@ export async function readBody(answer: Answer, maxBytes: number, subject: string
     throw networkFault(error, attempted);
   } finally {
     silence.stop();
+    stopWaiting();
   }
   return Buffer.concat(chunks);
 }
@@ -127,6 +134,10 @@ function networkHint(code: string): string | undefined {
 
 function silent(attempted: string): Fault {
   return new Fault("timeout", `${attempted}: nothing came for ${silenceMs / 1000} s`, { detail: { retry: "soon" } });
+}
+
+function endless(attempted: string): Fault {
+  return new Fault("timeout", `${attempted}: not done within ${bodyMs} ms`, { detail: { retry: "soon" } });
 }
 
 interface SilenceWatch {
