@@ -228,6 +228,16 @@ test("a bundle of version 1.2 is served, whatever the runtime thinks of the numb
   assert.equal(on.ok(["run", "--bundle", bundle, "a"]), "served\n");
 });
 
+test("a bundle of version 1.2 is served when its program comes by a mount, as docker run --init has it", () => {
+  using on = new Ground();
+  const bundle = on.bundle("a", ["/mounted/busybox", "echo", "served"], (config) => {
+    config["ociVersion"] = "1.2.0";
+    const program = { destination: "/mounted/busybox", type: "bind", source: "/bin/busybox", options: ["bind", "ro"] };
+    (config["mounts"] as object[]).push(program);
+  });
+  assert.equal(on.ok(["run", "--bundle", bundle, "a"]), "served\n");
+});
+
 test("what the runtime would ignore is refused, naming the field, before anything is there", () => {
   using on = new Ground();
   const bundle = on.bundle("a", forever, (config) => {
