@@ -251,6 +251,27 @@ test("what the runtime would ignore is refused, naming the field, before anythin
   assert.deepEqual(on.traces(), []);
 });
 
+test("what exec is to run is refused as create would refuse it, and never with a stack trace", () => {
+  for (const engine of ["crun", "runc"]) {
+    using on = new Ground(["--engine", engine]);
+    on.ok(["run", "--detach", "--bundle", on.bundle("a", forever), "a"]);
+    const file = join(on.directory, "process.json");
+    for (const [process, message] of [
+      [{ args: ["/bin/true"], scheduler: { policy: "SCHED_BATCH" } }, /process\.scheduler: \w+ [\d.]+ cannot do it/],
+      [{ args: null }, /process\.args: is missing/],
+      [{}, /process\.args: is missing/],
+    ] as const) {
+      writeFileSync(file, JSON.stringify({ cwd: "/", ...process }));
+      const { code, stderr } = on.oci(["exec", "--process", file, "a"]);
+      assert.equal(code, 1);
+      assert.match(stderr, message);
+    }
+    const { code, stderr } = on.oci(["exec", "a", "/bin/sh/below", "--log=/x"]);
+    assert.notEqual(code, 0);
+    assert.doesNotMatch(stderr, /ENOTDIR|TypeError/);
+  }
+});
+
 test("paths of a bundle stay inside it, and whatever lies there nobody waits for ever", () => {
   using on = new Ground();
   const outside = join(on.directory, "outside");

@@ -51,6 +51,8 @@ const cases: readonly (readonly [Way, unknown, RegExp])[] = [
   [["process"], [], /^process: expected an object/],
   [["process", "cwd"], undefined, /^process\.cwd: is missing/],
   [["process", "cwd"], "relative", /^process\.cwd: expected an absolute path/],
+  [["process", "args"], undefined, /^process\.args: is missing/],
+  [["process", "args"], null, /^process\.args: is missing/],
   [["process", "args"], [], /^process\.args: must not be empty/],
   [["process", "args"], "sh", /^process\.args: expected a list/],
   [["process", "args", 1], 7, /^process\.args\[1\]: expected a text/],
