@@ -222,6 +222,14 @@ test("errors are written where callers look for them", () => {
   assert.match(readFileSync(log, "utf8").trim().split("\n")[1] ?? "", /unknown command fly/);
 });
 
+test("another configuration is the bundle's, for us and for the runtime", () => {
+  using on = new Ground(["--engine", "crun"]);
+  const bundle = on.bundle("a", ["/bin/echo", "config.json"]);
+  const config = readFileSync(join(bundle, "config.json"), "utf8");
+  writeFileSync(join(bundle, "other.json"), config.replace('"config.json"', '"other.json"'));
+  assert.equal(on.ok(["run", "--bundle", bundle, "--config", "other.json", "a"]), "other.json\n");
+});
+
 test("a bundle of version 1.2 is served, whatever the runtime thinks of the number", () => {
   using on = new Ground();
   const bundle = on.bundle("a", ["/bin/echo", "served"], (config) => (config["ociVersion"] = "1.2.0"));
@@ -305,6 +313,11 @@ test("paths of a bundle stay inside it, and whatever lies there nobody waits for
   unlinkSync(join(borrowed, "config.json"));
   symlinkSync(join(outside, "config.json"), join(borrowed, "config.json"));
   refused(borrowed, /config\.json: leads out of the bundle/);
+  const bound = on.bundle("bound", forever, (config) => {
+    (config["mounts"] as object[]).push({ destination: "/data", type: "bind", source: "out", options: ["rbind"] });
+  });
+  symlinkSync(outside, join(bound, "out"));
+  refused(bound, /mounts\[2\]\.source: "out" leads out of the bundle by a link/);
   const fifo = on.bundle("fifo", forever);
   unlinkSync(join(fifo, "config.json"));
   spawnSync("mkfifo", [join(fifo, "config.json")]);

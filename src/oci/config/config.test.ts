@@ -111,6 +111,8 @@ const cases: readonly (readonly [Way, unknown, RegExp])[] = [
   [["linux", "seccomp", "syscalls", 0, "names"], [], /^linux\.seccomp\.syscalls\[0\]\.names: must not be empty/],
   [["linux", "seccomp", "syscalls", 0, "action"], "SCMP_ACT_NOTIFY", /^linux\.seccomp\.listenerPath: is missing/],
   [["linux", "seccomp", "syscalls", 0, "args", 0, "op"], "==", /^linux\.seccomp\.syscalls\[0\]\.args\[0\]\.op/],
+  [["linux", "cgroupsPath"], "/croft/../../box", /^linux\.cgroupsPath: .* must not hold "\.\."/],
+  [["linux", "cgroupsPath"], "system.slice:croft:../box", /^linux\.cgroupsPath: .* must not hold/],
   [["linux", "maskedPaths", 0], "proc", /^linux\.maskedPaths\[0\]: expected an absolute path/],
   [["linux", "sysctl", "net.ipv4.ip_forward"], 1, /^linux\.sysctl\.net\.ipv4\.ip_forward: expected a text/],
   [["linux", "personality", "domain"], "BSD", /^linux\.personality\.domain: expected one of/],
