@@ -6,7 +6,7 @@ import { type Ground, print, specVersion, type Wiring } from "./ground.ts";
 import { logOf } from "./log.ts";
 import { becomeRuntime } from "./namespace/become.ts";
 import { runNamespaceCommand } from "./namespace/command.ts";
-import { checkId, defaultRoot, engineRoot, type Place, requireOwner } from "./place.ts";
+import { checkId, defaultRoot, engineRoot, ownerOf, type Place, requireOwner } from "./place.ts";
 import { builtInConfig, type HostConfig, hostConfigFiles, targets } from "./route.ts";
 
 /** Runs one command and returns the exit code; most of them become another program instead. */
@@ -70,10 +70,11 @@ async function act(ground: Ground): Promise<number> {
     checkId(id);
     // As runc has it: to force away what is not there is to be content.
     if (!["crun", "runc", "microvm", "machine"].some((engine) => exists(`${place.root}/${engine}/${id}`))) return 0;
-    // Killed between the two, it left only the second.
+    // Killed between the two, it left only the second; and another engine may have made one of that name since.
     if (exists(`${place.root}/machine/${id}`)) {
       const { removeMachine } = await import("./microvm/remove.ts");
-      return removeMachine(ground, id);
+      const code = removeMachine(ground, id);
+      if (code !== 0 || ownerOf(place, id) === undefined) return code;
     }
   }
   const owner = requireOwner(place, id);

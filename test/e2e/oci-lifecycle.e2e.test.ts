@@ -95,6 +95,21 @@ for (const engine of ["crun", "runc"]) {
     assert.deepEqual(on.traces(), []);
   });
 
+  test(`${engine}: what a microVM of that name left is in nobody's way`, () => {
+    using on = ground();
+    const leave = (): void => void mkdirSync(join(on.root, "machine", "a", "shared"), { recursive: true });
+    const bundle = on.bundle("a", forever);
+    leave();
+    on.ok(["create", "--bundle", bundle, "a"]);
+    assert.equal(existsSync(join(on.root, "machine", "a")), false);
+    leave();
+    on.ok(["delete", "--force", "a"]);
+    assert.deepEqual(on.traces(), []);
+    leave();
+    on.ok(["delete", "--force", "a"]);
+    assert.deepEqual(on.traces(), []);
+  });
+
   test(`${engine}: hooks of every kind run at their moment`, () => {
     using on = ground();
     const record = join(on.directory, "record");

@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { existsSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { backgroundCall } from "../../base/call.ts";
@@ -10,13 +11,18 @@ import { argumentsFor } from "../namespace/argument.ts";
 import { requireProgram } from "../namespace/program.ts";
 import { claim } from "../claim.ts";
 import { engineRoot } from "../place.ts";
-import type { MachinePlace } from "./contract.ts";
+import type { HostConfig } from "../route.ts";
+import type { MachineMaker, MachineParts, MachinePlace } from "./contract.ts";
 import { launchOf } from "./launch.ts";
 import { type MachineFiles, machineFiles, makeMachineFiles, writeRecord } from "./record.ts";
+import { removeByForce } from "./remove.ts";
 
-/** The command line that creates the container around the machine. Refused before anything is there: what it cannot be. */
-export async function prepareMicrovm(ground: Ground, id: string, bundle: Bundle): Promise<readonly string[]> {
-  const { line, place, host, wiring } = ground;
+/**
+ * Creates the container around the machine; the exit code is crun's. Refused before anything is there: what it cannot be.
+ * crun is a child of ours, because nothing of the machine may stay when it fails.
+ */
+export async function createMicrovm(ground: Ground, id: string, bundle: Bundle): Promise<number> {
+  const { line, place, host, wiring, handover } = ground;
   const { launch, settings } = launchOf(id, bundle);
   if (launch.terminal && valueOf(line.flags, "console-socket") === undefined) {
     throw new Fault("invalid", `${line.command} ${id}: process.terminal: a microVM's terminal needs --console-socket`);
@@ -27,8 +33,37 @@ export async function prepareMicrovm(ground: Ground, id: string, bundle: Bundle)
   if (wiring.maker === undefined) throw new Fault("bug", "microVMs are made elsewhere");
   const maker = await wiring.maker(host);
   const parts = await maker.prepare(backgroundCall());
-  claim(place, id, ground.handover);
+  await claim(place, id, handover);
   const files = machineFiles(place, id);
+  try {
+    const configFile = writeMachine(files, bundle, { launch, settings, maker, parts, host });
+    const flags = new Map(line.flags);
+    flags.delete("detach");
+    flags.set("bundle", [resolve(valueOf(line.flags, "bundle") ?? ".")]);
+    flags.set("config", [configFile]);
+    const root = engineRoot(place, "microvm");
+    const argv = argumentsFor("crun", program, root, { ...line, command: "create" }, flags);
+    handover.restoreLimits();
+    const { status, error } = spawnSync(program, argv.slice(1), { stdio: "inherit" });
+    if (error !== undefined) throw Fault.from(error, `run ${program}`);
+    if (status !== 0) removeByForce(ground, id);
+    return status ?? 1;
+  } catch (error) {
+    removeByForce(ground, id);
+    throw error;
+  }
+}
+
+interface Machine extends Pick<ReturnType<typeof launchOf>, "launch" | "settings"> {
+  readonly maker: MachineMaker;
+  readonly parts: MachineParts;
+  readonly host: HostConfig;
+}
+
+/** Writes what `start` will need, and crun's configuration, whose path is returned. */
+function writeMachine(files: MachineFiles, bundle: Bundle, machine: Machine): string {
+  const { launch, settings, maker, parts, host } = machine;
+  const { id } = launch;
   makeMachineFiles(files);
   const linux = own(bundle.config, "linux");
   const cgroupsPath = own(linux, "cgroupsPath");
@@ -46,11 +81,7 @@ export async function prepareMicrovm(ground: Ground, id: string, bundle: Bundle)
   const made = maker.containerConfig(launch, parts, placeOf(files, cgroup));
   const configFile = join(files.directory, "config.json");
   writeFileSync(configFile, JSON.stringify(combined(made, bundle, network)), { mode: 0o600 });
-  const flags = new Map(line.flags);
-  flags.delete("detach");
-  flags.set("bundle", [resolve(valueOf(line.flags, "bundle") ?? ".")]);
-  flags.set("config", [configFile]);
-  return argumentsFor("crun", program, engineRoot(place, "microvm"), { ...line, command: "create" }, flags);
+  return configFile;
 }
 
 export function placeOf(files: MachineFiles, cgroup: string): MachinePlace {

@@ -20,7 +20,7 @@ export async function runNamespaceCommand(
         hint: `delete --force ${id}`,
       });
     }
-    (await import("./leftover.ts")).clearHalfMade(root, name, id);
+    (await import("./leftover.ts")).clearHalfMade(root, name, id, host);
     return 0;
   }
   const program = requireProgram(name, host);
