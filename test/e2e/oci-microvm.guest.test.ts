@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -141,6 +142,50 @@ test("run gives the program's code and passes its output", { timeout: patienceMs
   assert.equal(code, 9, stderr);
   assert.equal(stdout, `kernel ${kernelVersion}\n`);
   assert.match(stderr, /wrong/);
+  assert.deepEqual(on.traces(), []);
+});
+
+test("a microVM that cannot be created leaves nothing, and its name is free", { timeout: patienceMs }, () => {
+  using on = ourGround();
+  const bundle = on.bundle("a", ["/bin/true"], (config) => {
+    config["hooks"] = { prestart: [{ path: "/bin/sh", args: ["sh", "-c", "exit 3"] }] };
+  });
+  for (const command of ["create", "run"]) {
+    assert.notEqual(on.oci([command, "--bundle", bundle, "a"]).code, 0);
+    assert.deepEqual(on.traces(), []);
+  }
+});
+
+test(
+  "run whose start fails, or that is interrupted while it boots, leaves nothing",
+  { timeout: patienceMs },
+  async () => {
+    using on = ourGround();
+    const failing = on.bundle("failing", ["/bin/true"], (config) => (config.linux["sysctl"] = { "net.nothing": "1" }));
+    assert.equal(on.oci(["run", "--bundle", failing, "failing"]).code, 1);
+    assert.deepEqual(on.traces(), []);
+    const argv = on.args(["run", "--bundle", on.bundle("a", ["/bin/sleep", "1000000"]), "a"]);
+    const running = spawn(runtime, argv, { stdio: "ignore" });
+    const ended = once(running, "exit");
+    await eventually("its machine boots", () => existsSync(join(on.root, "machine", "a", "shared", "plan.json")));
+    running.kill("SIGINT");
+    const [code] = (await ended) as [number | null];
+    assert.notEqual(code, 0);
+    assert.deepEqual(on.traces(), []);
+  },
+);
+
+test("of several starts at once one starts it, and the others do it no harm", { timeout: 2 * patienceMs }, async () => {
+  using on = ourGround();
+  on.ok(["create", "--bundle", on.bundle("a", ["/bin/sleep", "1000000"]), "a"]);
+  const codes = await Promise.all([1, 2, 3].map(() => on.start(["start", "a"])));
+  assert.deepEqual(
+    codes.toSorted((a, b) => a - b),
+    [0, 1, 1],
+  );
+  assert.equal(on.state("a").status, "running");
+  assert.equal(on.ok(["exec", "a", "/bin/echo", "well"]), "well\n");
+  on.ok(["delete", "--force", "a"]);
   assert.deepEqual(on.traces(), []);
 });
 
