@@ -6,6 +6,7 @@ import type { LaunchMount, Limits, ProgramLaunch } from "../../instance/contract
 import type { GuestSettings } from "../../instance/guest.ts";
 import { type Bundle, refused } from "../config/bundle.ts";
 import { isJson, type Json, own, recordsIn } from "../config/shape.ts";
+import { resourceFindings } from "./resource.ts";
 import { listOf, processFindings, processSettings, userOf } from "./process.ts";
 
 /**
@@ -24,6 +25,7 @@ export function launchOf(
     ...deviceFindings(linux),
     ...otherFindings(config),
     ...processFindings(process),
+    ...resourceFindings(own(linux, "resources"), "linux.resources."),
   ];
   const mounts = recordsIn(config, "mounts").flatMap((mount, index) =>
     mountOf(mount, index, bundle.directory, findings),

@@ -4,11 +4,12 @@ import { join, resolve } from "node:path";
 import { backgroundCall } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
 import { valueOf } from "../command-line.ts";
-import type { Bundle } from "../config/bundle.ts";
+import { type Bundle, refused } from "../config/bundle.ts";
 import { isJson, own, recordsIn } from "../config/shape.ts";
 import { type Ground, keptFds } from "../ground.ts";
 import { argumentsFor } from "../namespace/argument.ts";
 import { requireProgram } from "../namespace/program.ts";
+import { unsupportedFields } from "../namespace/support.ts";
 import { claim } from "../claim.ts";
 import { engineRoot } from "../place.ts";
 import type { HostConfig } from "../route.ts";
@@ -16,6 +17,7 @@ import type { MachineMaker, MachineParts, MachinePlace } from "./contract.ts";
 import { launchOf } from "./launch.ts";
 import { type MachineFiles, machineFiles, makeMachineFiles, writeRecord } from "./record.ts";
 import { removeByForce } from "./remove.ts";
+import { hostResources, withHostResources } from "./resource.ts";
 
 /**
  * Creates the container around the machine; the exit code is crun's. Refused before anything is there: what it cannot be.
@@ -30,6 +32,9 @@ export async function createMicrovm(ground: Ground, id: string, bundle: Bundle):
   const kept = keptFds(line);
   if (kept > 0) throw new Fault("unsupported", `${line.command} ${id}: a microVM cannot be handed ${kept} descriptors`);
   const program = requireProgram("crun", host);
+  const resources = own(own(bundle.config, "linux"), "resources");
+  const unsupported = unsupportedFields("crun", program, { linux: { resources } });
+  if (unsupported.length > 0) throw new Fault("unsupported", refused(bundle.configFile, unsupported).message);
   if (wiring.maker === undefined) throw new Fault("bug", "microVMs are made elsewhere");
   const maker = await wiring.maker(host);
   const parts = await maker.prepare(backgroundCall());
@@ -104,7 +109,7 @@ const terminals = {
   options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
 };
 
-/** The container around QEMU, with what of the caller's concerns the container: terminal, network, hooks, annotations. */
+/** The container around QEMU, with what of the caller's concerns the container: terminal, network, hooks, annotations, limits. */
 function combined(made: object, { config }: Bundle, network: unknown): object {
   const process = own(made, "process");
   const linux = own(made, "linux");
@@ -127,6 +132,7 @@ function combined(made: object, { config }: Bundle, network: unknown): object {
     mounts: [...recordsIn(made, "mounts"), terminals],
     linux: {
       ...(isJson(linux) ? linux : {}),
+      resources: withHostResources(own(linux, "resources"), hostResources(own(own(config, "linux"), "resources"))),
       namespaces: ["pid", "ipc", "uts", "mount", "network"].map((type) =>
         type === "network" && typeof network === "string" ? { type, path: network } : { type },
       ),
