@@ -249,6 +249,17 @@ test("a microVM whose start is killed is taken away by delete --force", { timeou
   }
 });
 
+test("a microVM whose create is killed is taken away by delete --force", { timeout: patienceMs }, async () => {
+  using on = ourGround();
+  const bundle = on.bundle("a", ["/bin/sleep", "1000000"]);
+  for (let afterMs = 50; afterMs <= 800; afterMs += 50) {
+    const argv = ["-c", '"$@" >/dev/null 2>&1', "sh", "timeout", "-s", "KILL", String(afterMs / 1000)];
+    spawnSync("sh", [...argv, runtime, ...on.args(["create", "--bundle", bundle, "a"])], { stdio: "ignore" });
+    on.ok(["delete", "--force", "a"]);
+    await eventually(`nothing is left: ${on.traces().join(", ")}`, () => on.traces().length === 0);
+  }
+});
+
 test("podman: a container as a microVM, on podman's own bridge", { timeout: 3 * patienceMs }, async () => {
   const folder = join(site.directory, "podman");
   mkdirSync(join(folder, "cni"), { recursive: true });

@@ -49,7 +49,8 @@ export async function createMicrovm(ground: Ground, id: string, bundle: Bundle):
     const root = engineRoot(place, "microvm");
     const argv = argumentsFor("crun", program, root, { ...line, command: "create" }, flags);
     handover.restoreLimits();
-    const { status, error } = spawnSync(program, argv.slice(1), { stdio: "inherit" });
+    // Killed with us, as when we had become it: a create that goes on by itself would come after `delete --force`.
+    const { status, error } = spawnSync("setpriv", ["--pdeathsig", "KILL", ...argv], { stdio: "inherit" });
     if (error !== undefined) throw Fault.from(error, `run ${program}`);
     if (status !== 0) removeByForce(ground, id);
     return status ?? 1;

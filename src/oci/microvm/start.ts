@@ -20,7 +20,8 @@ import { machineFiles, readRecord } from "./record.ts";
  */
 export async function startMicrovm(ground: Ground, id: string): Promise<number> {
   const { place, host, wiring, log } = ground;
-  if (!lockId(place, id, ground.handover)) throw new Fault("precondition", `start ${id}: it is being started`);
+  if (!lockId(place, id, ground.handover))
+    throw new Fault("precondition", `start ${id}: another process makes or starts it`);
   const crun = [requireProgram("crun", host), "--root", engineRoot(place, "microvm")];
   const state = stateOf(crun, id);
   if (state["status"] !== "created") {
