@@ -134,7 +134,7 @@ test("a bundle as a microVM: its life, its exit code, its directories", { timeou
   const quota = JSON.stringify({ cpu: { quota: 90_000, period: 100_000 } });
   on.ok(["update", "--resources", "-", "a"], { input: quota });
   assert.equal(limit("cpu", "cpu.cfs_quota_us"), "90000");
-  on.ok(["update", "--memory", "100M", "--cpu-share", "256", "--cpu-quota=-1", "a"]);
+  on.ok(["update", "--memory", "100M", "--cpu-share", "256", "--cpu-quota=-1", "--memory-reservation=-1", "a"]);
   assert.deepEqual([limit("cpu", "cpu.shares"), limit("cpu", "cpu.cfs_quota_us")], ["256", "-1"]);
   const limits = (): object =>
     (JSON.parse(word(join(on.root, "machine", "a", "launch.json"))) as { launch: { limits: object } }).launch.limits;

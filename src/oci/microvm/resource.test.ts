@@ -29,8 +29,8 @@ test("what callers send by themselves is never refused, and reaches the control 
 });
 
 test("what somebody asked for is kept by the control group around the machine", () => {
-  const cpu = { shares: 512, quota: -1, period: 50_000, cpus: "0-1", mems: "0", idle: 1 };
-  assert.deepEqual(hostResources({ cpu, memory: { reservation: 2 ** 28, swappiness: 0 } }), {
+  const cpu = { shares: 512, period: 50_000, cpus: "0-1", mems: "0", idle: 1 };
+  assert.deepEqual(hostResources({ cpu: { ...cpu, quota: -1 }, memory: { reservation: 2 ** 28, swappiness: 0 } }), {
     cpu,
     memory: { reservation: 2 ** 28, swappiness: 0 },
   });

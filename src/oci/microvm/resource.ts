@@ -28,7 +28,10 @@ export function hostResources(resources: unknown): Json {
   const swappiness = own(memory, "swappiness");
   const unified = own(resources, "unified");
   const parts: Json = {
-    cpu: setFields(own(resources, "cpu"), cpuFields),
+    // A new group has no quota; that of one which had a quota is lifted by `update`.
+    cpu: Object.fromEntries(
+      Object.entries(setFields(own(resources, "cpu"), cpuFields)).filter(([, field]) => !(Number(field) < 0)),
+    ),
     memory: {
       ...setFields(memory, ["reservation"]),
       // Here a 0 is something to ask for.

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Fault } from "../../base/fault.ts";
 import type { Limits } from "../../instance/contract.ts";
@@ -7,6 +7,7 @@ import { parsed } from "../config/bundle.ts";
 import { own } from "../config/shape.ts";
 import type { Ground } from "../ground.ts";
 import { resourcesText } from "../namespace/checked.ts";
+import { findTrees, groupsOf } from "../namespace/group.ts";
 import { requireProgram } from "../namespace/program.ts";
 import { unsupportedFields } from "../namespace/support.ts";
 import { shared } from "./contract.ts";
@@ -15,6 +16,7 @@ import { limitsOf } from "./launch.ts";
 import { type MachineFiles, readRecord, writeLaunch } from "./record.ts";
 import { hostResources, resourceFindings } from "./resource.ts";
 import { resourcesSaid } from "./resource-option.ts";
+import { stateOf } from "./start.ts";
 
 /** `update`: limits of the program are the guest's, what is the host's to give is the container's around QEMU. */
 export async function updateLimits(ground: Ground, id: string, files: MachineFiles, root: string): Promise<number> {
@@ -36,7 +38,9 @@ export async function updateLimits(ground: Ground, id: string, files: MachineFil
   const question = `limit ${limits.memoryBytes ?? "max"} ${limits.pids ?? "max"}`;
   const [answer] = await ask(join(files.shared, shared.control), question);
   if (answer !== "ok") throw new Fault("failed", `update ${id}: the guest's kernel refuses`);
-  updateContainer([program, "--root", root, "update", "--resources=/dev/stdin", id], hostResources(resources));
+  const crun = [program, "--root", root];
+  updateContainer([...crun, "update", "--resources=/dev/stdin", id], hostResources(resources));
+  if (isNone(resources, "cpu", "quota")) liftQuota(Number(stateOf(crun, id)["pid"]));
   writeLaunch(files, { ...launch, limits });
   return 0;
 }
@@ -44,15 +48,16 @@ export async function updateLimits(ground: Ground, id: string, files: MachineFil
 /** What is 0 or not said stays as it is, as runc has it; what is negative, or more than there can be, is no limit. Exported for its test. */
 export function limitsAfter(before: Limits, resources: unknown): Limits {
   const { memoryBytes, pids, cpus } = { ...before, ...limitsOf(resources) };
-  const isLifted = (part: string, name: string): boolean => {
-    const value = own(own(resources, part), name);
-    return typeof value === "number" && (value < 0 || value >= 2 ** 53);
-  };
   return {
-    ...(memoryBytes === undefined || isLifted("memory", "limit") ? {} : { memoryBytes }),
-    ...(pids === undefined || isLifted("pids", "limit") ? {} : { pids }),
-    ...(cpus === undefined || isLifted("cpu", "quota") ? {} : { cpus }),
+    ...(memoryBytes === undefined || isNone(resources, "memory", "limit") ? {} : { memoryBytes }),
+    ...(pids === undefined || isNone(resources, "pids", "limit") ? {} : { pids }),
+    ...(cpus === undefined || isNone(resources, "cpu", "quota") ? {} : { cpus }),
   };
+}
+
+function isNone(resources: unknown, part: string, name: string): boolean {
+  const value = own(own(resources, part), name);
+  return typeof value === "number" && (value < 0 || value >= 2 ** 53);
 }
 
 function updateContainer([program = "", ...args]: readonly string[], resources: object): void {
@@ -60,6 +65,15 @@ function updateContainer([program = "", ...args]: readonly string[], resources: 
   const input = JSON.stringify(resources);
   const { status, stderr, error } = spawnSync(program, args, { encoding: "utf8", input, timeout: 60_000 });
   if (status !== 0) throw new Fault("failed", `update ${args.at(-1)}: ${error?.message ?? stderr.trim()}`);
+}
+
+/** Not by crun, which writes -1 as the largest number there is, and the kernel takes none so large. */
+function liftQuota(pid: number): void {
+  const trees = findTrees();
+  const groups = groupsOf(pid);
+  const isVersion1 = trees.has("cpu") && groups.has("cpu");
+  const [tree, file, none] = isVersion1 ? ["cpu", "cpu.cfs_quota_us", "-1"] : ["unified", "cpu.max", "max"];
+  writeFileSync(join(trees.get(tree) ?? "/sys/fs/cgroup", groups.get(tree) ?? "/", file), none);
 }
 
 /** Kernel, page tables and our own processes take so much of a guest. */
