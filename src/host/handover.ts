@@ -27,7 +27,10 @@ export interface Handover {
    * and ends with the process, however that dies. Returns false when another process has it.
    */
   lockByte(fd: number, offset: bigint): boolean;
-  /** A file in memory that the program after `become` can read by the returned path. */
+  /**
+   * A file in memory. Its path leads there for whatever we become, and for our children, which do not inherit the
+   * descriptor.
+   */
   memoryFile(name: string): { readonly fd: number; readonly path: string };
 }
 
@@ -47,6 +50,8 @@ const sigxfsz = 25;
 
 export function openHandover(): Handover {
   const door = openDoor();
+  /** Descriptors of ours that what we become is to have: locks and files in memory. */
+  const held: number[] = [];
   const keepOpen = (fd: number): void => {
     // Of a descriptor that is not open, the program itself says so.
     door.call("fcntl", BigInt(fd), F_SETFD, 0n);
@@ -54,6 +59,7 @@ export function openHandover(): Handover {
   return {
     become(argv, env, keptFds, sealed = false) {
       for (let fd = 0; fd < 3 + keptFds; fd += 1) keepOpen(fd);
+      for (const fd of held) keepOpen(fd);
       restoreOpenFiles(door);
       door.setSignalDefault(sigpipe);
       door.setSignalDefault(sigxfsz);
@@ -79,7 +85,7 @@ export function openHandover(): Handover {
       flock.setBigInt64(16, 1n, true);
       const bytes = new Uint8Array(flock.buffer);
       if (door.call("fcntl", BigInt(fd), F_SETLK, door.address(bytes)) !== -1n) {
-        keepOpen(fd);
+        held.push(fd);
         return true;
       }
       const errno = errnoName(door.errno());
@@ -87,10 +93,13 @@ export function openHandover(): Handover {
       throw errnoFault(errno, "lock the name of a container");
     },
     memoryFile(name) {
-      const made = door.call("memfd_create", door.address(cString(name)), 0n);
+      const made = door.call("memfd_create", door.address(cString(name)), MFD_CLOEXEC);
       if (made === -1n) throw errnoFault(errnoName(door.errno()), "make a file in memory");
       const fd = Number(made);
-      return { fd, path: `/proc/self/fd/${fd}` };
+      held.push(fd);
+      // Our number as this /proc has it: to a child `self` is the child, and another namespace has other numbers.
+      const own = process.getBuiltinModule("node:fs").readlinkSync("/proc/self");
+      return { fd, path: `/proc/${own}/fd/${fd}` };
     },
   };
 }

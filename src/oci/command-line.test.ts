@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
 import { Fault } from "../base/fault.ts";
-import { commands, parseCommandLine, valueOf, wordsOf } from "./command-line.ts";
+import { commands, globalsOf, parseCommandLine, valueOf, wordsOf } from "./command-line.ts";
 
 const words = (text: string): string[] => text.split(" ");
 
@@ -62,6 +62,13 @@ for (const [argv, message] of [
     assert.throws(() => parseCommandLine(words(argv)), { name: "Fault", reason: "invalid", message });
   });
 }
+
+test("where to log is known of a command line that is wrong, and no word of the program is taken for it", () => {
+  const said = globalsOf(words("--root /r --log=/l --wings -log-format json exec web nginx --log=/x --log /y"));
+  assert.deepEqual(Object.fromEntries(said), { root: ["/r"], log: ["/l"], "log-format": ["json"] });
+  assert.deepEqual([...globalsOf(words("--root log exec web --log=/x"))], [["root", ["log"]]]);
+  assert.deepEqual([...globalsOf(words("--debug --log"))], [["log", [""]]]);
+});
 
 test("flags written out again mean the same", () => {
   const values = fc.string({ minLength: 1 }).filter((text) => text !== "true" && text !== "false");

@@ -191,6 +191,23 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
   return { globals: globals.said, command, flags: said, words: given };
 }
 
+/**
+ * The options at the front that have a value, as far as they are understood: so much is known of a command line that is
+ * wrong.
+ */
+export function globalsOf(argv: readonly string[]): Said {
+  const said = new Map<string, readonly string[]>();
+  for (let index = 0; argv[index]?.startsWith("-") === true && argv[index] !== "--"; index += 1) {
+    const word = argv[index] ?? "";
+    const equals = word.indexOf("=");
+    const name = longName(equals === -1 ? word : word.slice(0, equals), globalFlags);
+    if (name === undefined || globalFlags[name]?.takes !== "one") continue;
+    if (equals === -1) index += 1;
+    said.set(name, [equals === -1 ? (argv[index] ?? "") : word.slice(equals + 1)]);
+  }
+  return said;
+}
+
 /** The last value said of a flag. */
 export function valueOf(said: Said, name: string): string | undefined {
   const value = said.get(name)?.at(-1);

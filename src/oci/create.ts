@@ -18,7 +18,7 @@ export async function create(ground: Ground): Promise<number> {
   ground.log.debug(`${id}: ${decision.target}, because of ${decision.why}`);
   if (decision.target === "microvm") return await makeMicrovm(ground, id, bundle);
   const { name, argv } = await prepareContainer(ground, bundle, decision.target);
-  claim(place, id, ground.handover);
+  await claim(place, id, ground.handover);
   if (name === "crun" && line.command !== "restore" && isSuspect(bundle.root, bundle.config["process"])) {
     return await runSuspect(ground, argv, programOf(bundle.config["process"]), keptFds(line));
   }
@@ -29,11 +29,9 @@ async function makeMicrovm(ground: Ground, id: string, bundle: Bundle): Promise<
   const { line, wiring } = ground;
   if (line.command === "restore") throw new Fault("unsupported", `restore ${id}: a microVM has no checkpoints`);
   if (wiring.maker === undefined) return becomeElsewhere(ground);
-  const { prepareMicrovm } = await import("./microvm/make.ts");
-  const argv = await prepareMicrovm(ground, id, bundle);
-  if (line.command === "create") return becomeRuntime(ground, "crun", argv);
+  if (line.command === "create") return await (await import("./microvm/make.ts")).createMicrovm(ground, id, bundle);
   const { runMicrovm } = await import("./microvm/run.ts");
-  return await runMicrovm(ground, id, argv);
+  return await runMicrovm(ground, id, bundle);
 }
 
 /** The same command again, in a program that can do it. */

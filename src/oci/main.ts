@@ -1,12 +1,12 @@
 import { Fault } from "../base/fault.ts";
 import { exists } from "../host/door.ts";
 import { openHandover } from "../host/handover.ts";
-import { type CommandLine, commands, type Flag, parseCommandLine, valueOf } from "./command-line.ts";
+import { type CommandLine, commands, type Flag, globalsOf, parseCommandLine, valueOf } from "./command-line.ts";
 import { type Ground, print, specVersion, type Wiring } from "./ground.ts";
 import { logOf } from "./log.ts";
 import { becomeRuntime } from "./namespace/become.ts";
 import { runNamespaceCommand } from "./namespace/command.ts";
-import { checkId, defaultRoot, engineRoot, type Place, requireOwner } from "./place.ts";
+import { checkId, defaultRoot, engineRoot, ownerOf, type Place, requireOwner } from "./place.ts";
 import { builtInConfig, type HostConfig, hostConfigFiles, targets } from "./route.ts";
 
 /** Runs one command and returns the exit code; most of them become another program instead. */
@@ -18,7 +18,9 @@ export async function main(argv: readonly string[], version: string, wiring: Wir
     if (line.command === undefined || line.globals.has("help")) return print(help(line.words[0]));
     return await dispatch(line, argv, wiring);
   } catch (thrown) {
-    logOf(line.globals.size === 0 ? loggingOf(argv) : line).error(Fault.from(thrown, line.command ?? "croft-oci"));
+    // Where to log is said at the front, so it is known even when what follows is not understood.
+    const log = logOf(line.globals.size === 0 ? { ...line, globals: globalsOf(argv) } : line);
+    log.error(Fault.from(thrown, line.command ?? "croft-oci"));
     return 1;
   }
 }
@@ -68,10 +70,11 @@ async function act(ground: Ground): Promise<number> {
     checkId(id);
     // As runc has it: to force away what is not there is to be content.
     if (!["crun", "runc", "microvm", "machine"].some((engine) => exists(`${place.root}/${engine}/${id}`))) return 0;
-    // Killed between the two, it left only the second.
+    // Killed between the two, it left only the second; and another engine may have made one of that name since.
     if (exists(`${place.root}/machine/${id}`)) {
       const { removeMachine } = await import("./microvm/remove.ts");
-      return removeMachine(ground, id);
+      const code = removeMachine(ground, id);
+      if (code !== 0 || ownerOf(place, id) === undefined) return code;
     }
   }
   const owner = requireOwner(place, id);
@@ -90,16 +93,6 @@ async function act(ground: Ground): Promise<number> {
     return await execContained(ground, id, outcome);
   }
   return becomeRuntime(ground, owner, outcome);
-}
-
-/** Where to log is said at the front, so it is known even when what follows is not understood. */
-function loggingOf(argv: readonly string[]): CommandLine {
-  const globals = new Map<string, readonly string[]>();
-  for (const [index, word] of argv.entries()) {
-    const found = /^--?(log|log-format)(?:=(.*))?$/.exec(word);
-    if (found?.[1] !== undefined) globals.set(found[1], [found[2] ?? argv[index + 1] ?? ""]);
-  }
-  return { globals, flags: new Map(), words: [] };
 }
 
 function help(command: string | undefined): string {

@@ -1,5 +1,5 @@
 import { Fault } from "../base/fault.ts";
-import { exists } from "../host/door.ts";
+import { cString, exists, openDoor } from "../host/door.ts";
 
 /**
  * Where a runtime keeps its containers: each engine in a directory of its own beneath `--root`, one directory for each
@@ -12,8 +12,21 @@ export interface Place {
   readonly root: string;
 }
 
+const AT_FDCWD = -100n;
+const W_OK = 2n;
+
+/**
+ * Whether we are root, and no other user who is called so in a user namespace, as in rootless podman: to that one the
+ * host's /run is read-only. Asked by one system call, as it is on the way of every call.
+ */
+export function isHostRoot(): boolean {
+  if (process.getuid?.() !== 0) return false;
+  const door = openDoor();
+  return door.call("faccessat", AT_FDCWD, door.address(cString("/run")), W_OK) === 0n;
+}
+
 export function defaultRoot(): string {
-  if (process.getuid?.() === 0) return "/run/croft-oci";
+  if (isHostRoot()) return "/run/croft-oci";
   return `${process.env["XDG_RUNTIME_DIR"] ?? `/run/user/${process.getuid?.()}`}/croft-oci`;
 }
 

@@ -118,7 +118,7 @@ export class Ground implements Disposable {
 
   /** What is left on the host: records, control groups, processes in them. */
   traces(): readonly string[] {
-    const records = ["crun", "runc", "microvm"].flatMap((engine) =>
+    const records = ["crun", "runc", "microvm", "machine"].flatMap((engine) =>
       namesIn(join(this.root, engine)).map((id) => `record ${engine}/${id}`),
     );
     const groups = this.#groups();
@@ -139,7 +139,7 @@ export class Ground implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const engine of ["crun", "runc", "microvm"]) {
+    for (const engine of ["crun", "runc", "microvm", "machine"]) {
       for (const id of namesIn(join(this.root, engine))) this.oci(["delete", "--force", id]);
     }
     for (const group of this.#groups()) spawnSync("rmdir", [group]);

@@ -95,6 +95,21 @@ for (const engine of ["crun", "runc"]) {
     assert.deepEqual(on.traces(), []);
   });
 
+  test(`${engine}: what a microVM of that name left is in nobody's way`, () => {
+    using on = ground();
+    const leave = (): void => void mkdirSync(join(on.root, "machine", "a", "shared"), { recursive: true });
+    const bundle = on.bundle("a", forever);
+    leave();
+    on.ok(["create", "--bundle", bundle, "a"]);
+    assert.equal(existsSync(join(on.root, "machine", "a")), false);
+    leave();
+    on.ok(["delete", "--force", "a"]);
+    assert.deepEqual(on.traces(), []);
+    leave();
+    on.ok(["delete", "--force", "a"]);
+    assert.deepEqual(on.traces(), []);
+  });
+
   test(`${engine}: hooks of every kind run at their moment`, () => {
     using on = ground();
     const record = join(on.directory, "record");
@@ -222,9 +237,27 @@ test("errors are written where callers look for them", () => {
   assert.match(readFileSync(log, "utf8").trim().split("\n")[1] ?? "", /unknown command fly/);
 });
 
+test("another configuration is the bundle's, for us and for the runtime", () => {
+  using on = new Ground(["--engine", "crun"]);
+  const bundle = on.bundle("a", ["/bin/echo", "config.json"]);
+  const config = readFileSync(join(bundle, "config.json"), "utf8");
+  writeFileSync(join(bundle, "other.json"), config.replace('"config.json"', '"other.json"'));
+  assert.equal(on.ok(["run", "--bundle", bundle, "--config", "other.json", "a"]), "other.json\n");
+});
+
 test("a bundle of version 1.2 is served, whatever the runtime thinks of the number", () => {
   using on = new Ground();
   const bundle = on.bundle("a", ["/bin/echo", "served"], (config) => (config["ociVersion"] = "1.2.0"));
+  assert.equal(on.ok(["run", "--bundle", bundle, "a"]), "served\n");
+});
+
+test("a bundle of version 1.2 is served when its program comes by a mount, as docker run --init has it", () => {
+  using on = new Ground();
+  const bundle = on.bundle("a", ["/mounted/busybox", "echo", "served"], (config) => {
+    config["ociVersion"] = "1.2.0";
+    const program = { destination: "/mounted/busybox", type: "bind", source: "/bin/busybox", options: ["bind", "ro"] };
+    (config["mounts"] as object[]).push(program);
+  });
   assert.equal(on.ok(["run", "--bundle", bundle, "a"]), "served\n");
 });
 
@@ -239,6 +272,27 @@ test("what the runtime would ignore is refused, naming the field, before anythin
   assert.match(stderr, /process\.scheduler: runc 1\.1\.\d+ cannot do it/);
   assert.match(stderr, /linux\.memoryPolicy/);
   assert.deepEqual(on.traces(), []);
+});
+
+test("what exec is to run is refused as create would refuse it, and never with a stack trace", () => {
+  for (const engine of ["crun", "runc"]) {
+    using on = new Ground(["--engine", engine]);
+    on.ok(["run", "--detach", "--bundle", on.bundle("a", forever), "a"]);
+    const file = join(on.directory, "process.json");
+    for (const [process, message] of [
+      [{ args: ["/bin/true"], scheduler: { policy: "SCHED_BATCH" } }, /process\.scheduler: \w+ [\d.]+ cannot do it/],
+      [{ args: null }, /process\.args: is missing/],
+      [{}, /process\.args: is missing/],
+    ] as const) {
+      writeFileSync(file, JSON.stringify({ cwd: "/", ...process }));
+      const { code, stderr } = on.oci(["exec", "--process", file, "a"]);
+      assert.equal(code, 1);
+      assert.match(stderr, message);
+    }
+    const { code, stderr } = on.oci(["exec", "a", "/bin/sh/below", "--log=/x"]);
+    assert.notEqual(code, 0);
+    assert.doesNotMatch(stderr, /ENOTDIR|TypeError/);
+  }
 });
 
 test("paths of a bundle stay inside it, and whatever lies there nobody waits for ever", () => {
@@ -274,6 +328,11 @@ test("paths of a bundle stay inside it, and whatever lies there nobody waits for
   unlinkSync(join(borrowed, "config.json"));
   symlinkSync(join(outside, "config.json"), join(borrowed, "config.json"));
   refused(borrowed, /config\.json: leads out of the bundle/);
+  const bound = on.bundle("bound", forever, (config) => {
+    (config["mounts"] as object[]).push({ destination: "/data", type: "bind", source: "out", options: ["rbind"] });
+  });
+  symlinkSync(outside, join(bound, "out"));
+  refused(bound, /mounts\[2\]\.source: "out" leads out of the bundle by a link/);
   const fifo = on.bundle("fifo", forever);
   unlinkSync(join(fifo, "config.json"));
   spawnSync("mkfifo", [join(fifo, "config.json")]);

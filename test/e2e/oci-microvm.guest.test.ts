@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -64,6 +65,14 @@ test("a bundle as a microVM: its life, its exit code, its directories", { timeou
     config.process["user"] = { uid: 7, gid: 8, additionalGids: [9], umask: 0o27 };
     config.process["rlimits"] = [{ type: "RLIMIT_NOFILE", soft: 100, hard: 200 }];
     config.linux["sysctl"] = { "net.ipv4.ip_forward": "1" };
+    // As Docker sends them, whoever asked for what.
+    config.linux["resources"] = {
+      devices: [{ allow: false, access: "rwm" }],
+      memory: { swap: -1, reservation: 0, disableOOMKiller: false },
+      cpu: { shares: 512, quota: 0, period: 0, cpus: "0" },
+      blockIO: { weight: 0, weightDevice: [] },
+      hugepageLimits: [{ pageSize: "2MB", limit: 0 }],
+    };
     spawnSync("chown", ["7:8", data, join(on.directory, "bundle", "a", "rootfs", "tmp")]);
     config["annotations"] = { mine: "yes" };
     config["hooks"] = {
@@ -79,6 +88,8 @@ test("a bundle as a microVM: its life, its exit code, its directories", { timeou
   assert.equal(created.pid, Number(word(pidFile)));
   assert.equal(created.bundle, bundle);
   assert.deepEqual(created.annotations, { mine: "yes" });
+  const limit = (tree: string, file: string): string => word(join("/sys/fs/cgroup", tree, on.cgroup, "a", file)).trim();
+  assert.deepEqual([limit("cpu", "cpu.shares"), limit("cpuset", "cpuset.cpus")], ["512", "0"]);
   assert.ok(existsSync(join(data, "prestart")) && !existsSync(join(data, "poststart")));
   assert.match(on.oci(["create", "--bundle", bundle, "a"]).stderr, /already exists/);
 
@@ -105,6 +116,8 @@ test("a bundle as a microVM: its life, its exit code, its directories", { timeou
   writeFileSync(file, JSON.stringify({ ...process, user: { uid: 0, gid: 0 } }));
   const other = on.oci(["exec", "--process", file, "a"]);
   assert.deepEqual([other.code, other.stdout], [5, "uid=0 gid=0\n50\n"], other.stderr);
+  writeFileSync(file, JSON.stringify({ ...process, ioPriority: { class: "IOPRIO_CLASS_BE" } }));
+  assert.match(on.oci(["exec", "--process", file, "a"]).stderr, /process\.ioPriority: a microVM cannot do it/);
   const pidOfOther = join(on.directory, "pid-of-other");
   on.ok(["exec", "--detach", "--pid-file", pidOfOther, "a", "/bin/sleep", "1000"]);
   const commandLine = (): string => word(`/proc/${word(pidOfOther)}/cmdline`);
@@ -120,7 +133,16 @@ test("a bundle as a microVM: its life, its exit code, its directories", { timeou
   on.ok(["update", "--pids-limit", "20", "a"]);
   const quota = JSON.stringify({ cpu: { quota: 90_000, period: 100_000 } });
   on.ok(["update", "--resources", "-", "a"], { input: quota });
-  assert.equal(word(join("/sys/fs/cgroup/cpu", on.cgroup, "a", "cpu.cfs_quota_us")), "90000\n");
+  assert.equal(limit("cpu", "cpu.cfs_quota_us"), "90000");
+  on.ok(["update", "--memory", "100M", "--cpu-share", "256", "--cpu-quota=-1", "--memory-reservation=-1", "a"]);
+  assert.deepEqual([limit("cpu", "cpu.shares"), limit("cpu", "cpu.cfs_quota_us")], ["256", "-1"]);
+  const limits = (): object =>
+    (JSON.parse(word(join(on.root, "machine", "a", "launch.json"))) as { launch: { limits: object } }).launch.limits;
+  assert.deepEqual(limits(), { memoryBytes: 100 * 2 ** 20, pids: 20 });
+  on.ok(["update", "--memory=-1", "a"]);
+  assert.deepEqual(limits(), { pids: 20 });
+  assert.match(on.oci(["update", "--memory", "much", "a"]).stderr, /--memory much: expected a number/);
+  assert.match(on.oci(["update", "--blkio-weight", "100", "a"]).stderr, /blockIO\.weight/);
   const tooMuch = on.oci(["update", "--memory", String(2 ** 40), "a"]);
   assert.match(tooMuch.stderr, /memory\.limit/);
 
@@ -141,6 +163,50 @@ test("run gives the program's code and passes its output", { timeout: patienceMs
   assert.equal(code, 9, stderr);
   assert.equal(stdout, `kernel ${kernelVersion}\n`);
   assert.match(stderr, /wrong/);
+  assert.deepEqual(on.traces(), []);
+});
+
+test("a microVM that cannot be created leaves nothing, and its name is free", { timeout: patienceMs }, () => {
+  using on = ourGround();
+  const bundle = on.bundle("a", ["/bin/true"], (config) => {
+    config["hooks"] = { prestart: [{ path: "/bin/sh", args: ["sh", "-c", "exit 3"] }] };
+  });
+  for (const command of ["create", "run"]) {
+    assert.notEqual(on.oci([command, "--bundle", bundle, "a"]).code, 0);
+    assert.deepEqual(on.traces(), []);
+  }
+});
+
+test(
+  "run whose start fails, or that is interrupted while it boots, leaves nothing",
+  { timeout: patienceMs },
+  async () => {
+    using on = ourGround();
+    const failing = on.bundle("failing", ["/bin/true"], (config) => (config.linux["sysctl"] = { "net.nothing": "1" }));
+    assert.equal(on.oci(["run", "--bundle", failing, "failing"]).code, 1);
+    assert.deepEqual(on.traces(), []);
+    const argv = on.args(["run", "--bundle", on.bundle("a", ["/bin/sleep", "1000000"]), "a"]);
+    const running = spawn(runtime, argv, { stdio: "ignore" });
+    const ended = once(running, "exit");
+    await eventually("its machine boots", () => existsSync(join(on.root, "machine", "a", "shared", "plan.json")));
+    running.kill("SIGINT");
+    const [code] = (await ended) as [number | null];
+    assert.notEqual(code, 0);
+    assert.deepEqual(on.traces(), []);
+  },
+);
+
+test("of several starts at once one starts it, and the others do it no harm", { timeout: 2 * patienceMs }, async () => {
+  using on = ourGround();
+  on.ok(["create", "--bundle", on.bundle("a", ["/bin/sleep", "1000000"]), "a"]);
+  const codes = await Promise.all([1, 2, 3].map(() => on.start(["start", "a"])));
+  assert.deepEqual(
+    codes.toSorted((a, b) => a - b),
+    [0, 1, 1],
+  );
+  assert.equal(on.state("a").status, "running");
+  assert.equal(on.ok(["exec", "a", "/bin/echo", "well"]), "well\n");
+  on.ok(["delete", "--force", "a"]);
   assert.deepEqual(on.traces(), []);
 });
 
@@ -180,6 +246,17 @@ test("a microVM whose start is killed is taken away by delete --force", { timeou
     on.ok(["delete", "--force", "a"]);
     await eventually(`nothing is left: ${on.traces().join(", ")}`, () => on.traces().length === 0);
     assert.equal(existsSync(join(on.root, "machine", "a")), false);
+  }
+});
+
+test("a microVM whose create is killed is taken away by delete --force", { timeout: patienceMs }, async () => {
+  using on = ourGround();
+  const bundle = on.bundle("a", ["/bin/sleep", "1000000"]);
+  for (let afterMs = 50; afterMs <= 800; afterMs += 50) {
+    const argv = ["-c", '"$@" >/dev/null 2>&1', "sh", "timeout", "-s", "KILL", String(afterMs / 1000)];
+    spawnSync("sh", [...argv, runtime, ...on.args(["create", "--bundle", bundle, "a"])], { stdio: "ignore" });
+    on.ok(["delete", "--force", "a"]);
+    await eventually(`nothing is left: ${on.traces().join(", ")}`, () => on.traces().length === 0);
   }
 });
 

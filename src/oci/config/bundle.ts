@@ -3,8 +3,8 @@ import { isAbsolute, join, resolve } from "node:path";
 import { Fault } from "../../base/fault.ts";
 import { hostFault } from "../../host/errno.ts";
 import { configShape } from "./schema.ts";
-import { findingsOfSense, leadsOut } from "./sense.ts";
-import { findingsOf, isJson, type Json, own } from "./shape.ts";
+import { binds, findingsOfSense, leadsOut } from "./sense.ts";
+import { findingsOf, isJson, type Json, own, recordsIn } from "./shape.ts";
 
 /** A bundle whose `config.json` was read and found right. */
 export interface Bundle {
@@ -30,6 +30,7 @@ export function readBundle(path: string, configName = "config.json"): Bundle {
   const configFile = resolve(directory, configName);
   const text = readText(configFile, isAbsolute(configName) ? undefined : directory);
   const config = checkedConfig(text, configFile);
+  checkSources(config, directory, configFile);
   return { directory, configFile, text, config, root: rootOf(config, directory, configFile) };
 }
 
@@ -129,6 +130,29 @@ function rootOf(config: Json, directory: string, configFile: string): string {
     throw new Fault("hostile", `${configFile}: root.path: "${path}" leads out of the bundle by a link`);
   }
   return real;
+}
+
+/** Links in a relative source are followed by the runtime, so they are followed here. What is not there it refuses. */
+function checkSources(config: Json, directory: string, configFile: string): void {
+  for (const [index, mount] of recordsIn(config, "mounts").entries()) {
+    const source = mount["source"];
+    if (typeof source !== "string" || isAbsolute(source) || !binds(mount)) continue;
+    const real = realPath(join(directory, source));
+    if (real !== undefined && !isBeneath(real, directory)) {
+      throw new Fault(
+        "hostile",
+        `${configFile}: mounts[${index}].source: "${source}" leads out of the bundle by a link; a path elsewhere must be absolute`,
+      );
+    }
+  }
+}
+
+function realPath(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 function isBeneath(path: string, directory: string): boolean {

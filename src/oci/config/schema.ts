@@ -63,12 +63,11 @@ const scheduler = record(
 
 /** Also the shape of what `exec --process` reads. */
 export const processShape = record(
-  { cwd: absolutePath },
+  { cwd: absolutePath, args: list(text, 1) },
   {
     terminal: flag,
     consoleSize: record({ height: uint16, width: uint16 }, {}),
     user,
-    args: list(text, 1),
     commandLine: text,
     env: list(text),
     capabilities,

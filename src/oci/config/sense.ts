@@ -11,6 +11,7 @@ export function findingsOfSense(config: Json): readonly string[] {
     ...rlimitFindings(own(config, "process")),
     ...namespaceFindings(config),
     ...mountFindings(config),
+    ...groupFindings(config),
     ...deviceFindings(config),
     ...seccompFindings(config),
   ];
@@ -65,8 +66,7 @@ function mountFindings(config: Json): readonly string[] {
     const findings: string[] = [];
     const destination = String(mount["destination"]);
     if (leadsOut(destination)) findings.push(`${at}.destination: "${destination}" leads out of the root`);
-    const options = Array.isArray(mount["options"]) ? mount["options"] : [];
-    const isBind = mount["type"] === "bind" || options.includes("bind") || options.includes("rbind");
+    const isBind = binds(mount);
     const source = mount["source"];
     if (isBind && !isFilled(source)) findings.push(`${at}.source: a bind mount needs what it binds`);
     if (isBind && typeof source === "string" && leadsOut(source)) {
@@ -83,6 +83,19 @@ function mountFindings(config: Json): readonly string[] {
     }
     return findings;
   });
+}
+
+/** Whether it binds a directory or file of the host. */
+export function binds(mount: Json): boolean {
+  const options = Array.isArray(mount["options"]) ? mount["options"] : [];
+  return mount["type"] === "bind" || options.includes("bind") || options.includes("rbind");
+}
+
+/** For runtimes it is a path beneath each tree of control groups, or SLICE:PREFIX:NAME of systemd. */
+function groupFindings(config: Json): readonly string[] {
+  const path = own(own(config, "linux"), "cgroupsPath");
+  if (!isFilled(path) || !path.split(/[/:]/).includes("..")) return [];
+  return [`linux.cgroupsPath: "${path}" must not hold ".."`];
 }
 
 function deviceFindings(config: Json): readonly string[] {

@@ -9,9 +9,10 @@ export type Json = Readonly<Record<string, unknown>>;
 /** More than anybody reads; a file that is wrong everywhere does not make a message without end. */
 const maxFindings = 8;
 
-export function findingsOf(shape: Shape, value: unknown): readonly string[] {
+/** `at` is the field that `value` stands for, when it is not the whole file. */
+export function findingsOf(shape: Shape, value: unknown, at = ""): readonly string[] {
   const findings: string[] = [];
-  shape(value, "", (finding) => {
+  shape(value, at, (finding) => {
     if (findings.length < maxFindings) findings.push(finding);
   });
   return findings;

@@ -3,11 +3,11 @@ import { join } from "node:path";
 import { Fault, isFault } from "../../base/fault.ts";
 import type { ExecSpec, ProgramLaunch } from "../../instance/contract.ts";
 import { valueOf } from "../command-line.ts";
-import { parsed, readText, refused } from "../config/bundle.ts";
-import { processShape } from "../config/schema.ts";
-import { findingsOf, own } from "../config/shape.ts";
+import { refused } from "../config/bundle.ts";
+import { own } from "../config/shape.ts";
 import { type Ground, keptFds } from "../ground.ts";
 import { argumentsFor } from "../namespace/argument.ts";
+import { processIn } from "../namespace/checked.ts";
 import { runNamespaceCommand } from "../namespace/command.ts";
 import { isHalfMade } from "../namespace/half-made.ts";
 import { requireProgram } from "../namespace/program.ts";
@@ -17,7 +17,7 @@ import { insideProgram, shared } from "./contract.ts";
 import { ask } from "./control.ts";
 import type { ProcessSettings } from "../../instance/guest.ts";
 import { environmentOf } from "./launch.ts";
-import { execSettings, limitFindings, listOf, userOf } from "./process.ts";
+import { execSettings, listOf, processFindings, userOf } from "./process.ts";
 import { type MachineFiles, machineFiles, readRecord } from "./record.ts";
 import { taskVariable, type RelayTask } from "./relay.ts";
 import { removeMachine } from "./remove.ts";
@@ -153,11 +153,9 @@ function specOf({ line }: Ground, launch: ProgramLaunch): { readonly spec: ExecS
       },
     };
   }
-  const process = parsed(readText(file), file);
-  const findings = findingsOf(processShape, process);
-  if (findings.length > 0) throw refused(file, findings);
-  const limits = limitFindings(process);
-  if (limits.length > 0) throw new Fault("unsupported", refused(file, limits).message);
+  const process = processIn(file);
+  const unsupported = processFindings(process);
+  if (unsupported.length > 0) throw new Fault("unsupported", refused(file, unsupported).message);
   const user = userOf(own(process, "user"));
   return {
     process,

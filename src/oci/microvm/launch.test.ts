@@ -108,6 +108,21 @@ for (const [what, config, message] of [
     /process\.rlimits\[0\]: .* steps of 1024/,
   ],
   [
+    "a limit that would hold nowhere",
+    {
+      linux: {
+        namespaces: [{ type: "pid" }, { type: "network" }],
+        resources: { blockIO: { throttleReadBpsDevice: [{ major: 8, minor: 0, rate: 1 }] } },
+      },
+    },
+    /linux\.resources\.blockIO\.throttleReadBpsDevice: /,
+  ],
+  [
+    "a scheduler",
+    { process: { cwd: "/", args: ["sh"], scheduler: { policy: "SCHED_BATCH" } } },
+    /process\.scheduler: /,
+  ],
+  [
     "a setting that is a path",
     { linux: { namespaces: [{ type: "pid" }, { type: "network" }], sysctl: { "../x": "1" } } },
     /linux\.sysctl/,

@@ -6,7 +6,8 @@ import type { LaunchMount, Limits, ProgramLaunch } from "../../instance/contract
 import type { GuestSettings } from "../../instance/guest.ts";
 import { type Bundle, refused } from "../config/bundle.ts";
 import { isJson, type Json, own, recordsIn } from "../config/shape.ts";
-import { listOf, limitFindings, processSettings, userOf } from "./process.ts";
+import { resourceFindings } from "./resource.ts";
+import { listOf, processFindings, processSettings, userOf } from "./process.ts";
 
 /**
  * What a configuration means for a microVM. Protections of the host's kernel (seccomp, AppArmor, SELinux, masked paths) do
@@ -23,7 +24,8 @@ export function launchOf(
     ...namespaceFindings(linux),
     ...deviceFindings(linux),
     ...otherFindings(config),
-    ...limitFindings(process),
+    ...processFindings(process),
+    ...resourceFindings(own(linux, "resources"), "linux.resources."),
   ];
   const mounts = recordsIn(config, "mounts").flatMap((mount, index) =>
     mountOf(mount, index, bundle.directory, findings),
@@ -80,7 +82,6 @@ function deviceFindings(linux: unknown): string[] {
 
 function otherFindings(config: Json): string[] {
   const hooks = own(config, "hooks");
-  const process = own(config, "process");
   const findings: string[] = [];
   if (recordsIn(hooks, "startContainer").length > 0) {
     findings.push("hooks.startContainer: runs inside, where a microVM has nothing to run it before its program");
@@ -88,11 +89,8 @@ function otherFindings(config: Json): string[] {
   if (recordsIn(hooks, "createContainer").length > 0) {
     findings.push("hooks.createContainer: runs in the container's mounts, which are the guest's own");
   }
-  for (const name of ["scheduler", "ioPriority", "execCPUAffinity"]) {
-    if (own(process, name) !== undefined) findings.push(`process.${name}: a microVM cannot do it`);
-  }
   for (const name of ["netDevices", "memoryPolicy", "timeOffsets", "personality", "intelRdt"]) {
-    if (own(own(config, "linux"), name) !== undefined) findings.push(`linux.${name}: a microVM cannot do it`);
+    if (own(own(config, "linux"), name) != null) findings.push(`linux.${name}: a microVM cannot do it`);
   }
   return findings;
 }

@@ -27,8 +27,13 @@ export function execSettings(process: unknown, main: ProcessSettings): ProcessSe
   };
 }
 
-/** Limits that a guest cannot set, one sentence each. */
-export function limitFindings(process: unknown): readonly string[] {
+/** What a guest cannot do for a process, one sentence each. */
+export function processFindings(process: unknown): readonly string[] {
+  const lacking = ["scheduler", "ioPriority", "execCPUAffinity"].filter((name) => own(process, name) != null);
+  return [...lacking.map((name) => `process.${name}: a microVM cannot do it`), ...limitFindings(process)];
+}
+
+function limitFindings(process: unknown): readonly string[] {
   return recordsIn(process, "rlimits").flatMap(({ type, soft, hard }, index) => {
     const at = `process.rlimits[${index}]`;
     const name = nameOf(type);

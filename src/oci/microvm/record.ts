@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { hostFault } from "../../host/errno.ts";
 import type { ProgramLaunch } from "../../instance/contract.ts";
@@ -35,9 +35,7 @@ function hashOf(id: string): number {
   return hash;
 }
 
-/** Empty, whatever an earlier container of that id left. */
 export function makeMachineFiles(files: MachineFiles): void {
-  rmSync(files.directory, { recursive: true, force: true });
   mkdirSync(files.directory, { recursive: true, mode: 0o700 });
 }
 

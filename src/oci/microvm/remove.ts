@@ -2,6 +2,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { Fault } from "../../base/fault.ts";
+import type { CommandLine } from "../command-line.ts";
 import { isJson } from "../config/shape.ts";
 import type { Ground } from "../ground.ts";
 import { argumentsFor } from "../namespace/argument.ts";
@@ -25,7 +26,7 @@ export function removeMachine(ground: Ground, id: string): number {
         hint: `delete --force ${id}`,
       });
     }
-    clearHalfMade(root, "crun", id);
+    clearHalfMade(root, "crun", id, host);
   } else if (existsSync(join(root, id))) {
     const [program = "", ...args] = argumentsFor("crun", requireProgram("crun", host), root, line, line.flags);
     const { status } = spawnSync(program, args, { stdio: "inherit", timeout: 60_000 });
@@ -33,6 +34,12 @@ export function removeMachine(ground: Ground, id: string): number {
   }
   clearMachine(files, id);
   return 0;
+}
+
+/** As `delete --force` does it, in the midst of another command. */
+export function removeByForce(ground: Ground, id: string): number {
+  const line: CommandLine = { ...ground.line, command: "delete", flags: new Map([["force", [true]]]), words: [id] };
+  return removeMachine({ ...ground, line }, id);
 }
 
 /** Whatever is there of it. Nothing runs in the container any more. */

@@ -3,19 +3,25 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { backgroundCall } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
-import { own, isJson, type Json } from "../config/shape.ts";
-import { listOf } from "./process.ts";
+import { lockId } from "../claim.ts";
+import { isJson, type Json } from "../config/shape.ts";
 import type { Ground } from "../ground.ts";
 import { requireProgram } from "../namespace/program.ts";
 import { engineRoot } from "../place.ts";
 import { shared } from "./contract.ts";
+import { runHooks } from "./hook.ts";
 import { placeOf } from "./make.ts";
 import { adoptNetwork } from "./network.ts";
 import { machineFiles, readRecord } from "./record.ts";
 
-/** Lets the machine boot and its program run, and returns when it does. What fails ends the machine. */
+/**
+ * Lets the machine boot and its program run, and returns when it does. What fails from then on ends the machine. Of several
+ * at once one is let in: the others would take away what it gave the machine, and end it.
+ */
 export async function startMicrovm(ground: Ground, id: string): Promise<number> {
-  const { place, host, wiring } = ground;
+  const { place, host, wiring, log } = ground;
+  if (!lockId(place, id, ground.handover))
+    throw new Fault("precondition", `start ${id}: another process makes or starts it`);
   const crun = [requireProgram("crun", host), "--root", engineRoot(place, "microvm")];
   const state = stateOf(crun, id);
   if (state["status"] !== "created") {
@@ -32,6 +38,7 @@ export async function startMicrovm(ground: Ground, id: string): Promise<number> 
   const { launch } = record;
   const settings = { ...record.settings, network: { nics, routes } };
   const where = placeOf(files, record.cgroup);
+  let isLetGo = false;
   try {
     const plan = maker.equip(
       launch,
@@ -41,13 +48,15 @@ export async function startMicrovm(ground: Ground, id: string): Promise<number> 
     );
     writeFileSync(join(files.shared, shared.plan), JSON.stringify(plan), { mode: 0o644 });
     runCrun([...crun, "start", id]);
+    isLetGo = true;
     const isAlive = (): boolean => existsSync(`/proc/${pid}`) && !isZombie(pid);
     await maker.handOver(launch, parts, where, settings, isAlive, call);
   } catch (error) {
-    spawnSync(crun[0] ?? "", [...crun.slice(1), "kill", id, "KILL"], { stdio: "ignore", timeout: 20_000 });
+    const kill = [...crun.slice(1), "kill", id, "KILL"];
+    if (isLetGo) spawnSync(crun[0] ?? "", kill, { stdio: "ignore", timeout: 20_000 });
     throw error;
   }
-  runHooks(record.poststart, { ...state, status: "running" });
+  runHooks(record.poststart, { ...state, status: "running" }, log);
   return 0;
 }
 
@@ -70,22 +79,5 @@ export function isZombie(pid: number): boolean {
     return stat[stat.lastIndexOf(")") + 2] === "Z";
   } catch {
     return true;
-  }
-}
-
-/** The caller's hooks for when the program runs: a failure of one is told, and the others run all the same. */
-function runHooks(hooks: readonly unknown[], state: Json): void {
-  for (const hook of hooks) {
-    const path = own(hook, "path");
-    if (typeof path !== "string") continue;
-    const [, ...args] = listOf(hook, "args");
-    const timeout = own(hook, "timeout");
-    const env = Object.fromEntries(listOf(hook, "env").map((pair) => pair.split(/=(.*)/s).slice(0, 2)));
-    spawnSync(path, args, {
-      input: JSON.stringify(state),
-      env: own(hook, "env") === undefined ? process.env : env,
-      timeout: typeof timeout === "number" ? timeout * 1000 : 0,
-      killSignal: "SIGKILL",
-    });
   }
 }

@@ -20,13 +20,13 @@ function hasUnset(value: Json): boolean {
   return Object.values(value).some((entry) => entry === 0 || entry === "" || (isJson(entry) && hasUnset(entry)));
 }
 
-/** Refuses what `exec --process` names when it is not right. */
-export function checkProcessFile(file: string | undefined): void {
-  if (file === undefined) return;
+/** The process in a file that `exec --process` names, read and found right. */
+export function processIn(file: string): Json {
   const process = parsed(readText(file), file);
-  const findings = findingsOf(processShape, process);
-  const all = findings.length > 0 ? findings : rlimitFindings({ rlimits: process["rlimits"] });
+  const findings = findingsOf(processShape, process, "process");
+  const all = findings.length > 0 ? findings : rlimitFindings(process);
   if (all.length > 0) throw refused(file, all);
+  return process;
 }
 
 /** What `--resources` says, read and found right; undefined when it was not said. */

@@ -20,7 +20,7 @@ export async function runNamespaceCommand(
         hint: `delete --force ${id}`,
       });
     }
-    (await import("./leftover.ts")).clearHalfMade(root, name, id);
+    (await import("./leftover.ts")).clearHalfMade(root, name, id, host);
     return 0;
   }
   const program = requireProgram(name, host);
@@ -32,7 +32,7 @@ export async function runNamespaceCommand(
       }
       break;
     case "exec":
-      (await import("./checked.ts")).checkProcessFile(valueOf(line.flags, "process"));
+      await checkProcess(valueOf(line.flags, "process"), name, program);
       return argumentsFor(name, program, root, line, line.flags);
     case "update":
       return argumentsFor(name, program, root, line, (await import("./checked.ts")).checkedResources(ground, name));
@@ -48,4 +48,14 @@ export async function runNamespaceCommand(
     default:
   }
   return argumentsFor(name, program, root, line, line.flags);
+}
+
+/** What a file says of the program to be run is refused as `create` would refuse it. */
+async function checkProcess(file: string | undefined, name: RuntimeName, program: string): Promise<void> {
+  if (file === undefined) return;
+  const { processIn } = await import("./checked.ts");
+  const process = processIn(file);
+  const { unsupportedFields } = await import("./support.ts");
+  const unsupported = unsupportedFields(name, program, { process });
+  if (unsupported.length > 0) throw new Fault("unsupported", `${file}: ${unsupported.join("; ")}`);
 }

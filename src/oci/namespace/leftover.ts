@@ -1,8 +1,9 @@
 import { readFileSync, readdirSync, readlinkSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { Fault } from "../../base/fault.ts";
 import { isJson, own } from "../config/shape.ts";
 import { directoriesOf, pidsIn, removeGroup } from "./group.ts";
+import type { HostConfig } from "../route.ts";
 import type { RuntimeName } from "./program.ts";
 
 /**
@@ -10,12 +11,14 @@ import type { RuntimeName } from "./program.ts";
  * that never comes, its control groups and its directory. Only processes that are still the runtime's own program are
  * ended: nothing of the container's has run yet, and a control group may be shared.
  */
-export function clearHalfMade(root: string, name: RuntimeName, id: string): void {
+export function clearHalfMade(root: string, name: RuntimeName, id: string, { programs }: HostConfig): void {
   const directory = join(root, id);
+  // The host may call another program by that name: /opt/crun-1.14.
+  const names = new Set([name, basename(programs[name] ?? name)]);
   const groups = directoriesOf(groupPathOf(directory, id));
   const patience = 100;
   for (let round = 0; round < patience; round += 1) {
-    const left = [...new Set([...groups.flatMap(pidsIn), ...pidsAt(directory)])].filter((pid) => isRuntime(pid, name));
+    const left = [...new Set([...groups.flatMap(pidsIn), ...pidsAt(directory)])].filter((pid) => isRuntime(pid, names));
     if (left.length === 0) break;
     if (round === patience - 1) {
       throw new Fault("failed", `delete ${id}: process ${left.join(", ")} does not end`);
@@ -61,11 +64,11 @@ function pidsAt(directory: string): readonly number[] {
  * Whether it is still the runtime's own: the link to its program leads to a copy that nobody else sees, but its command
  * line is the one it was called by. A zombie is nobody's.
  */
-function isRuntime(pid: number, name: RuntimeName): boolean {
+function isRuntime(pid: number, names: ReadonlySet<string>): boolean {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
     const [program = ""] = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-    return program.slice(program.lastIndexOf("/") + 1) === name && stat[stat.lastIndexOf(")") + 2] !== "Z";
+    return names.has(basename(program)) && stat[stat.lastIndexOf(")") + 2] !== "Z";
   } catch {
     return false;
   }

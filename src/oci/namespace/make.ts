@@ -29,6 +29,8 @@ export async function prepareContainer(ground: Ground, bundle: Bundle, target: T
   if (unsupported.length > 0) throw new Fault("unsupported", refused(bundle.configFile, unsupported).message);
   const flags = new Map(line.flags);
   flags.set("bundle", [resolve(valueOf(line.flags, "bundle") ?? ".")]);
+  // The runtime would look for a relative one elsewhere than we did.
+  if (flags.has("config")) flags.set("config", [bundle.configFile]);
   if (name === "crun" && line.command !== "restore" && !oldVersion.test(String(bundle.config["ociVersion"]))) {
     const { fd, path } = handover.memoryFile("config.json");
     const bytes = Buffer.from(withVersion(bundle.text, versionForAll));

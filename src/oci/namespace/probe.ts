@@ -14,7 +14,7 @@ import { join } from "node:path";
 import { Fault } from "../../base/fault.ts";
 import type { HostConfig } from "../route.ts";
 import { isJson } from "../config/shape.ts";
-import { defaultRoot, type Place } from "../place.ts";
+import { defaultRoot, isHostRoot, type Place } from "../place.ts";
 import { findProgram, type RuntimeName } from "./program.ts";
 
 /** Which runtime works on this host, and what was found out about those that do not. */
@@ -29,7 +29,7 @@ export interface Probed {
  * the programs and of the control groups; then remembered in a file. Refused when neither works.
  */
 export function chooseRuntime(config: HostConfig, place: Place): Probed {
-  const file = join(process.getuid?.() === 0 ? defaultRoot() : place.root, "runtime.json");
+  const file = join(isHostRoot() ? defaultRoot() : place.root, "runtime.json");
   const programs = (["crun", "runc"] as const).map((name) => ({ name, program: findProgram(name, config) }));
   const key = keyOf(programs.map(({ program }) => program));
   const known = remembered(file, key);
@@ -91,7 +91,7 @@ function remember(file: string, key: string, probed: Probed): void {
  */
 function tryMending(program: string, place: Place): string | undefined {
   const refusal = tryOnce(program, place);
-  if (refusal === undefined || process.getuid?.() !== 0) return refusal;
+  if (refusal === undefined || !isHostRoot()) return refusal;
   const target = "/sys/fs/cgroup/hugetlb";
   const isHybrid = isThere("/sys/fs/cgroup/memory") && isThere("/sys/fs/cgroup/unified");
   if (!isHybrid || isThere(target) || !/^hugetlb\s/m.test(readFileSync("/proc/cgroups", "utf8"))) return refusal;
@@ -149,7 +149,7 @@ function lastLine(text: string): string {
 }
 
 function probeConfig(id: string, mounts: readonly object[]): object {
-  const isRoot = process.getuid?.() === 0;
+  const isRoot = isHostRoot();
   return {
     ociVersion: "1.0.2",
     root: { path: "rootfs" },

@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { inKnownWords, isSuspect } from "./suspect.ts";
+import { inKnownWords, isSuspect, withoutLog } from "./suspect.ts";
 
 const root = mkdtempSync(join(tmpdir(), "croft-oci-suspect-"));
 after(() => rmSync(root, { recursive: true }));
@@ -26,11 +26,22 @@ for (const [program, env, suspect] of [
   ["/usr/bin/round", [], true],
   ["/usr/bin", [], true],
   ["/etc/nothing", [], true],
+  ["/usr/bin/text/below", [], true],
+  ["", [], true],
 ] as const) {
   test(`${program} ${env.join("")} ${suspect ? "may be missing" : "is there"}`, () => {
     assert.equal(isSuspect(root, { args: [program], cwd: "/usr/bin", env }), suspect);
   });
 }
+
+test("a process without a program may be missing it", () => {
+  for (const process of [{ cwd: "/" }, { cwd: "/", args: [] }, undefined]) assert.equal(isSuspect(root, process), true);
+});
+
+test("where to log is left out, and nothing of the program's words", () => {
+  const args = ["--root=/r", "--log=/l", "--log-format=json", "exec", "--", "web", "nginx", "--log=/x"];
+  assert.deepEqual(withoutLog(args), ["--root=/r", "exec", "--", "web", "nginx", "--log=/x"]);
+});
 
 test("what crun complains of is said in the words that callers look for", () => {
   const missing = "executable file `/x` not found in $PATH: No such file or directory";

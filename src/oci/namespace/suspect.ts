@@ -12,8 +12,7 @@ import type { Ground } from "../ground.ts";
 
 /** Whether the process's program may be missing in `root`. To be wrong costs a process, nothing more. */
 export function isSuspect(root: string, process: unknown): boolean {
-  const [program] = own(process, "args") as readonly unknown[];
-  if (typeof program !== "string") return true;
+  const program = programOf(process);
   const cwd = own(process, "cwd");
   if (program.includes("/")) {
     return !isExecutable(root, program.startsWith("/") ? program : join(typeof cwd === "string" ? cwd : "/", program));
@@ -27,7 +26,7 @@ export function isSuspect(root: string, process: unknown): boolean {
 /** The first word of a process's command line. */
 export function programOf(process: unknown): string {
   const args = own(process, "args");
-  return Array.isArray(args) ? String(args[0]) : "";
+  return Array.isArray(args) ? String(args[0] ?? "") : "";
 }
 
 /** The root of a running container as its first process sees it, by the runtime's own record. */
@@ -41,8 +40,17 @@ export function rootOfRunning(runtimeRoot: string, id: string): string | undefin
   }
 }
 
-/** Links are followed beneath the root, as the container will follow them. */
+/** Whatever keeps us from seeing it is taken for an absence. */
 function isExecutable(root: string, path: string): boolean {
+  try {
+    return leadsToExecutable(root, path);
+  } catch {
+    return false;
+  }
+}
+
+/** Links are followed beneath the root, as the container will follow them. */
+function leadsToExecutable(root: string, path: string): boolean {
   let rest = path.split("/");
   let at = "";
   for (let links = 0; rest.length > 0;) {
@@ -78,7 +86,7 @@ export async function runSuspect(
 ): Promise<number> {
   const log = join(place.root, `.log-${process.pid}`);
   const [runtime = "", ...args] = argv;
-  const quiet = args.filter((word) => !/^--log(-format)?=/.test(word));
+  const quiet = withoutLog(args);
   const { spawn } = process.getBuiltinModule("node:child_process");
   handover.restoreLimits();
   try {
@@ -95,6 +103,12 @@ export async function runSuspect(
   } finally {
     rmSync(log, { force: true });
   }
+}
+
+/** Without the options that say where to log: what follows the command is its own, and at last the program's. Exported for its test. */
+export function withoutLog(args: readonly string[]): readonly string[] {
+  const command = args.findIndex((word) => !word.startsWith("-"));
+  return args.filter((word, index) => index >= command || !/^--log(-format)?=/.test(word));
 }
 
 function complaintIn(log: string): string | undefined {
