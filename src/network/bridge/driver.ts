@@ -15,7 +15,7 @@ import {
 } from "../../host/link.ts";
 import { isNamespace, listNamespaces, removeNamespace } from "../../host/netns.ts";
 import { run } from "../../host/process.ts";
-import { formatSubnet, gatewayOf, parseSubnet, resolverAddresses } from "../address.ts";
+import { formatSubnet, gatewayOf, parseSubnet, resolverAddresses, subnetHolds } from "../address.ts";
 import type {
   Attachment,
   NetworkDriver,
@@ -41,7 +41,12 @@ import { Records } from "./record.ts";
 import { type Resolver, Resolvers } from "./resolver.ts";
 import type { Ruleset } from "./ruleset.ts";
 import { type AppliedRuleset, Table } from "./table.ts";
-import { macOf, silenceNamespace, type Wire, wireNamespace, wireTaps } from "./wiring.ts";
+import { macOf, routeNamespace, silenceNamespace, type WayOut, type Wire, wireNamespace, wireTaps } from "./wiring.ts";
+
+/** `unfinished`: it is being made so, or that was interrupted, and parts of the host may be as they were before. */
+interface NetworkRecord extends NetworkSpec {
+  readonly unfinished?: true;
+}
 
 const networkAlias = "network ";
 const instanceAlias = "instance ";
@@ -61,7 +66,7 @@ export class BridgeNetwork implements NetworkDriver {
   readonly #home: Home;
   readonly #route = new RouteSocket();
   readonly #namespaceDirectory: string;
-  readonly #networks: Records<NetworkSpec>;
+  readonly #networks: Records<NetworkRecord>;
   readonly #ports: Records<PortSpec>;
   /** Resolvers for instances in several networks, by address; those of single networks need no record. */
   readonly #resolverRecords: Records<Resolver>;
@@ -97,16 +102,17 @@ export class BridgeNetwork implements NetworkDriver {
     const moved = before !== undefined && before.subnet !== network.subnet;
     if (moved) await this.#stopResolvers(network.id, call);
     const gateway = gatewayOf(network.subnet);
-    this.#networks.put(network.id, network);
+    const begun = this.#begin(network);
     const bridge = this.#convergeBridge(network, gateway);
-    if (!network.internal) {
-      // For connections from the host's own loopback that a published port leads here; see `ruleset.ts`.
-      writeSysctl(`/proc/sys/net/ipv4/conf/${bridge}/route_localnet`, "1");
-      enableForwarding(this.#route, this.#forwarding);
-    }
+    // For connections from the host's own loopback that a published port leads here; see `ruleset.ts`.
+    writeSysctl(`/proc/sys/net/ipv4/conf/${bridge}/route_localnet`, network.internal ? "0" : "1");
+    if (!network.internal) enableForwarding(this.#route, this.#forwarding);
     this.#applyTable();
+    this.#routeInstances(network.id);
     await this.#resolvers.ensure({ address: gateway, networks: [network.id], internal: network.internal }, call);
     for (const resolver of this.#resolversOf(network.id)) await this.#resolvers.ensure(resolver, call);
+    // Not when it was removed, or is being changed once more, meanwhile.
+    if (this.#networks.get(network.id) === begun) this.#networks.put(network.id, network);
   }
 
   async remove(id: NetworkId, call: Call): Promise<void> {
@@ -127,9 +133,8 @@ export class BridgeNetwork implements NetworkDriver {
     this.#ports.put(port.id, port);
     this.#leaving.delete(port.id);
     await this.#dropUnwanted(port, before, call);
-    const position = networks.findIndex(({ internal }) => !internal);
-    const out = networks[position];
-    const resolvers = await this.#resolverFor(networks, Math.max(position, 0), call);
+    const resolvers = await this.#resolverFor(networks, this.#wayOut(port)?.position ?? 0, call);
+    const out = this.#wayOut(port);
     const wires = port.nics.map((nic, at) => this.#wire(port.id, nic.address, networks[at] as NetworkSpec));
     if (port.kind === "tap" || before?.kind === "tap") this.#applyTable();
     if (port.kind === "tap") {
@@ -137,11 +142,10 @@ export class BridgeNetwork implements NetworkDriver {
       const taps = wires.map(({ linkName: name, mac, address, prefixLength }) => {
         return { name, mac, address, prefixLength };
       });
-      return { kind: "tap", taps, resolvers, ...(out === undefined ? {} : { gateway: gatewayOf(out.subnet) }) };
+      return { kind: "tap", taps, resolvers, ...(out === undefined ? {} : { gateway: out.gateway }) };
     }
     const path = this.#namespacePath(port.id);
-    const wayOut = out === undefined ? undefined : { position, gateway: gatewayOf(out.subnet) };
-    wireNamespace(path, wires, wayOut, this.#route);
+    wireNamespace(path, wires, out, this.#route);
     return { kind: "netns", path, resolvers };
   }
 
@@ -199,6 +203,46 @@ export class BridgeNetwork implements NetworkDriver {
   close(): void {
     this.#publication.release();
     this.#route[Symbol.dispose]();
+  }
+
+  /**
+   * Writes down what is wanted before anything is done, and of a change that it is not done: whoever finds it so after a
+   * crash makes it again.
+   */
+  #begin(network: NetworkSpec): NetworkRecord | undefined {
+    const before = JSON.stringify(this.#networks.get(network.id));
+    if (before !== JSON.stringify(network)) this.#networks.put(network.id, { ...network, unfinished: true });
+    for (const resolver of this.#resolversOf(network.id)) {
+      this.#resolverRecords.put(resolver.address, { ...resolver, internal: this.#areInternal(resolver.networks) });
+    }
+    return this.#networks.get(network.id);
+  }
+
+  /**
+   * Instances in namespaces get another way out while they run. What a machine was told is the guest's own: where the way
+   * is closed its packets are dropped, and where one opened it takes that when it is made again.
+   */
+  #routeInstances(id: NetworkId): void {
+    for (const port of this.#ports.values()) {
+      const path = this.#namespacePath(port.id);
+      if (port.kind !== "netns" || !port.nics.some(({ network }) => network === id) || !isNamespace(path)) continue;
+      routeNamespace(path, port.nics.length, this.#wayOut(port));
+    }
+  }
+
+  /** By the first network that is not internal, where the instance has an address of it. */
+  #wayOut({ nics }: PortSpec): WayOut | undefined {
+    for (const [position, { network: id, address }] of nics.entries()) {
+      const network = this.#networks.get(id);
+      if (network === undefined || network.internal || !subnetHolds(network.subnet, address)) continue;
+      return { position, gateway: gatewayOf(network.subnet) };
+    }
+    return undefined;
+  }
+
+  /** Whether none of them leads out. */
+  #areInternal(ids: readonly NetworkId[]): boolean {
+    return ids.every((id) => this.#networks.get(id)?.internal !== false);
   }
 
   #convergeBridge(network: NetworkSpec, gateway: string): string {
@@ -309,11 +353,13 @@ export class BridgeNetwork implements NetworkDriver {
         .filter((id) => id !== main.id)
         .sort(),
     ];
-    const known = [...this.#resolverRecords.values()].find((resolver) => resolver.networks.join() === ids.join());
+    // Whichever of them came first when it was made: its address is what instances were told.
+    const key = setOf(ids);
+    const known = [...this.#resolverRecords.values()].find((resolver) => setOf(resolver.networks) === key);
     const resolver = known ?? {
       address: this.#freeResolverAddress(main),
       networks: ids,
-      internal: networks.every(({ internal }) => internal),
+      internal: this.#areInternal(ids),
     };
     if (known === undefined) {
       this.#resolverRecords.put(resolver.address, resolver);
@@ -375,6 +421,7 @@ export class BridgeNetwork implements NetworkDriver {
         addresses.some(({ index, address }) => index === bridge?.index && address === wanted);
       const intact =
         bridge?.up === true &&
+        network.unfinished !== true &&
         (network.internal || forwarding) &&
         own.every((address) => has(address) && this.#resolvers.isRunning(address));
       return { id: network.id, subnet: network.subnet, internal: network.internal, intact };
@@ -443,6 +490,11 @@ export class BridgeNetwork implements NetworkDriver {
   #namespacePath(id: InstanceId): string {
     return join(this.#namespaceDirectory, id);
   }
+}
+
+/** The same text for the same networks, in whatever order. */
+function setOf(networks: readonly NetworkId[]): string {
+  return networks.toSorted().join();
 }
 
 function networkOf(address: { readonly address: string; readonly prefixLength: number }): string {

@@ -117,10 +117,10 @@ function skeleton(table: string): string {
     type filter hook forward priority filter; policy accept;
     iifname @uplinks oifname @uplinks drop comment "this machine is no router; forwarding is on for instances only"
     iifname != @bridges oifname != @bridges accept
-    ct state established,related accept
     iifname . oifname @same_network accept
-    iifname @internals drop
+    iifname @internals drop comment "also of a connection from before the network became internal"
     oifname @internals drop
+    ct state established,related accept
     ct status dnat accept
     oifname @bridges drop
   }
@@ -132,7 +132,7 @@ function skeleton(table: string): string {
   }
 
   chain from_internal {
-    ct state established,related accept
+    ct direction reply ct state established,related accept
     iifname . ip daddr @own_gateways meta l4proto { tcp, udp } th dport 53 accept
     iifname . ip daddr @own_gateways icmp type echo-request accept
     drop

@@ -1,4 +1,5 @@
 import { readlinkSync } from "node:fs";
+import { shortHash } from "../../base/id.ts";
 import { nftGeneration, runNft } from "../../host/nftables.ts";
 import { readBootId } from "../../host/proc.ts";
 import { noGuard } from "./machine-guard.ts";
@@ -9,7 +10,10 @@ import { noTable, type Ruleset, tableChanges, wholeTable } from "./ruleset.ts";
 export interface AppliedRuleset {
   readonly ruleset: Ruleset;
   readonly generation: number;
-  /** Boot and network namespace: the same number of another one means nothing. */
+  /**
+   * Boot and network namespace: the same number of another one means nothing. And what the chains are: those that another
+   * release of Croft made are not changed but replaced.
+   */
   readonly epoch: string;
 }
 
@@ -24,13 +28,15 @@ export interface AppliedRuleset {
 export class Table {
   readonly name: string;
   readonly #records: Records<AppliedRuleset>;
-  readonly #epoch = `${readBootId()} ${readlinkSync("/proc/self/ns/net")}`;
+  readonly #epoch: string;
   /** How nft shows the table since our last change; undefined until it was looked at. */
   #listing: string | undefined;
 
   constructor(name: string, records: Records<AppliedRuleset>) {
     this.name = name;
     this.#records = records;
+    const chains = shortHash(wholeTable(name, { networks: [], ports: [], uplinks: [] }), 8);
+    this.#epoch = `${readBootId()} ${readlinkSync("/proc/self/ns/net")} ${chains}`;
   }
 
   /** Makes the table so. An equal state costs one question to the kernel. */

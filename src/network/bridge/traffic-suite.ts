@@ -308,7 +308,7 @@ function resolverAt(address: string): Resolver {
   return resolver;
 }
 
-async function lookUp(server: string, name: string): Promise<string> {
+export async function lookUp(server: string, name: string): Promise<string> {
   try {
     return (await resolverAt(server).resolve4(name)).sort().join(" ");
   } catch (error) {
