@@ -46,6 +46,11 @@ export function linkName(home: Home, seed: string): string {
   return `${home.prefix}-${shortHash(seed, 7)}`;
 }
 
+/** Whether a link of that name belongs to this home or another one on the machine. */
+export function isOfSomeHome(link: string): boolean {
+  return /^(croft|cr-[0-9a-f]{4})-[0-9a-f]{7}$/.test(link);
+}
+
 /** The one nftables table of this home (`inet` family); nftables identifiers take no dash. */
 export function tableName(home: Home): string {
   return home.prefix.replace("-", "_");

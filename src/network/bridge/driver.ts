@@ -280,11 +280,14 @@ export class BridgeNetwork implements NetworkDriver {
     return uplink?.mtu ?? defaultMtu;
   }
 
-  /** Without a network there is nothing to rule, and no table. */
+  /** Without a network there is nothing to rule, and no table, unless forwarding has to stay on. */
   #applyTable(): void {
-    if (this.#networks.size > 0) return this.#table.apply(this.#ruleset());
-    this.#table.remove();
-    restoreForwarding(this.#forwarding);
+    if (this.#networks.size === 0) restoreForwarding(this.#route, this.#home.prefix, this.#forwarding);
+    if (this.#networks.size > 0 || guardedUplinks(this.#forwarding).length > 0) {
+      this.#table.apply(this.#ruleset());
+    } else {
+      this.#table.remove();
+    }
   }
 
   #ruleset(): Ruleset {

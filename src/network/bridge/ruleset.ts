@@ -18,6 +18,7 @@ import { type GuardedTap, guardChanges, guardOf } from "./machine-guard.ts";
  * - A published port answers on the host itself, to other hosts, and to instances by the host's address. The client's
  *   address is kept, but for two cases in which the answer would take another way: a client on loopback, and a client in
  *   the target's own network, appear as the gateway.
+ * - A machine that was no router forwards no IPv4 between the links it had; see `forwarding.ts`.
  *
  * The rules of others are untouched, and cannot be overruled either: what another table drops stays dropped.
  */
@@ -115,7 +116,7 @@ function skeleton(table: string): string {
 
   chain forward {
     type filter hook forward priority filter; policy accept;
-    iifname @uplinks oifname @uplinks drop comment "this machine is no router; forwarding is on for instances only"
+    meta nfproto ipv4 iifname @uplinks oifname @uplinks drop comment "this machine is no router; forwarding is on for instances only"
     iifname != @bridges oifname != @bridges accept
     iifname . oifname @same_network accept
     iifname @internals drop comment "also of a connection from before the network became internal"
