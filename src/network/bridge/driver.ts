@@ -48,6 +48,14 @@ interface NetworkRecord extends NetworkSpec {
   readonly unfinished?: true;
 }
 
+interface PortRecord extends PortSpec {
+  /**
+   * Resolvers for sets of networks that it was in before, by address: a machine whose nics change while it runs goes on
+   * asking the one that its guest was told of.
+   */
+  readonly told?: readonly string[];
+}
+
 const networkAlias = "network ";
 const instanceAlias = "instance ";
 const defaultMtu = 1500;
@@ -67,7 +75,7 @@ export class BridgeNetwork implements NetworkDriver {
   readonly #route = new RouteSocket();
   readonly #namespaceDirectory: string;
   readonly #networks: Records<NetworkRecord>;
-  readonly #ports: Records<PortSpec>;
+  readonly #ports: Records<PortRecord>;
   /** Resolvers for instances in several networks, by address; those of single networks need no record. */
   readonly #resolverRecords: Records<Resolver>;
   readonly #forwarding: Records<ForwardingRecord>;
@@ -110,6 +118,7 @@ export class BridgeNetwork implements NetworkDriver {
     this.#applyTable();
     this.#routeInstances(network.id);
     await this.#resolvers.ensure({ address: gateway, networks: [network.id], internal: network.internal }, call);
+    await this.#dropIdleResolvers(call);
     for (const resolver of this.#resolversOf(network.id)) await this.#resolvers.ensure(resolver, call);
     // Not when it was removed, or is being changed once more, meanwhile.
     if (this.#networks.get(network.id) === begun) this.#networks.put(network.id, network);
@@ -130,10 +139,11 @@ export class BridgeNetwork implements NetworkDriver {
   async attach(port: PortSpec, call: Call): Promise<Attachment> {
     const networks = port.nics.map(({ network }) => this.#network(network, port.id));
     const before = this.#ports.get(port.id);
-    this.#ports.put(port.id, port);
+    this.#ports.put(port.id, this.#remembering(port, before));
     this.#leaving.delete(port.id);
     await this.#dropUnwanted(port, before, call);
     const resolvers = await this.#resolverFor(networks, this.#wayOut(port)?.position ?? 0, call);
+    if (before !== undefined) await this.#dropIdleResolvers(call);
     const out = this.#wayOut(port);
     const wires = port.nics.map((nic, at) => this.#wire(port.id, nic.address, networks[at] as NetworkSpec));
     if (port.kind === "tap" || before?.kind === "tap") this.#applyTable();
@@ -169,7 +179,8 @@ export class BridgeNetwork implements NetworkDriver {
       }
     }
     this.#ports.remove(id);
-    if (port?.kind === "tap") this.#applyTable();
+    this.#applyTable();
+    await this.#dropIdleResolvers(call);
   }
 
   async publish(routing: Routing, call: Call): Promise<{ readonly refused: readonly RefusedPort[] }> {
@@ -298,6 +309,12 @@ export class BridgeNetwork implements NetworkDriver {
         addresses: [gatewayOf(network.subnet), ...this.#resolversAt(network.id).map(({ address }) => address)],
         internal: network.internal,
       })),
+      resolvers: [...this.#resolverRecords.values()].map((resolver) => ({
+        address: resolver.address,
+        clients: [...this.#ports.values()].flatMap((port) => {
+          return asks(port, resolver) ? (addressIn(port, resolver) ?? []) : [];
+        }),
+      })),
       ports: this.#acceptedPorts(),
       uplinks: guardedUplinks(this.#forwarding),
       taps: [...this.#ports.values()].flatMap((port) => this.#guardedTaps(port)),
@@ -367,10 +384,41 @@ export class BridgeNetwork implements NetworkDriver {
     if (known === undefined) {
       this.#resolverRecords.put(resolver.address, resolver);
       this.#convergeBridge(main, gatewayOf(main.subnet));
-      this.#applyTable();
     }
+    this.#applyTable();
     await this.#resolvers.ensure(resolver, call);
     return [resolver.address];
+  }
+
+  /** The record of a port, with the resolvers it may have been told of while it was in other networks. */
+  #remembering(port: PortSpec, before: PortRecord | undefined): PortRecord {
+    if (before === undefined) return port;
+    const told = [...this.#resolverRecords.values()]
+      .filter((resolver) => asks(before, resolver) && !asks(port, resolver) && addressIn(port, resolver) !== undefined)
+      .map(({ address }) => address);
+    return told.length === 0 ? port : { ...port, told };
+  }
+
+  #isAsked(resolver: Resolver): boolean {
+    return [...this.#ports.values()].some((port) => asks(port, resolver));
+  }
+
+  /** Ends resolvers for sets of networks that no instance is in any more, and gives their addresses back. */
+  async #dropIdleResolvers(call: Call): Promise<void> {
+    for (const resolver of this.#resolverRecords.values()) {
+      if (this.#isAsked(resolver)) continue;
+      const { address } = resolver;
+      await this.#resolvers.stop(address, call);
+      // Who came meanwhile waits to start it again; and who removed a network has removed the record.
+      if (this.#isAsked(resolver) || this.#resolverRecords.get(address) !== resolver) continue;
+      this.#resolverRecords.remove(address);
+      const main = this.#networks.get(resolver.networks[0] as NetworkId);
+      const bridge = main === undefined ? undefined : this.#route.link(this.#bridgeName(main.id));
+      if (main !== undefined && bridge !== undefined) {
+        this.#route.do(removeAddressRequest(bridge.index, address, parseSubnet(main.subnet).prefixLength));
+      }
+      this.#applyTable();
+    }
   }
 
   #freeResolverAddress(network: NetworkSpec): string {
@@ -419,7 +467,8 @@ export class BridgeNetwork implements NetworkDriver {
     const forwarding = isForwarding();
     const facts = [...this.#networks.values()].map((network) => {
       const bridge = links.get(this.#bridgeName(network.id));
-      const own = [gatewayOf(network.subnet), ...this.#resolversAt(network.id).map(({ address }) => address)];
+      const asked = this.#resolversAt(network.id).filter((resolver) => this.#isAsked(resolver));
+      const own = [gatewayOf(network.subnet), ...asked.map(({ address }) => address)];
       const has = (wanted: string): boolean =>
         addresses.some(({ index, address }) => index === bridge?.index && address === wanted);
       const intact =
@@ -498,6 +547,16 @@ export class BridgeNetwork implements NetworkDriver {
 /** The same text for the same networks, in whatever order. */
 function setOf(networks: readonly NetworkId[]): string {
   return networks.toSorted().join();
+}
+
+/** Whether the instance may ask it: the resolver for its networks, or one it was told of before. */
+function asks({ nics, told }: PortRecord, { address, networks }: Resolver): boolean {
+  return setOf(nics.map(({ network }) => network)) === setOf(networks) || told?.includes(address) === true;
+}
+
+/** The instance's address in the network that the resolver listens in. */
+function addressIn({ nics }: PortSpec, { networks }: Resolver): string | undefined {
+  return nics.find(({ network }) => network === networks[0])?.address;
 }
 
 function networkOf(address: { readonly address: string; readonly prefixLength: number }): string {

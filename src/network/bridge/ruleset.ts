@@ -13,6 +13,8 @@ import { type GuardedTap, guardChanges, guardOf } from "./machine-guard.ts";
  * - Instances of one network reach each other; instances of different networks, also of different homes, do not. Each
  *   table guards its own bridges: only answers and what a published port leads to gets in.
  * - An `internal` network has no way in or out but its resolver and what the host itself begins, such as health checks.
+ * - Names of a network are told to those who are in it: its resolver answers on its bridge only, and one for several
+ *   networks only those who are in all of them.
  * - Instances of other networks reach the host's own services, as users of Docker expect: a service that must not be
  *   reached listens on loopback, which instances never reach.
  * - A published port answers on the host itself, to other hosts, and to instances by the host's address. The client's
@@ -26,6 +28,8 @@ import { type GuardedTap, guardChanges, guardOf } from "./machine-guard.ts";
 export interface Ruleset {
   readonly networks: readonly RulesetNetwork[];
   readonly ports: readonly RulesetPort[];
+  /** Resolvers for several networks, each with the addresses, in the network that it listens in, of those who may ask it. */
+  readonly resolvers: readonly { readonly address: string; readonly clients: readonly string[] }[];
   /** Links between which nothing may be forwarded: those the machine had when forwarding was enabled for our sake. */
   readonly uplinks: readonly string[];
   /** Taps of machines, which may send from their own addresses only. Absent: none. */
@@ -49,13 +53,16 @@ export interface RulesetPort {
 
 const everyAddress = "0.0.0.0";
 
+/** A table whose chains find nothing in their sets. */
+export const nothing: Ruleset = { networks: [], resolvers: [], ports: [], uplinks: [] };
+
 /** Commands that make the table from nothing, in place of whatever has its name. */
 export function wholeTable(table: string, ruleset: Ruleset): string {
   return [
     `table inet ${table} {}`,
     `delete table inet ${table}`,
     skeleton(table),
-    ...difference(table, content({ networks: [], ports: [], uplinks: [] }), content(ruleset)),
+    ...difference(table, content(nothing), content(ruleset)),
     ...guardOf(table, ruleset.taps ?? []),
   ].join("\n");
 }
@@ -81,6 +88,8 @@ function skeleton(table: string): string {
   set same_network { type ifname . ifname; }
   set gateways { type ipv4_addr; }
   set own_gateways { type ifname . ipv4_addr; }
+  set shared_resolvers { type ipv4_addr; }
+  set may_ask { type ipv4_addr . ipv4_addr; }
   set leaving { type ipv4_addr; flags interval; }
   map hairpin { type ifname : verdict; }
   map published { type inet_proto . inet_service : verdict; }
@@ -129,6 +138,7 @@ function skeleton(table: string): string {
   chain to_host {
     type filter hook input priority filter; policy accept;
     iifname != "lo" ip daddr @gateways iifname . ip daddr != @own_gateways drop comment "a network's gateway and resolver answer in that network only"
+    iifname != "lo" ip daddr @shared_resolvers ip saddr . ip daddr != @may_ask drop comment "a resolver for several networks answers those who are in all of them"
     iifname @internals jump from_internal
   }
 
@@ -171,6 +181,10 @@ function content(ruleset: Ruleset): Content {
       add("hairpin", `"${bridge}" : jump ${chain}`);
       add("leaving", subnet);
     }
+  }
+  for (const { address, clients } of ruleset.resolvers) {
+    add("shared_resolvers", address);
+    for (const client of clients) add("may_ask", `${client} . ${address}`);
   }
   for (const { hostAddress, hostPort, protocol, targets } of ruleset.ports) {
     const everywhere = hostAddress === everyAddress;

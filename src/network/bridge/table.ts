@@ -4,7 +4,7 @@ import { nftGeneration, runNft } from "../../host/nftables.ts";
 import { readBootId } from "../../host/proc.ts";
 import { noGuard } from "./machine-guard.ts";
 import type { Records } from "./record.ts";
-import { noTable, type Ruleset, tableChanges, wholeTable } from "./ruleset.ts";
+import { nothing, noTable, type Ruleset, tableChanges, wholeTable } from "./ruleset.ts";
 
 /** What the table was made, and the number the rules of this host had then. */
 export interface AppliedRuleset {
@@ -35,7 +35,7 @@ export class Table {
   constructor(name: string, records: Records<AppliedRuleset>) {
     this.name = name;
     this.#records = records;
-    const chains = shortHash(wholeTable(name, { networks: [], ports: [], uplinks: [] }), 8);
+    const chains = shortHash(wholeTable(name, nothing), 8);
     this.#epoch = `${readBootId()} ${readlinkSync("/proc/self/ns/net")} ${chains}`;
   }
 

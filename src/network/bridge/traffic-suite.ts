@@ -252,6 +252,8 @@ export function trafficSuite(kind: PortSpec["kind"]): void {
     assert.equal(nslookup("app", address, "db"), "10.86.3.5");
     assert.equal(nslookup("db", "10.86.3.1", "db"), "10.86.3.5");
     assert.equal(nslookup("guest", "10.86.1.1", "web"), "nothing", "the resolver of another network");
+    assert.equal(nslookup("web-2", "10.86.1.1", "web"), "10.86.1.5");
+    assert.equal(nslookup("web-2", address, "db"), "nothing", "a resolver for two networks, by one that is in one");
     assert.equal(nslookup("outside", "10.86.1.1", "web"), "nothing");
   });
 }
