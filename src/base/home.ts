@@ -51,7 +51,7 @@ export function isOfSomeHome(link: string): boolean {
   return /^(croft|cr-[0-9a-f]{4})-[0-9a-f]{7}$/.test(link);
 }
 
-/** The one nftables table of this home (`inet` family); nftables identifiers take no dash. */
+/** The nftables tables of this home (`inet` and `bridge` family); nftables identifiers take no dash. */
 export function tableName(home: Home): string {
   return home.prefix.replace("-", "_");
 }

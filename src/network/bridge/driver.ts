@@ -34,7 +34,7 @@ import {
   restoreForwarding,
   writeSysctl,
 } from "./forwarding.ts";
-import type { GuardedTap } from "./machine-guard.ts";
+import type { GuardedLink } from "./port-guard.ts";
 import { probeBridge } from "./probe.ts";
 import { forgetStaleUdp, Publication } from "./publication.ts";
 import { Records } from "./record.ts";
@@ -63,7 +63,7 @@ const defaultMtu = 1500;
 const leavingMs = 2000;
 
 /**
- * Linux bridges: one for each network, veth pairs or taps for instances, one nftables table for all, and dnsmasq for
+ * Linux bridges: one for each network, veth pairs or taps for instances, nftables for all, and dnsmasq for
  * names. All of it lives in the kernel and in processes of their own, and goes on when the daemon ends.
  *
  * Everything but starting and ending resolvers, and removing links, is synchronous, so no two calls ever see each other's
@@ -145,8 +145,9 @@ export class BridgeNetwork implements NetworkDriver {
     const resolvers = await this.#resolverFor(networks, this.#wayOut(port)?.position ?? 0, call);
     if (before !== undefined) await this.#dropIdleResolvers(call);
     const out = this.#wayOut(port);
+    // Before the links, which must not speak unguarded.
+    this.#applyTable();
     const wires = port.nics.map((nic, at) => this.#wire(port.id, nic.address, networks[at] as NetworkSpec));
-    if (port.kind === "tap" || before?.kind === "tap") this.#applyTable();
     if (port.kind === "tap") {
       wireTaps(wires, port.tapOwnerUid ?? 0, this.#route);
       const taps = wires.map(({ linkName: name, mac, address, prefixLength }) => {
@@ -317,14 +318,13 @@ export class BridgeNetwork implements NetworkDriver {
       })),
       ports: this.#acceptedPorts(),
       uplinks: guardedUplinks(this.#forwarding),
-      taps: [...this.#ports.values()].flatMap((port) => this.#guardedTaps(port)),
+      links: [...this.#ports.values()].flatMap((port) => this.#guardedLinks(port)),
     };
   }
 
-  #guardedTaps({ id, kind, nics }: PortSpec): GuardedTap[] {
-    if (kind !== "tap") return [];
+  #guardedLinks({ id, nics }: PortSpec): GuardedLink[] {
     return nics.map(({ network, address }) => ({
-      tap: this.#portName(id, network),
+      link: this.#portName(id, network),
       mac: macOf(network, address),
       address,
     }));
@@ -385,7 +385,6 @@ export class BridgeNetwork implements NetworkDriver {
       this.#resolverRecords.put(resolver.address, resolver);
       this.#convergeBridge(main, gatewayOf(main.subnet));
     }
-    this.#applyTable();
     await this.#resolvers.ensure(resolver, call);
     return [resolver.address];
   }

@@ -1,9 +1,10 @@
-import { type GuardedTap, guardChanges, guardOf } from "./machine-guard.ts";
+import { type GuardedLink, portElements, portGuard } from "./port-guard.ts";
 
 /**
- * The one nftables table of a home, as text: pure.
+ * The nftables tables of a home, as text: pure. One in the `inet` family decides where packets go, and beside it one in
+ * the `bridge` family what instances may send at all (`port-guard.ts`); both have the same name, and change together.
  *
- * The table is a fixed skeleton of chains that look things up in sets and maps, and the content of those: one element
+ * A table is a fixed skeleton of chains that look things up in sets and maps, and the content of those: one element
  * here and there for a network, one chain and one map element for a published port. A change is the difference of two
  * contents, a few commands in one transaction, whose cost does not grow with what stays (0.3 ms, where writing the table
  * anew takes 21 ms with 200 ports). Connections that exist are the business of conntrack, which no change here touches.
@@ -20,6 +21,7 @@ import { type GuardedTap, guardChanges, guardOf } from "./machine-guard.ts";
  * - A published port answers on the host itself, to other hosts, and to instances by the host's address. The client's
  *   address is kept, but for two cases in which the answer would take another way: a client on loopback, and a client in
  *   the target's own network, appear as the gateway.
+ * - An instance sends from its own hardware and IP address only.
  * - A machine that was no router forwards no IPv4 between the links it had; see `forwarding.ts`.
  *
  * The rules of others are untouched, and cannot be overruled either: what another table drops stays dropped.
@@ -32,8 +34,8 @@ export interface Ruleset {
   readonly resolvers: readonly { readonly address: string; readonly clients: readonly string[] }[];
   /** Links between which nothing may be forwarded: those the machine had when forwarding was enabled for our sake. */
   readonly uplinks: readonly string[];
-  /** Taps of machines, which may send from their own addresses only. Absent: none. */
-  readonly taps?: readonly GuardedTap[];
+  /** Links of instances, which may send from their own addresses only. */
+  readonly links: readonly GuardedLink[];
 }
 
 export interface RulesetNetwork {
@@ -51,33 +53,32 @@ export interface RulesetPort {
   readonly targets: readonly { readonly address: string; readonly port: number }[];
 }
 
+/** Of the two tables. */
+export const families = ["inet", "bridge"] as const;
+
 const everyAddress = "0.0.0.0";
 
 /** A table whose chains find nothing in their sets. */
-export const nothing: Ruleset = { networks: [], resolvers: [], ports: [], uplinks: [] };
+export const nothing: Ruleset = { networks: [], resolvers: [], ports: [], uplinks: [], links: [] };
 
-/** Commands that make the table from nothing, in place of whatever has its name. */
+/** Commands that make the tables from nothing, in place of whatever has their name. */
 export function wholeTable(table: string, ruleset: Ruleset): string {
   return [
-    `table inet ${table} {}`,
-    `delete table inet ${table}`,
+    noTable(table),
     skeleton(table),
+    portGuard(table),
     ...difference(table, content(nothing), content(ruleset)),
-    ...guardOf(table, ruleset.taps ?? []),
   ].join("\n");
 }
 
-/** Commands that turn the table from one state into another; empty when they are equal. */
+/** Commands that turn the tables from one state into another; empty when they are equal. */
 export function tableChanges(table: string, before: Ruleset, after: Ruleset): string {
-  return [
-    ...difference(table, content(before), content(after)),
-    ...guardChanges(table, before.taps ?? [], after.taps ?? []),
-  ].join("\n");
+  return difference(table, content(before), content(after)).join("\n");
 }
 
-/** Commands that remove the table; success also when it is not there. */
+/** Commands that remove the tables; success also when they are not there. */
 export function noTable(table: string): string {
-  return `table inet ${table} {}\ndelete table inet ${table}`;
+  return families.flatMap((family) => [`table ${family} ${table} {}`, `delete table ${family} ${table}`]).join("\n");
 }
 
 function skeleton(table: string): string {
@@ -151,7 +152,7 @@ function skeleton(table: string): string {
 }`;
 }
 
-/** What differs between two states of a table: elements by set, rules by chain. */
+/** What differs between two states of the tables: elements by family and set, rules by chain of the `inet` one. */
 interface Content {
   readonly elements: ReadonlyMap<string, readonly string[]>;
   readonly chains: ReadonlyMap<string, readonly string[]>;
@@ -160,11 +161,13 @@ interface Content {
 function content(ruleset: Ruleset): Content {
   const elements = new Map<string, string[]>();
   const chains = new Map<string, string[]>();
-  const add = (set: string, element: string): void => {
-    const list = elements.get(set);
-    if (list === undefined) elements.set(set, [element]);
+  const addTo = (place: string, element: string): void => {
+    const list = elements.get(place);
+    if (list === undefined) elements.set(place, [element]);
     else list.push(element);
   };
+  const add = (set: string, element: string): void => addTo(`inet ${set}`, element);
+  for (const [set, element] of portElements(ruleset.links)) addTo(`bridge ${set}`, element);
   for (const uplink of ruleset.uplinks) add("uplinks", `"${uplink}"`);
   for (const { bridge, subnet, addresses, internal } of ruleset.networks) {
     add("bridges", `"${bridge}"`);
@@ -214,13 +217,14 @@ function difference(table: string, before: Content, after: Content): string[] {
     commands.push(old === undefined ? `add chain inet ${table} ${chain}` : `flush chain inet ${table} ${chain}`);
     for (const rule of rules) commands.push(`add rule inet ${table} ${chain} ${rule}`);
   }
-  for (const set of new Set([...before.elements.keys(), ...after.elements.keys()])) {
-    const old = new Set(before.elements.get(set));
-    const wanted = new Set(after.elements.get(set));
+  for (const place of new Set([...before.elements.keys(), ...after.elements.keys()])) {
+    const [family, set] = place.split(" ");
+    const old = new Set(before.elements.get(place));
+    const wanted = new Set(after.elements.get(place));
     const gone = [...old].filter((element) => !wanted.has(element));
     const fresh = [...wanted].filter((element) => !old.has(element));
-    if (gone.length > 0) commands.push(`delete element inet ${table} ${set} { ${gone.join(", ")} }`);
-    if (fresh.length > 0) commands.push(`add element inet ${table} ${set} { ${fresh.join(", ")} }`);
+    if (gone.length > 0) commands.push(`delete element ${family} ${table} ${set} { ${gone.join(", ")} }`);
+    if (fresh.length > 0) commands.push(`add element ${family} ${table} ${set} { ${fresh.join(", ")} }`);
   }
   for (const chain of before.chains.keys()) {
     if (after.chains.has(chain)) continue;

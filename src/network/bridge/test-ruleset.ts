@@ -33,9 +33,9 @@ export const anyRuleset: fc.Arbitrary<Ruleset> = fc
       { maxLength: 3, selector: ({ address }) => address },
     ),
     uplinks: fc.constantFrom([], ["eth0"], ["eth0", "eth1"]),
-    taps: fc.uniqueArray(fc.integer({ min: 2, max: 9 }), { maxLength: 4 }),
+    links: fc.uniqueArray(fc.integer({ min: 2, max: 9 }), { maxLength: 4 }),
   })
-  .map(({ networks, ports, taps, ...others }) => ({
+  .map(({ networks, ports, links, ...others }) => ({
     networks: networks.map(({ number, internal }) => ({
       bridge: `croft-${number}`,
       subnet: `10.86.${number}.0/24`,
@@ -44,5 +44,9 @@ export const anyRuleset: fc.Arbitrary<Ruleset> = fc
     })),
     ports,
     ...others,
-    taps: taps.map((last) => ({ tap: `croft-t${last}`, mac: `02:00:00:00:00:0${last}`, address: `10.86.1.${last}` })),
+    links: links.map((last) => ({
+      link: `croft-t${last}`,
+      mac: `02:00:00:00:00:0${last}`,
+      address: `10.86.1.${last}`,
+    })),
   }));

@@ -44,6 +44,13 @@ test("programs without privileges may listen on low ports and ping", () => {
   assert.match(command(at("web-1"), "cat", "/proc/sys/net/ipv4/ping_group_range"), /^0\s+2147483647/);
 });
 
+test("an instance in several networks is no way between them, and speaks no IPv6", () => {
+  const settings = ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"];
+  assert.equal(command("host", "cat", ...settings)[0], "1", "the host's, which a new namespace takes over");
+  assert.equal(command(at("app"), "cat", ...settings), "0\n0\n");
+  assert.equal(command(at("app"), "ip", "-6", "address", "show", "dev", "eth0"), "");
+});
+
 test("a network that becomes internal closes at once for those who run in it, and opens again", async () => {
   const one = network("one", "10.86.4.0/24");
   const two = network("two", "10.86.5.0/24");

@@ -109,12 +109,15 @@ export function silenceNamespace(path: string, linkNames: readonly string[], hos
 
 /**
  * What every instance's namespace starts with: loopback, and what users of Docker are used to: programs without
- * privileges may listen on low ports and send pings. IPv6 exists on loopback only, as the networks have none.
+ * privileges may listen on low ports and send pings. IPv6 exists on loopback only, as the networks have none. Nothing is
+ * forwarded between its networks: a new namespace would do as the host does, which forwards.
  */
 function prepareNamespace(): RouteSocket {
   writeSysctl("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
   writeSysctl("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
   writeSysctl("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+  writeSysctl("/proc/sys/net/ipv4/ip_forward", "0");
+  writeSysctl("/proc/sys/net/ipv6/conf/all/forwarding", "0");
   const socket = new RouteSocket();
   try {
     socket.do(setLinkRequest("lo", { up: true }));
