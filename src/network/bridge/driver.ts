@@ -15,7 +15,7 @@ import {
 } from "../../host/link.ts";
 import { isNamespace, listNamespaces, removeNamespace } from "../../host/netns.ts";
 import { run } from "../../host/process.ts";
-import { formatSubnet, gatewayOf, parseSubnet, resolverAddresses, subnetHolds } from "../address.ts";
+import { formatSubnet, gatewayOf, parseSubnet, subnetHolds } from "../address.ts";
 import type {
   Attachment,
   NetworkDriver,
@@ -38,22 +38,15 @@ import type { GuardedLink } from "./port-guard.ts";
 import { probeBridge } from "./probe.ts";
 import { forgetStaleUdp, Publication } from "./publication.ts";
 import { Records } from "./record.ts";
-import { type Resolver, Resolvers } from "./resolver.ts";
+import { Resolvers } from "./resolver.ts";
 import type { Ruleset } from "./ruleset.ts";
+import { type PortRecord, SharedResolvers } from "./shared-resolver.ts";
 import { type AppliedRuleset, Table } from "./table.ts";
 import { macOf, routeNamespace, silenceNamespace, type WayOut, type Wire, wireNamespace, wireTaps } from "./wiring.ts";
 
 /** `unfinished`: it is being made so, or that was interrupted, and parts of the host may be as they were before. */
 interface NetworkRecord extends NetworkSpec {
   readonly unfinished?: true;
-}
-
-interface PortRecord extends PortSpec {
-  /**
-   * Resolvers for sets of networks that it was in before, by address: a machine whose nics change while it runs goes on
-   * asking the one that its guest was told of.
-   */
-  readonly told?: readonly string[];
 }
 
 const networkAlias = "network ";
@@ -76,8 +69,7 @@ export class BridgeNetwork implements NetworkDriver {
   readonly #namespaceDirectory: string;
   readonly #networks: Records<NetworkRecord>;
   readonly #ports: Records<PortRecord>;
-  /** Resolvers for instances in several networks, by address; those of single networks need no record. */
-  readonly #resolverRecords: Records<Resolver>;
+  readonly #shared: SharedResolvers;
   readonly #forwarding: Records<ForwardingRecord>;
   readonly #published: Records<readonly PublishedPort[]>;
   readonly #resolvers: Resolvers;
@@ -93,7 +85,7 @@ export class BridgeNetwork implements NetworkDriver {
     mkdirSync(this.#namespaceDirectory, { recursive: true, mode: 0o755 });
     this.#networks = new Records(join(directory, "network"));
     this.#ports = new Records(join(directory, "port"));
-    this.#resolverRecords = new Records(join(directory, "several"));
+    this.#shared = new SharedResolvers(new Records(join(directory, "several")), this.#ports);
     const state = join(directory, "state");
     this.#forwarding = new Records(state);
     this.#published = new Records(state);
@@ -119,7 +111,7 @@ export class BridgeNetwork implements NetworkDriver {
     this.#routeInstances(network.id);
     await this.#resolvers.ensure({ address: gateway, networks: [network.id], internal: network.internal }, call);
     await this.#dropIdleResolvers(call);
-    for (const resolver of this.#resolversOf(network.id)) await this.#resolvers.ensure(resolver, call);
+    for (const resolver of this.#shared.knowing(network.id)) await this.#resolvers.ensure(resolver, call);
     // Not when it was removed, or is being changed once more, meanwhile.
     if (this.#networks.get(network.id) === begun) this.#networks.put(network.id, network);
   }
@@ -139,7 +131,7 @@ export class BridgeNetwork implements NetworkDriver {
   async attach(port: PortSpec, call: Call): Promise<Attachment> {
     const networks = port.nics.map(({ network }) => this.#network(network, port.id));
     const before = this.#ports.get(port.id);
-    this.#ports.put(port.id, this.#remembering(port, before));
+    this.#ports.put(port.id, this.#shared.remembering(port, before));
     this.#leaving.delete(port.id);
     await this.#dropUnwanted(port, before, call);
     const resolvers = await this.#resolverFor(networks, this.#wayOut(port)?.position ?? 0, call);
@@ -224,8 +216,8 @@ export class BridgeNetwork implements NetworkDriver {
   #begin(network: NetworkSpec): NetworkRecord | undefined {
     const before = JSON.stringify(this.#networks.get(network.id));
     if (before !== JSON.stringify(network)) this.#networks.put(network.id, { ...network, unfinished: true });
-    for (const resolver of this.#resolversOf(network.id)) {
-      this.#resolverRecords.put(resolver.address, { ...resolver, internal: this.#areInternal(resolver.networks) });
+    for (const resolver of this.#shared.knowing(network.id)) {
+      this.#shared.setInternal(resolver, this.#areInternal(resolver.networks));
     }
     return this.#networks.get(network.id);
   }
@@ -270,7 +262,7 @@ export class BridgeNetwork implements NetworkDriver {
       this.#route.do(setLinkRequest(name, { up: true, mtu }));
     }
     const { index } = this.#route.link(name) as Link;
-    const wanted = new Set([gateway, ...this.#resolversAt(network.id).map(({ address }) => address)]);
+    const wanted = new Set([gateway, ...this.#shared.at(network.id).map(({ address }) => address)]);
     const present = this.#route.addresses().filter((address) => address.index === index);
     const { prefixLength } = parseSubnet(network.subnet);
     this.#route.do(
@@ -307,15 +299,10 @@ export class BridgeNetwork implements NetworkDriver {
       networks: [...this.#networks.values()].map((network) => ({
         bridge: this.#bridgeName(network.id),
         subnet: network.subnet,
-        addresses: [gatewayOf(network.subnet), ...this.#resolversAt(network.id).map(({ address }) => address)],
+        addresses: [gatewayOf(network.subnet), ...this.#shared.at(network.id).map(({ address }) => address)],
         internal: network.internal,
       })),
-      resolvers: [...this.#resolverRecords.values()].map((resolver) => ({
-        address: resolver.address,
-        clients: [...this.#ports.values()].flatMap((port) => {
-          return asks(port, resolver) ? (addressIn(port, resolver) ?? []) : [];
-        }),
-      })),
+      resolvers: this.#shared.withClients(),
       ports: this.#acceptedPorts(),
       uplinks: guardedUplinks(this.#forwarding),
       links: [...this.#ports.values()].flatMap((port) => this.#guardedLinks(port)),
@@ -366,85 +353,40 @@ export class BridgeNetwork implements NetworkDriver {
     const main = networks[first];
     if (main === undefined) return [];
     if (networks.length === 1) return [gatewayOf(main.subnet)];
-    const ids = [
-      main.id,
-      ...networks
-        .map(({ id }) => id)
-        .filter((id) => id !== main.id)
-        .sort(),
-    ];
-    // Whichever of them came first when it was made: its address is what instances were told.
-    const key = setOf(ids);
-    const known = [...this.#resolverRecords.values()].find((resolver) => setOf(resolver.networks) === key);
-    const resolver = known ?? {
-      address: this.#freeResolverAddress(main),
-      networks: ids,
-      internal: this.#areInternal(ids),
-    };
-    if (known === undefined) {
-      this.#resolverRecords.put(resolver.address, resolver);
+    const ids = networks.map(({ id }) => id);
+    let resolver = this.#shared.find(ids);
+    if (resolver === undefined) {
+      resolver = this.#shared.add(main, ids, this.#areInternal(ids));
       this.#convergeBridge(main, gatewayOf(main.subnet));
     }
     await this.#resolvers.ensure(resolver, call);
     return [resolver.address];
   }
 
-  /** The record of a port, with the resolvers it may have been told of while it was in other networks. */
-  #remembering(port: PortSpec, before: PortRecord | undefined): PortRecord {
-    if (before === undefined) return port;
-    const told = [...this.#resolverRecords.values()]
-      .filter((resolver) => asks(before, resolver) && !asks(port, resolver) && addressIn(port, resolver) !== undefined)
-      .map(({ address }) => address);
-    return told.length === 0 ? port : { ...port, told };
-  }
-
-  #isAsked(resolver: Resolver): boolean {
-    return [...this.#ports.values()].some((port) => asks(port, resolver));
-  }
-
   /** Ends resolvers for sets of networks that no instance is in any more, and gives their addresses back. */
   async #dropIdleResolvers(call: Call): Promise<void> {
-    for (const resolver of this.#resolverRecords.values()) {
-      if (this.#isAsked(resolver)) continue;
-      const { address } = resolver;
-      await this.#resolvers.stop(address, call);
-      // Who came meanwhile waits to start it again; and who removed a network has removed the record.
-      if (this.#isAsked(resolver) || this.#resolverRecords.get(address) !== resolver) continue;
-      this.#resolverRecords.remove(address);
+    for (const resolver of this.#shared.all()) {
+      if (this.#shared.isAsked(resolver)) continue;
+      await this.#resolvers.stop(resolver.address, call);
+      // Who came meanwhile waits to start it again.
+      if (this.#shared.isAsked(resolver) || !this.#shared.remove(resolver)) continue;
       const main = this.#networks.get(resolver.networks[0] as NetworkId);
       const bridge = main === undefined ? undefined : this.#route.link(this.#bridgeName(main.id));
       if (main !== undefined && bridge !== undefined) {
-        this.#route.do(removeAddressRequest(bridge.index, address, parseSubnet(main.subnet).prefixLength));
+        const { prefixLength } = parseSubnet(main.subnet);
+        this.#route.do(removeAddressRequest(bridge.index, resolver.address, prefixLength));
       }
       this.#applyTable();
     }
-  }
-
-  #freeResolverAddress(network: NetworkSpec): string {
-    const free = resolverAddresses(network.subnet).find((address) => this.#resolverRecords.get(address) === undefined);
-    if (free !== undefined) return free;
-    throw new Fault("exhausted", `find an address for another resolver in network ${network.id}`, {
-      hint: "give the network a larger subnet, or put its instances in fewer different sets of networks",
-    });
-  }
-
-  /** Resolvers for several networks of which this is one. */
-  #resolversOf(id: NetworkId): Resolver[] {
-    return [...this.#resolverRecords.values()].filter(({ networks }) => networks.includes(id));
-  }
-
-  /** Those of them that listen on this network's bridge. */
-  #resolversAt(id: NetworkId): Resolver[] {
-    return [...this.#resolverRecords.values()].filter(({ networks }) => networks[0] === id);
   }
 
   /** All resolvers that know the network: its own, and those for several networks, which are made again when needed. */
   async #stopResolvers(id: NetworkId, call: Call): Promise<void> {
     const network = this.#networks.get(id);
     if (network !== undefined) await this.#resolvers.stop(gatewayOf(network.subnet), call);
-    for (const { address } of this.#resolversOf(id)) {
-      await this.#resolvers.stop(address, call);
-      this.#resolverRecords.remove(address);
+    for (const resolver of this.#shared.knowing(id)) {
+      await this.#resolvers.stop(resolver.address, call);
+      this.#shared.remove(resolver);
     }
   }
 
@@ -466,7 +408,7 @@ export class BridgeNetwork implements NetworkDriver {
     const forwarding = isForwarding();
     const facts = [...this.#networks.values()].map((network) => {
       const bridge = links.get(this.#bridgeName(network.id));
-      const asked = this.#resolversAt(network.id).filter((resolver) => this.#isAsked(resolver));
+      const asked = this.#shared.at(network.id).filter((resolver) => this.#shared.isAsked(resolver));
       const own = [gatewayOf(network.subnet), ...asked.map(({ address }) => address)];
       const has = (wanted: string): boolean =>
         addresses.some(({ index, address }) => index === bridge?.index && address === wanted);
@@ -541,21 +483,6 @@ export class BridgeNetwork implements NetworkDriver {
   #namespacePath(id: InstanceId): string {
     return join(this.#namespaceDirectory, id);
   }
-}
-
-/** The same text for the same networks, in whatever order. */
-function setOf(networks: readonly NetworkId[]): string {
-  return networks.toSorted().join();
-}
-
-/** Whether the instance may ask it: the resolver for its networks, or one it was told of before. */
-function asks({ nics, told }: PortRecord, { address, networks }: Resolver): boolean {
-  return setOf(nics.map(({ network }) => network)) === setOf(networks) || told?.includes(address) === true;
-}
-
-/** The instance's address in the network that the resolver listens in. */
-function addressIn({ nics }: PortSpec, { networks }: Resolver): string | undefined {
-  return nics.find(({ network }) => network === networks[0])?.address;
 }
 
 function networkOf(address: { readonly address: string; readonly prefixLength: number }): string {
