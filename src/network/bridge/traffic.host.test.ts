@@ -45,8 +45,8 @@ test("programs without privileges may listen on low ports and ping", () => {
 });
 
 test("an instance in several networks is no way between them, and speaks no IPv6", () => {
+  // A new namespace begins as the machine's first one is, which forwards where Croft runs in that.
   const settings = ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"];
-  assert.equal(command("host", "cat", ...settings)[0], "1", "the host's, which a new namespace takes over");
   assert.equal(command(at("app"), "cat", ...settings), "0\n0\n");
   assert.equal(command(at("app"), "ip", "-6", "address", "show", "dev", "eth0"), "");
 });

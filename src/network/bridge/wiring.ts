@@ -110,7 +110,7 @@ export function silenceNamespace(path: string, linkNames: readonly string[], hos
 /**
  * What every instance's namespace starts with: loopback, and what users of Docker are used to: programs without
  * privileges may listen on low ports and send pings. IPv6 exists on loopback only, as the networks have none. Nothing is
- * forwarded between its networks: a new namespace would do as the host does, which forwards.
+ * forwarded between its networks: a new namespace begins as the machine's first one is, which forwards.
  */
 function prepareNamespace(): RouteSocket {
   writeSysctl("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
