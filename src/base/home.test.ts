@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { defaultHome, homeBeneath, linkName, tableName } from "./home.ts";
+import { defaultHome, homeBeneath, linkName, tableName, isOfSomeHome } from "./home.ts";
 
 void test("two homes never share a path or a name on the host", () => {
   const homes = [defaultHome(), homeBeneath("/tmp/a"), homeBeneath("/tmp/b")];
@@ -18,5 +18,13 @@ void test("names fit what the kernel allows, and are the same each time", () => 
     assert.equal(linkName(home, "shop.web.1.0123abcd"), link);
     assert.notEqual(linkName(home, "shop.web.2.0123abcd"), link);
     assert.match(tableName(home), /^[a-z][a-z0-9_]*$/);
+  }
+});
+
+test("a link is known as one of ours, of this home or another, by its name", () => {
+  const homes = [defaultHome(), homeBeneath("/tmp/a")];
+  for (const home of homes) assert.ok(isOfSomeHome(linkName(home, "network shop.front")));
+  for (const link of ["eth0", "croft0", "croft-vlan", "br-0123456789ab", "croft-1a2b3c4.5"]) {
+    assert.ok(!isOfSomeHome(link), link);
   }
 });

@@ -46,7 +46,12 @@ export function linkName(home: Home, seed: string): string {
   return `${home.prefix}-${shortHash(seed, 7)}`;
 }
 
-/** The one nftables table of this home (`inet` family); nftables identifiers take no dash. */
+/** Whether a link of that name belongs to this home or another one on the machine. */
+export function isOfSomeHome(link: string): boolean {
+  return /^(croft|cr-[0-9a-f]{4})-[0-9a-f]{7}$/.test(link);
+}
+
+/** The nftables tables of this home (`inet` and `bridge` family); nftables identifiers take no dash. */
 export function tableName(home: Home): string {
   return home.prefix.replace("-", "_");
 }

@@ -10,6 +10,7 @@ import {
   createBridgeRequests,
   createVethRequests,
   removeAddressRequest,
+  removeDefaultRouteRequest,
   removeLinkRequest,
   RouteSocket,
   setDefaultRouteRequest,
@@ -68,6 +69,11 @@ test("two namespaces on a bridge reach each other and the host", () => {
   for (const address of ["10.99.0.1", "10.99.0.2"]) {
     inNamespace(join(directory, "ns3"), () => execFileSync("busybox", ["ping", "-c1", "-W2", address]));
   }
+  using inside = inNamespace(join(directory, "ns3"), () => new RouteSocket());
+  const way = inside.routes().find(({ prefixLength }) => prefixLength === 0);
+  assert.ok(way);
+  for (let times = 0; times < 2; times += 1) inside.do(removeDefaultRouteRequest(way));
+  assert.ok(inside.routes().every(({ prefixLength }) => prefixLength > 0));
 });
 
 test("asking for the same again changes nothing, and removing what is not there is success", () => {

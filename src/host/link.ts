@@ -64,6 +64,7 @@ const rtmNewAddress = 20;
 const rtmDelAddress = 21;
 const rtmGetAddress = 22;
 const rtmNewRoute = 24;
+const rtmDelRoute = 25;
 const rtmGetRoute = 26;
 
 const iflaAddress = 1;
@@ -307,6 +308,17 @@ export function setDefaultRouteRequest(gateway: string, index: number): Request 
     ],
   };
   return { message, attempted: `set the default route by ${gateway}` };
+}
+
+/** Takes one default route away, as it was listed. Removing what is not there is success. */
+export function removeDefaultRouteRequest(route: Route): Request {
+  const anyScope = 255;
+  const attributes: Attribute[] = [{ type: rtaPriority, value: u32(route.metric) }];
+  if (route.gateway !== undefined) attributes.push({ type: rtaGateway, value: addressBytes(route.gateway) });
+  if (route.index !== undefined) attributes.push({ type: rtaOutIndex, value: u32(route.index) });
+  const header = routeHeader({ type: 0, prefixLength: 0, scope: anyScope, protocol: 0 });
+  const message = { type: rtmDelRoute, flags: 0, header, attributes };
+  return { message, attempted: `remove the default route by ${route.gateway ?? "a link"}`, accept: ["ESRCH"] };
 }
 
 const ifaAddress = 1;

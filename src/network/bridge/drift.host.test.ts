@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { backgroundCall } from "../../base/call.ts";
 import type { PortSpec, PublishedPort } from "../contract.ts";
+import { BridgeNetwork } from "./driver.ts";
 import { listOwned, resolverProcesses } from "./owned.ts";
 import { instance, makeTestHost, network, type TestHost } from "./test-host.ts";
 import { plugIn, type Plugged } from "./test-tap.ts";
@@ -168,6 +169,17 @@ test("rules that someone flushed or changed are noticed and written again", asyn
   await worksAgain();
 });
 
+test("rules that another release of Croft wrote are replaced by those of this one", async () => {
+  await makeAll();
+  const path = join(host.home.runDir, "network/state/table.json");
+  const { epoch, ...applied } = JSON.parse(readFileSync(path, "utf8")) as { readonly epoch: string };
+  writeFileSync(path, JSON.stringify({ ...applied, epoch: epoch.split(" ").slice(0, 2).join(" ") }));
+  host.restart();
+  assert.deepEqual(await intact(), [true, true, false]);
+  await host.driver.publish(routing, call);
+  await worksAgain();
+});
+
 test("rules that others change are theirs: ours count as intact, and stay as they are", async () => {
   await makeAll();
   assert.deepEqual(await intact(), [true, true, true]);
@@ -188,6 +200,21 @@ test("a resolver that was killed is noticed and started again", async () => {
   await host.driver.converge(front, call);
   assert.equal(resolverProcesses(host.home).length, 1);
   await worksAgain();
+});
+
+test("a change of a network that was interrupted is noticed, also when every part of it is there", async () => {
+  await makeAll();
+  // Killed after what is done at once: the resolver still answers as before.
+  const going = host.driver.converge({ ...front, internal: true }, call);
+  const next = new BridgeNetwork(host.home);
+  const found = next.list(call);
+  next.close();
+  assert.deepEqual(
+    (await found).networks.map(({ internal, intact: whole }) => [internal, whole]),
+    [[true, false]],
+  );
+  await going;
+  assert.equal((await intact())[0], true);
 });
 
 test("forwarding that someone turned off is noticed and turned on; it goes off again with the last network", async () => {

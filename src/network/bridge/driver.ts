@@ -15,7 +15,7 @@ import {
 } from "../../host/link.ts";
 import { isNamespace, listNamespaces, removeNamespace } from "../../host/netns.ts";
 import { run } from "../../host/process.ts";
-import { formatSubnet, gatewayOf, parseSubnet, resolverAddresses } from "../address.ts";
+import { formatSubnet, gatewayOf, parseSubnet, subnetHolds } from "../address.ts";
 import type {
   Attachment,
   NetworkDriver,
@@ -34,14 +34,20 @@ import {
   restoreForwarding,
   writeSysctl,
 } from "./forwarding.ts";
-import type { GuardedTap } from "./machine-guard.ts";
+import type { GuardedLink } from "./port-guard.ts";
 import { probeBridge } from "./probe.ts";
 import { forgetStaleUdp, Publication } from "./publication.ts";
 import { Records } from "./record.ts";
-import { type Resolver, Resolvers } from "./resolver.ts";
+import { Resolvers } from "./resolver.ts";
 import type { Ruleset } from "./ruleset.ts";
+import { type PortRecord, SharedResolvers } from "./shared-resolver.ts";
 import { type AppliedRuleset, Table } from "./table.ts";
-import { macOf, silenceNamespace, type Wire, wireNamespace, wireTaps } from "./wiring.ts";
+import { macOf, routeNamespace, silenceNamespace, type WayOut, type Wire, wireNamespace, wireTaps } from "./wiring.ts";
+
+/** `unfinished`: it is being made so, or that was interrupted, and parts of the host may be as they were before. */
+interface NetworkRecord extends NetworkSpec {
+  readonly unfinished?: true;
+}
 
 const networkAlias = "network ";
 const instanceAlias = "instance ";
@@ -50,7 +56,7 @@ const defaultMtu = 1500;
 const leavingMs = 2000;
 
 /**
- * Linux bridges: one for each network, veth pairs or taps for instances, one nftables table for all, and dnsmasq for
+ * Linux bridges: one for each network, veth pairs or taps for instances, nftables for all, and dnsmasq for
  * names. All of it lives in the kernel and in processes of their own, and goes on when the daemon ends.
  *
  * Everything but starting and ending resolvers, and removing links, is synchronous, so no two calls ever see each other's
@@ -61,10 +67,9 @@ export class BridgeNetwork implements NetworkDriver {
   readonly #home: Home;
   readonly #route = new RouteSocket();
   readonly #namespaceDirectory: string;
-  readonly #networks: Records<NetworkSpec>;
-  readonly #ports: Records<PortSpec>;
-  /** Resolvers for instances in several networks, by address; those of single networks need no record. */
-  readonly #resolverRecords: Records<Resolver>;
+  readonly #networks: Records<NetworkRecord>;
+  readonly #ports: Records<PortRecord>;
+  readonly #shared: SharedResolvers;
   readonly #forwarding: Records<ForwardingRecord>;
   readonly #published: Records<readonly PublishedPort[]>;
   readonly #resolvers: Resolvers;
@@ -80,7 +85,7 @@ export class BridgeNetwork implements NetworkDriver {
     mkdirSync(this.#namespaceDirectory, { recursive: true, mode: 0o755 });
     this.#networks = new Records(join(directory, "network"));
     this.#ports = new Records(join(directory, "port"));
-    this.#resolverRecords = new Records(join(directory, "several"));
+    this.#shared = new SharedResolvers(new Records(join(directory, "several")), this.#ports);
     const state = join(directory, "state");
     this.#forwarding = new Records(state);
     this.#published = new Records(state);
@@ -97,16 +102,18 @@ export class BridgeNetwork implements NetworkDriver {
     const moved = before !== undefined && before.subnet !== network.subnet;
     if (moved) await this.#stopResolvers(network.id, call);
     const gateway = gatewayOf(network.subnet);
-    this.#networks.put(network.id, network);
+    const begun = this.#begin(network);
     const bridge = this.#convergeBridge(network, gateway);
-    if (!network.internal) {
-      // For connections from the host's own loopback that a published port leads here; see `ruleset.ts`.
-      writeSysctl(`/proc/sys/net/ipv4/conf/${bridge}/route_localnet`, "1");
-      enableForwarding(this.#route, this.#forwarding);
-    }
+    // For connections from the host's own loopback that a published port leads here; see `ruleset.ts`.
+    writeSysctl(`/proc/sys/net/ipv4/conf/${bridge}/route_localnet`, network.internal ? "0" : "1");
+    if (!network.internal) enableForwarding(this.#route, this.#forwarding);
     this.#applyTable();
+    this.#routeInstances(network.id);
     await this.#resolvers.ensure({ address: gateway, networks: [network.id], internal: network.internal }, call);
-    for (const resolver of this.#resolversOf(network.id)) await this.#resolvers.ensure(resolver, call);
+    await this.#dropIdleResolvers(call);
+    for (const resolver of this.#shared.knowing(network.id)) await this.#resolvers.ensure(resolver, call);
+    // Not when it was removed, or is being changed once more, meanwhile.
+    if (this.#networks.get(network.id) === begun) this.#networks.put(network.id, network);
   }
 
   async remove(id: NetworkId, call: Call): Promise<void> {
@@ -124,24 +131,24 @@ export class BridgeNetwork implements NetworkDriver {
   async attach(port: PortSpec, call: Call): Promise<Attachment> {
     const networks = port.nics.map(({ network }) => this.#network(network, port.id));
     const before = this.#ports.get(port.id);
-    this.#ports.put(port.id, port);
+    this.#ports.put(port.id, this.#shared.remembering(port, before));
     this.#leaving.delete(port.id);
     await this.#dropUnwanted(port, before, call);
-    const position = networks.findIndex(({ internal }) => !internal);
-    const out = networks[position];
-    const resolvers = await this.#resolverFor(networks, Math.max(position, 0), call);
+    const resolvers = await this.#resolverFor(networks, this.#wayOut(port)?.position ?? 0, call);
+    if (before !== undefined) await this.#dropIdleResolvers(call);
+    const out = this.#wayOut(port);
+    // Before the links, which must not speak unguarded.
+    this.#applyTable();
     const wires = port.nics.map((nic, at) => this.#wire(port.id, nic.address, networks[at] as NetworkSpec));
-    if (port.kind === "tap" || before?.kind === "tap") this.#applyTable();
     if (port.kind === "tap") {
       wireTaps(wires, port.tapOwnerUid ?? 0, this.#route);
       const taps = wires.map(({ linkName: name, mac, address, prefixLength }) => {
         return { name, mac, address, prefixLength };
       });
-      return { kind: "tap", taps, resolvers, ...(out === undefined ? {} : { gateway: gatewayOf(out.subnet) }) };
+      return { kind: "tap", taps, resolvers, ...(out === undefined ? {} : { gateway: out.gateway }) };
     }
     const path = this.#namespacePath(port.id);
-    const wayOut = out === undefined ? undefined : { position, gateway: gatewayOf(out.subnet) };
-    wireNamespace(path, wires, wayOut, this.#route);
+    wireNamespace(path, wires, out, this.#route);
     return { kind: "netns", path, resolvers };
   }
 
@@ -165,7 +172,8 @@ export class BridgeNetwork implements NetworkDriver {
       }
     }
     this.#ports.remove(id);
-    if (port?.kind === "tap") this.#applyTable();
+    this.#applyTable();
+    await this.#dropIdleResolvers(call);
   }
 
   async publish(routing: Routing, call: Call): Promise<{ readonly refused: readonly RefusedPort[] }> {
@@ -201,6 +209,46 @@ export class BridgeNetwork implements NetworkDriver {
     this.#route[Symbol.dispose]();
   }
 
+  /**
+   * Writes down what is wanted before anything is done, and of a change that it is not done: whoever finds it so after a
+   * crash makes it again.
+   */
+  #begin(network: NetworkSpec): NetworkRecord | undefined {
+    const before = JSON.stringify(this.#networks.get(network.id));
+    if (before !== JSON.stringify(network)) this.#networks.put(network.id, { ...network, unfinished: true });
+    for (const resolver of this.#shared.knowing(network.id)) {
+      this.#shared.setInternal(resolver, this.#areInternal(resolver.networks));
+    }
+    return this.#networks.get(network.id);
+  }
+
+  /**
+   * Instances in namespaces get another way out while they run. What a machine was told is the guest's own: where the way
+   * is closed its packets are dropped, and where one opened it takes that when it is made again.
+   */
+  #routeInstances(id: NetworkId): void {
+    for (const port of this.#ports.values()) {
+      const path = this.#namespacePath(port.id);
+      if (port.kind !== "netns" || !port.nics.some(({ network }) => network === id) || !isNamespace(path)) continue;
+      routeNamespace(path, port.nics.length, this.#wayOut(port));
+    }
+  }
+
+  /** By the first network that is not internal, where the instance has an address of it. */
+  #wayOut({ nics }: PortSpec): WayOut | undefined {
+    for (const [position, { network: id, address }] of nics.entries()) {
+      const network = this.#networks.get(id);
+      if (network === undefined || network.internal || !subnetHolds(network.subnet, address)) continue;
+      return { position, gateway: gatewayOf(network.subnet) };
+    }
+    return undefined;
+  }
+
+  /** Whether none of them leads out. */
+  #areInternal(ids: readonly NetworkId[]): boolean {
+    return ids.every((id) => this.#networks.get(id)?.internal !== false);
+  }
+
   #convergeBridge(network: NetworkSpec, gateway: string): string {
     const name = this.#bridgeName(network.id);
     const mtu = this.#uplinkMtu();
@@ -214,7 +262,7 @@ export class BridgeNetwork implements NetworkDriver {
       this.#route.do(setLinkRequest(name, { up: true, mtu }));
     }
     const { index } = this.#route.link(name) as Link;
-    const wanted = new Set([gateway, ...this.#resolversAt(network.id).map(({ address }) => address)]);
+    const wanted = new Set([gateway, ...this.#shared.at(network.id).map(({ address }) => address)]);
     const present = this.#route.addresses().filter((address) => address.index === index);
     const { prefixLength } = parseSubnet(network.subnet);
     this.#route.do(
@@ -236,11 +284,14 @@ export class BridgeNetwork implements NetworkDriver {
     return uplink?.mtu ?? defaultMtu;
   }
 
-  /** Without a network there is nothing to rule, and no table. */
+  /** Without a network there is nothing to rule, and no table, unless forwarding has to stay on. */
   #applyTable(): void {
-    if (this.#networks.size > 0) return this.#table.apply(this.#ruleset());
-    this.#table.remove();
-    restoreForwarding(this.#forwarding);
+    if (this.#networks.size === 0) restoreForwarding(this.#route, this.#home.prefix, this.#forwarding);
+    if (this.#networks.size > 0 || guardedUplinks(this.#forwarding).length > 0) {
+      this.#table.apply(this.#ruleset());
+    } else {
+      this.#table.remove();
+    }
   }
 
   #ruleset(): Ruleset {
@@ -248,19 +299,19 @@ export class BridgeNetwork implements NetworkDriver {
       networks: [...this.#networks.values()].map((network) => ({
         bridge: this.#bridgeName(network.id),
         subnet: network.subnet,
-        addresses: [gatewayOf(network.subnet), ...this.#resolversAt(network.id).map(({ address }) => address)],
+        addresses: [gatewayOf(network.subnet), ...this.#shared.at(network.id).map(({ address }) => address)],
         internal: network.internal,
       })),
+      resolvers: this.#shared.withClients(),
       ports: this.#acceptedPorts(),
       uplinks: guardedUplinks(this.#forwarding),
-      taps: [...this.#ports.values()].flatMap((port) => this.#guardedTaps(port)),
+      links: [...this.#ports.values()].flatMap((port) => this.#guardedLinks(port)),
     };
   }
 
-  #guardedTaps({ id, kind, nics }: PortSpec): GuardedTap[] {
-    if (kind !== "tap") return [];
+  #guardedLinks({ id, nics }: PortSpec): GuardedLink[] {
     return nics.map(({ network, address }) => ({
-      tap: this.#portName(id, network),
+      link: this.#portName(id, network),
       mac: macOf(network, address),
       address,
     }));
@@ -302,53 +353,40 @@ export class BridgeNetwork implements NetworkDriver {
     const main = networks[first];
     if (main === undefined) return [];
     if (networks.length === 1) return [gatewayOf(main.subnet)];
-    const ids = [
-      main.id,
-      ...networks
-        .map(({ id }) => id)
-        .filter((id) => id !== main.id)
-        .sort(),
-    ];
-    const known = [...this.#resolverRecords.values()].find((resolver) => resolver.networks.join() === ids.join());
-    const resolver = known ?? {
-      address: this.#freeResolverAddress(main),
-      networks: ids,
-      internal: networks.every(({ internal }) => internal),
-    };
-    if (known === undefined) {
-      this.#resolverRecords.put(resolver.address, resolver);
+    const ids = networks.map(({ id }) => id);
+    let resolver = this.#shared.find(ids);
+    if (resolver === undefined) {
+      resolver = this.#shared.add(main, ids, this.#areInternal(ids));
       this.#convergeBridge(main, gatewayOf(main.subnet));
-      this.#applyTable();
     }
     await this.#resolvers.ensure(resolver, call);
     return [resolver.address];
   }
 
-  #freeResolverAddress(network: NetworkSpec): string {
-    const free = resolverAddresses(network.subnet).find((address) => this.#resolverRecords.get(address) === undefined);
-    if (free !== undefined) return free;
-    throw new Fault("exhausted", `find an address for another resolver in network ${network.id}`, {
-      hint: "give the network a larger subnet, or put its instances in fewer different sets of networks",
-    });
-  }
-
-  /** Resolvers for several networks of which this is one. */
-  #resolversOf(id: NetworkId): Resolver[] {
-    return [...this.#resolverRecords.values()].filter(({ networks }) => networks.includes(id));
-  }
-
-  /** Those of them that listen on this network's bridge. */
-  #resolversAt(id: NetworkId): Resolver[] {
-    return [...this.#resolverRecords.values()].filter(({ networks }) => networks[0] === id);
+  /** Ends resolvers for sets of networks that no instance is in any more, and gives their addresses back. */
+  async #dropIdleResolvers(call: Call): Promise<void> {
+    for (const resolver of this.#shared.all()) {
+      if (this.#shared.isAsked(resolver)) continue;
+      await this.#resolvers.stop(resolver.address, call);
+      // Who came meanwhile waits to start it again.
+      if (this.#shared.isAsked(resolver) || !this.#shared.remove(resolver)) continue;
+      const main = this.#networks.get(resolver.networks[0] as NetworkId);
+      const bridge = main === undefined ? undefined : this.#route.link(this.#bridgeName(main.id));
+      if (main !== undefined && bridge !== undefined) {
+        const { prefixLength } = parseSubnet(main.subnet);
+        this.#route.do(removeAddressRequest(bridge.index, resolver.address, prefixLength));
+      }
+      this.#applyTable();
+    }
   }
 
   /** All resolvers that know the network: its own, and those for several networks, which are made again when needed. */
   async #stopResolvers(id: NetworkId, call: Call): Promise<void> {
     const network = this.#networks.get(id);
     if (network !== undefined) await this.#resolvers.stop(gatewayOf(network.subnet), call);
-    for (const { address } of this.#resolversOf(id)) {
-      await this.#resolvers.stop(address, call);
-      this.#resolverRecords.remove(address);
+    for (const resolver of this.#shared.knowing(id)) {
+      await this.#resolvers.stop(resolver.address, call);
+      this.#shared.remove(resolver);
     }
   }
 
@@ -370,11 +408,13 @@ export class BridgeNetwork implements NetworkDriver {
     const forwarding = isForwarding();
     const facts = [...this.#networks.values()].map((network) => {
       const bridge = links.get(this.#bridgeName(network.id));
-      const own = [gatewayOf(network.subnet), ...this.#resolversAt(network.id).map(({ address }) => address)];
+      const asked = this.#shared.at(network.id).filter((resolver) => this.#shared.isAsked(resolver));
+      const own = [gatewayOf(network.subnet), ...asked.map(({ address }) => address)];
       const has = (wanted: string): boolean =>
         addresses.some(({ index, address }) => index === bridge?.index && address === wanted);
       const intact =
         bridge?.up === true &&
+        network.unfinished !== true &&
         (network.internal || forwarding) &&
         own.every((address) => has(address) && this.#resolvers.isRunning(address));
       return { id: network.id, subnet: network.subnet, internal: network.internal, intact };

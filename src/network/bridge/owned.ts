@@ -20,7 +20,7 @@ export function listOwned(home: Home): string[] {
     ...listNamespaces(join(home.runDir, "netns")).map((path) => `namespace ${path}`),
     ...resolverProcesses(home).map((pid) => `process ${pid} (dnsmasq)`),
     ...(tables.includes(`table inet ${table}`) ? [`table ${table}`] : []),
-    ...(tables.includes(`table bridge ${table}`) ? [`table ${table} of machines`] : []),
+    ...(tables.includes(`table bridge ${table}`) ? [`table ${table} of links`] : []),
   ];
 }
 

@@ -51,7 +51,9 @@ const example = {
       ],
     },
   ],
+  resolvers: [],
   uplinks: [],
+  links: [{ link: "probe", mac: "02:00:00:00:00:01", address: "192.0.2.2" }],
 };
 
 /** Tables of others whose forward chain drops what it does not know, such as Docker's. */

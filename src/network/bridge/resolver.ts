@@ -16,7 +16,8 @@ import { writeSysctl } from "./forwarding.ts";
  * A resolver listens on one address of one bridge and answers for one set of networks. Each network's gateway address
  * answers for that network. An instance in several networks must find names of all of them with one resolver, as a libc
  * asks the second one only when the first is silent; so each such combination has a resolver of its own, at an address
- * from the upper end of the first network's subnet.
+ * from the upper end of the first network's subnet. It goes with the last instance that is in all of them, and answers
+ * none but those: others on that bridge must not learn the names of networks that they are not in.
  *
  * Each network has a directory with one file in the format of `/etc/hosts`; dnsmasq is told by inotify when it is
  * replaced, and answers by it within a millisecond. (In dnsmasq before 2.87 removed names stayed.)

@@ -2,12 +2,11 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import * as fc from "fast-check";
 import { runNft } from "../../host/nftables.ts";
-import { noGuard } from "./machine-guard.ts";
 import { noTable, tableChanges, wholeTable } from "./ruleset.ts";
 import { anyRuleset } from "./test-ruleset.ts";
 
 after(() => {
-  for (const table of ["ruleset_a", "ruleset_b"]) runNft([noTable(table), ...noGuard(table)].join("\n"), "clean up");
+  for (const table of ["ruleset_a", "ruleset_b"]) runNft(noTable(table), "clean up");
 });
 
 /** What the kernel has in a table, without the order in which it shows elements and chains. */
@@ -24,10 +23,10 @@ function shown(table: string): string[] {
 test("a table that is changed from one state to another is, for the kernel, the table made so from nothing", () => {
   fc.assert(
     fc.property(anyRuleset, anyRuleset, (before, after) => {
-      runNft([...noGuard("ruleset_a"), wholeTable("ruleset_a", before)].join("\n"), "make a table");
+      runNft(wholeTable("ruleset_a", before), "make a table");
       const changes = tableChanges("ruleset_a", before, after);
       if (changes !== "") runNft(changes, "change a table");
-      runNft([...noGuard("ruleset_b"), wholeTable("ruleset_b", after)].join("\n"), "make a table");
+      runNft(wholeTable("ruleset_b", after), "make a table");
       assert.deepEqual(shown("ruleset_a"), shown("ruleset_b"));
     }),
     { numRuns: 60 },

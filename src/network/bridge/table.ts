@@ -1,20 +1,23 @@
 import { readlinkSync } from "node:fs";
+import { shortHash } from "../../base/id.ts";
 import { nftGeneration, runNft } from "../../host/nftables.ts";
 import { readBootId } from "../../host/proc.ts";
-import { noGuard } from "./machine-guard.ts";
 import type { Records } from "./record.ts";
-import { noTable, type Ruleset, tableChanges, wholeTable } from "./ruleset.ts";
+import { families, nothing, noTable, type Ruleset, tableChanges, wholeTable } from "./ruleset.ts";
 
-/** What the table was made, and the number the rules of this host had then. */
+/** What the tables were made, and the number the rules of this host had then. */
 export interface AppliedRuleset {
   readonly ruleset: Ruleset;
   readonly generation: number;
-  /** Boot and network namespace: the same number of another one means nothing. */
+  /**
+   * Boot and network namespace: the same number of another one means nothing. And what the chains are: those that another
+   * release of Croft made are not changed but replaced.
+   */
   readonly epoch: string;
 }
 
 /**
- * Our table on the host: knows what is in it, also after a restart, and notices when someone else changed it.
+ * Our tables on the host, taken as one: knows what is in it, also after a restart, and notices when someone else changed it.
  *
  * The kernel numbers every change of any rule. While the number is the one of our own last change, nothing needs to be
  * read back. When it moved on, someone changed something: the table is read and compared with how it looked before, if
@@ -24,13 +27,15 @@ export interface AppliedRuleset {
 export class Table {
   readonly name: string;
   readonly #records: Records<AppliedRuleset>;
-  readonly #epoch = `${readBootId()} ${readlinkSync("/proc/self/ns/net")}`;
+  readonly #epoch: string;
   /** How nft shows the table since our last change; undefined until it was looked at. */
   #listing: string | undefined;
 
   constructor(name: string, records: Records<AppliedRuleset>) {
     this.name = name;
     this.#records = records;
+    const chains = shortHash(wholeTable(name, nothing), 8);
+    this.#epoch = `${readBootId()} ${readlinkSync("/proc/self/ns/net")} ${chains}`;
   }
 
   /** Makes the table so. An equal state costs one question to the kernel. */
@@ -57,8 +62,7 @@ export class Table {
   /** Idempotent: where there is none, nothing on the host changes. */
   remove(): void {
     if (this.#applied() === undefined && this.#list() === undefined) return;
-    const guard = this.#tables().includes(guardLine(this.name)) ? noGuard(this.name) : [];
-    runNft([noTable(this.name), ...guard].join("\n"), `remove table ${this.name}`);
+    runNft(noTable(this.name), `remove table ${this.name}`);
     this.#records.remove(record);
     this.#listing = undefined;
   }
@@ -85,24 +89,14 @@ export class Table {
     return applied;
   }
 
-  /** Undefined when there is no such table. */
+  /** Undefined when there is neither of them. */
   #list(): string | undefined {
-    const families = this.#tables().flatMap((line) => {
-      if (line === `table inet ${this.name}`) return ["inet"];
-      return line === guardLine(this.name) ? ["bridge"] : [];
-    });
-    if (!families.includes("inet")) return undefined;
+    const tables = runNft("list tables", "list tables").split("\n");
+    const there = families.filter((family) => tables.includes(`table ${family} ${this.name}`));
+    if (there.length === 0) return undefined;
     // One after the other: nft looks for the second in the family of the first.
-    return families.map((family) => runNft(`list table ${family} ${this.name}`, `read table ${this.name}`)).join("");
-  }
-
-  #tables(): readonly string[] {
-    return runNft("list tables", "list tables").split("\n");
+    return there.map((family) => runNft(`list table ${family} ${this.name}`, `read table ${this.name}`)).join("");
   }
 }
 
 const record = "table";
-
-function guardLine(name: string): string {
-  return `table bridge ${name}`;
-}

@@ -22,10 +22,20 @@ export const anyRuleset: fc.Arbitrary<Ruleset> = fc
       }),
       { selector: ({ hostAddress, hostPort, protocol }) => `${hostAddress} ${hostPort} ${protocol}` },
     ),
+    resolvers: fc.uniqueArray(
+      fc.record({
+        address: fc.integer({ min: 250, max: 254 }).map((last) => `10.86.1.${last}`),
+        clients: fc.uniqueArray(
+          fc.integer({ min: 2, max: 9 }).map((last) => `10.86.1.${last}`),
+          { maxLength: 3 },
+        ),
+      }),
+      { maxLength: 3, selector: ({ address }) => address },
+    ),
     uplinks: fc.constantFrom([], ["eth0"], ["eth0", "eth1"]),
-    taps: fc.uniqueArray(fc.integer({ min: 2, max: 9 }), { maxLength: 4 }),
+    links: fc.uniqueArray(fc.integer({ min: 2, max: 9 }), { maxLength: 4 }),
   })
-  .map(({ networks, ports, uplinks, taps }) => ({
+  .map(({ networks, ports, links, ...others }) => ({
     networks: networks.map(({ number, internal }) => ({
       bridge: `croft-${number}`,
       subnet: `10.86.${number}.0/24`,
@@ -33,6 +43,10 @@ export const anyRuleset: fc.Arbitrary<Ruleset> = fc
       internal,
     })),
     ports,
-    uplinks,
-    taps: taps.map((last) => ({ tap: `croft-t${last}`, mac: `02:00:00:00:00:0${last}`, address: `10.86.1.${last}` })),
+    ...others,
+    links: links.map((last) => ({
+      link: `croft-t${last}`,
+      mac: `02:00:00:00:00:0${last}`,
+      address: `10.86.1.${last}`,
+    })),
   }));

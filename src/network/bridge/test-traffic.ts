@@ -118,18 +118,18 @@ function udpSocket(place: Place, port: number): UdpSocket {
 }
 
 /** Another machine, on a link of its own to this one: `192.0.2.9` there, `192.0.2.1` here, which is its way out. */
-export function addOtherMachine(path: string): void {
+export function addOtherMachine(path: string, link = "uplink", subnet = "192.0.2"): void {
   createNamespace(path, () => {});
-  execFileSync("ip", ["link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", path]);
-  command("host", "ip", "address", "add", "192.0.2.1/24", "dev", "uplink");
-  command("host", "ip", "link", "set", "uplink", "up");
+  execFileSync("ip", ["link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", path]);
+  command("host", "ip", "address", "add", `${subnet}.1/24`, "dev", link);
+  command("host", "ip", "link", "set", link, "up");
   command(path, "ip", "link", "set", "lo", "up");
-  command(path, "ip", "address", "add", "192.0.2.9/24", "dev", "eth0");
+  command(path, "ip", "address", "add", `${subnet}.9/24`, "dev", "eth0");
   command(path, "ip", "link", "set", "eth0", "up");
-  command(path, "ip", "route", "add", "default", "via", "192.0.2.1");
+  command(path, "ip", "route", "add", "default", "via", `${subnet}.1`);
 }
 
-export function removeOtherMachine(path: string): void {
-  command("host", "ip", "link", "delete", "uplink");
+export function removeOtherMachine(path: string, link = "uplink"): void {
+  command("host", "ip", "link", "delete", link);
   removeNamespace(path);
 }

@@ -6,9 +6,19 @@ import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { backgroundCall } from "../../base/call.ts";
 import type { PortSpec, PublishedPort, Routing } from "../contract.ts";
+import { listOwned } from "./owned.ts";
 import { instance, makeTestHost, network, type TestHost } from "./test-host.ts";
 import { plugIn, type Plugged } from "./test-tap.ts";
-import { addOtherMachine, ask, askUdp, command, removeOtherMachine, serve, serveUdp } from "./test-traffic.ts";
+import {
+  addOtherMachine,
+  ask,
+  askUdp,
+  command,
+  removeOtherMachine,
+  serve,
+  serveUdp,
+  untilClosed,
+} from "./test-traffic.ts";
 
 const call = backgroundCall();
 export const front = network("front", "10.86.1.0/24");
@@ -252,8 +262,95 @@ export function trafficSuite(kind: PortSpec["kind"]): void {
     assert.equal(nslookup("app", address, "db"), "10.86.3.5");
     assert.equal(nslookup("db", "10.86.3.1", "db"), "10.86.3.5");
     assert.equal(nslookup("guest", "10.86.1.1", "web"), "nothing", "the resolver of another network");
+    assert.equal(nslookup("web-2", "10.86.1.1", "web"), "10.86.1.5");
+    assert.equal(nslookup("web-2", address, "db"), "nothing", "a resolver for two networks, by one that is in one");
     assert.equal(nslookup("outside", "10.86.1.1", "web"), "nothing");
   });
+
+  void test("whoever is root in an instance cannot take over a neighbour's address, nor its gateway's", async () => {
+    const thief = { ...instance("thief", [[front, "10.86.1.11"]]), kind };
+    const thiefPlace = await plug(thief);
+    const neighbour = at("web-2");
+    const forget = (): void => void command(neighbour, "ip", "neigh", "flush", "all");
+    const heard = (address: string): string => {
+      const [line = ""] = command(neighbour, "ip", "neigh", "show", address).split("\n");
+      return /lladdr (\S+)/.exec(line)?.[1] ?? "nobody";
+    };
+    assert.equal(await ask(thiefPlace, "10.86.1.6", 80), "web-2 10.86.1.11", "with its own it may");
+    // An address that nobody has, claimed in ARP and used.
+    command(thiefPlace, "ip", "address", "add", "10.86.1.77/24", "dev", "eth0");
+    forget();
+    assert.equal(await ask(neighbour, "10.86.1.77", 80), "nothing");
+    assert.equal(heard("10.86.1.77"), "nobody");
+    command(thiefPlace, "ip", "route", "add", "10.86.1.6", "dev", "eth0", "src", "10.86.1.77");
+    assert.equal(await ask(thiefPlace, "10.86.1.6", 80), "nothing");
+    command(thiefPlace, "ip", "route", "del", "10.86.1.6");
+    // The gateway's, told to all without being asked.
+    const gateway = macOfLink("host", bridgeOf(front.id));
+    command(thiefPlace, "ip", "address", "add", "10.86.1.1/24", "dev", "eth0");
+    command(thiefPlace, "busybox", "arping", "-U", "-c", "2", "-w", "2", "-I", "eth0", "10.86.1.1");
+    forget();
+    assert.equal(await ask(neighbour, "10.86.1.1", 9000), "host 10.86.1.6");
+    assert.equal(heard("10.86.1.1"), gateway);
+    command(thiefPlace, "ip", "address", "del", "10.86.1.1/24", "dev", "eth0");
+    command(thiefPlace, "ip", "address", "del", "10.86.1.77/24", "dev", "eth0");
+    // Another hardware address.
+    assert.equal(await ask(thiefPlace, "10.86.1.6", 80), "web-2 10.86.1.11", "it was not harmed");
+    const own = macOfLink(thiefPlace, "eth0");
+    command(thiefPlace, "ip", "link", "set", "eth0", "address", "02:00:00:00:00:99");
+    assert.equal(await ask(thiefPlace, "10.86.1.6", 80), "nothing");
+    command(thiefPlace, "ip", "link", "set", "eth0", "address", own);
+    assert.equal(await ask(thiefPlace, "10.86.1.6", 80), "web-2 10.86.1.11");
+    // That the theft would work without the guard shows that the attempts above were real ones.
+    command("host", "nft", "flush", "chain", "bridge", host.home.prefix.replace("-", "_"), "guard");
+    command(thiefPlace, "ip", "address", "add", "10.86.1.77/24", "dev", "eth0");
+    const server = serve(thiefPlace, 80, "thief");
+    forget();
+    assert.equal(await ask(neighbour, "10.86.1.77", 80), "thief 10.86.1.6");
+    server.close();
+    const { routingIntact } = await host.driver.list(call);
+    assert.equal(routingIntact, false, "that someone took the guard away is noticed");
+    await host.driver.publish({ names: [], published: [] }, call);
+    forget();
+    assert.equal(await ask(neighbour, "10.86.1.77", 80), "nothing");
+    if (kind === "netns") await untilClosed(thiefPlace);
+    await unplug("thief");
+    await host.driver.detach(thief.id, call);
+  });
+
+  void test("an instance may say where its own address is, and ask whether somebody has it already", async () => {
+    const honest = { ...instance("honest", [[front, "10.86.1.12"]]), kind };
+    const honestPlace = await plug(honest);
+    const neighbour = at("web-2");
+    const claim = ["replace", "10.86.1.12", "lladdr", "02:00:00:00:00:99", "dev", "eth0", "nud", "stale"];
+    command(neighbour, "ip", "neigh", ...claim);
+    command(honestPlace, "busybox", "arping", "-U", "-c", "1", "-w", "1", "-I", "eth0", "10.86.1.12");
+    const known = command(neighbour, "ip", "neigh", "show", "10.86.1.12");
+    assert.ok(known.includes(macOfLink(honestPlace, "eth0")), known);
+    const isTaken = (): boolean => {
+      try {
+        command(honestPlace, "busybox", "arping", "-D", "-c", "1", "-w", "1", "-I", "eth0", "10.86.1.12");
+        return false;
+      } catch {
+        return true;
+      }
+    };
+    assert.equal(isTaken(), false);
+    command("host", "ip", "address", "add", "10.86.1.12/32", "dev", bridgeOf(front.id));
+    assert.equal(isTaken(), true);
+    command("host", "ip", "address", "del", "10.86.1.12/32", "dev", bridgeOf(front.id));
+    await unplug("honest");
+    await host.driver.detach(honest.id, call);
+  });
+}
+
+function bridgeOf(id: string): string {
+  const link = listOwned(host.home).find((one) => one.includes(`(network ${id})`));
+  return link?.split(" ")[1] ?? "";
+}
+
+function macOfLink(from: string, link: string): string {
+  return /link\/ether (\S+)/.exec(command(from, "ip", "-o", "link", "show", "dev", link))?.[1] ?? "";
 }
 
 export const at = (name: string): string => place[name] ?? name;
@@ -308,7 +405,7 @@ function resolverAt(address: string): Resolver {
   return resolver;
 }
 
-async function lookUp(server: string, name: string): Promise<string> {
+export async function lookUp(server: string, name: string): Promise<string> {
   try {
     return (await resolverAt(server).resolve4(name)).sort().join(" ");
   } catch (error) {

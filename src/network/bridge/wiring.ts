@@ -7,6 +7,7 @@ import {
   type Link,
   reflectRequest,
   removeAddressRequest,
+  removeDefaultRouteRequest,
   removeLinkRequest,
   RouteSocket,
   setDefaultRouteRequest,
@@ -29,6 +30,12 @@ export interface Wire {
   readonly alias: string;
 }
 
+/** Where packets go that no network of the instance takes: by the nic at this position, to this gateway. */
+export interface WayOut {
+  readonly position: number;
+  readonly gateway: string;
+}
+
 /**
  * A MAC that derives from network and address: when an instance is replaced by another with the same address, what its
  * neighbours remember stays true. Locally administered, unicast.
@@ -45,7 +52,7 @@ export function macOf(network: string, address: string): string {
 export function wireNamespace(
   path: string,
   wires: readonly Wire[],
-  wayOut: { readonly position: number; readonly gateway: string } | undefined,
+  wayOut: WayOut | undefined,
   host: RouteSocket,
 ): void {
   const fresh = !isNamespace(path);
@@ -63,11 +70,16 @@ export function wireNamespace(
   } finally {
     closeSync(namespaceFd);
   }
-  if (wayOut === undefined) return;
-  const out = inside.routes().find(({ prefixLength }) => prefixLength === 0);
-  const link = inside.link(`eth${wayOut.position}`);
-  if (link === undefined || out?.gateway === wayOut.gateway) return;
-  inside.do(setDefaultRouteRequest(wayOut.gateway, link.index));
+  leadOut(inside, wires.length, wayOut);
+}
+
+/**
+ * Changes the way out of a namespace that is there already, with `nics` interfaces; `undefined` takes it away. Where a
+ * program inside took link or address away, so that no way leads out, that stays as it is: the network must not suffer.
+ */
+export function routeNamespace(path: string, nics: number, wayOut: WayOut | undefined): void {
+  using inside = inNamespace(path, () => new RouteSocket());
+  leadOut(inside, nics, wayOut, ["ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EINVAL"]);
 }
 
 /** Makes one tap for each wire, ports of their bridges, that `ownerUid` may open. */
@@ -97,12 +109,15 @@ export function silenceNamespace(path: string, linkNames: readonly string[], hos
 
 /**
  * What every instance's namespace starts with: loopback, and what users of Docker are used to: programs without
- * privileges may listen on low ports and send pings. IPv6 exists on loopback only, as the networks have none.
+ * privileges may listen on low ports and send pings. IPv6 exists on loopback only, as the networks have none. Nothing is
+ * forwarded between its networks: a new namespace begins as the machine's first one is, which forwards.
  */
 function prepareNamespace(): RouteSocket {
   writeSysctl("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
   writeSysctl("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
   writeSysctl("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+  writeSysctl("/proc/sys/net/ipv4/ip_forward", "0");
+  writeSysctl("/proc/sys/net/ipv6/conf/all/forwarding", "0");
   const socket = new RouteSocket();
   try {
     socket.do(setLinkRequest("lo", { up: true }));
@@ -111,6 +126,23 @@ function prepareNamespace(): RouteSocket {
     throw error;
   }
   return socket;
+}
+
+/** A default route by another link than ours, such as a tunnel, is of a program inside, and its business. */
+function leadOut(inside: RouteSocket, nics: number, wayOut: WayOut | undefined, accept: readonly string[] = []): void {
+  const links = Array.from({ length: nics }, (_, position) => inside.link(`eth${position}`)?.index);
+  const ways = inside.routes().filter(({ prefixLength }) => prefixLength === 0);
+  const ours = ways.filter(({ index }) => index !== undefined && links.includes(index));
+  const wrong = ours.filter(({ gateway }) => gateway !== wayOut?.gateway);
+  const link = wayOut === undefined ? undefined : links[wayOut.position];
+  const isMissing = ways.length === wrong.length;
+  inside.do(
+    // First the new one, which takes the place of the old: no moment is without.
+    ...(wayOut === undefined || link === undefined || !isMissing
+      ? []
+      : [{ ...setDefaultRouteRequest(wayOut.gateway, link), accept }]),
+    ...wrong.map(removeDefaultRouteRequest),
+  );
 }
 
 function connect(wire: Wire, name: string, namespaceFd: number, host: RouteSocket): void {
