@@ -4,7 +4,7 @@ import type { Fault } from "../base/fault.ts";
 import type { InstanceId } from "../base/id.ts";
 import type { Engine, LogLine } from "../instance/contract.ts";
 import type { Observed, Plan } from "../stack/plan/step.ts";
-import type { StackRecord } from "./record.ts";
+import { protectedBy, type StackRecord } from "./record.ts";
 import type { StackState } from "./stack-state.ts";
 import { judge } from "./verdict.ts";
 
@@ -165,11 +165,15 @@ export class Gate {
     ].join("\n");
     await this.#state.mark(current.number, { status: "failed", failure: text }, call);
     const back = record.fallback === current.number ? undefined : record.fallback;
+    const spec = back === undefined ? undefined : (await this.#state.generation(back, call)).generation.spec;
     const moved = await this.#decide(
       current.number,
       (known) => ({
         ...known,
         ...(back === undefined ? { status: "failed" as const } : { status: "live" as const, current: back }),
+        // What the failed one said of data ends with it: nothing of what it dropped goes, and what it let go is protected.
+        pruneVolumes: false,
+        ...(spec === undefined ? {} : { protectedVolumes: protectedBy(spec, known.protectedVolumes) }),
         updatedMs: call.clock.nowMs(),
       }),
       call,

@@ -14,7 +14,7 @@ import { Backoff, restartBackoff, stepBackoff } from "./backoff.ts";
 import { Gate } from "./gate.ts";
 import type { HealthMonitor } from "./health.ts";
 import { observe } from "./observe.ts";
-import { removing, type StackRecord } from "./record.ts";
+import { prunes, removing, type StackRecord } from "./record.ts";
 import { networkIdOf, type Parts } from "./parts.ts";
 import { PlanRun, type Answer } from "./plan-run.ts";
 import { routeOf } from "./route.ts";
@@ -237,7 +237,7 @@ export class StackLoop {
     const { record } = this.state;
     this.#probe();
     const observed = this.observed();
-    const planned = plan(this.state.desired(), observed, { removeVolumes: this.state.record?.pruneVolumes ?? false });
+    const planned = plan(this.state.desired(), observed, { removeVolumes: prunes(this.state.record) });
     const run = new PlanRun(planned);
     this.#plan = run;
     this.#forgetOthers(planned);

@@ -21,7 +21,7 @@ import type {
 import { subjectOf } from "./actor.ts";
 import type { Unfit } from "./engines.ts";
 import { displayName } from "./launch.ts";
-import { newRecord, removing, type StackRecord } from "./record.ts";
+import { newRecord, protectedBy, removing, type StackRecord } from "./record.ts";
 import type { Reconciler } from "./reconciler.ts";
 import { buildImages, resolve, resolvePreview } from "./resolve.ts";
 import { stackOf } from "./sight.ts";
@@ -466,13 +466,6 @@ export class StackFace implements Stacks {
 function currentOf(loop: StackLoop | undefined): Generation | undefined {
   const down = loop?.state.record?.status === "down" || loop?.state.record?.status === "removing";
   return down ? undefined : loop?.state.current?.generation;
-}
-
-/** A generation decides about the volumes it names; of the others, what was protected stays so. */
-function protectedBy(spec: StackSpec, before: readonly string[]): readonly string[] {
-  const names = new Set(before.filter((name) => spec.volumes[name] === undefined));
-  for (const [name, section] of Object.entries(spec.volumes)) if (section.protect) names.add(name);
-  return [...names].sort();
 }
 
 function describe(before: Generation, after: Generation): readonly string[] {
