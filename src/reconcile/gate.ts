@@ -66,13 +66,16 @@ export class Gate {
     readonly planned: Plan;
     readonly startedMs: (id: InstanceId) => number | undefined;
     readonly message: (id: InstanceId) => string;
+    /** Why steps fail, by their key. */
     readonly failures: ReadonlyMap<string, Fault>;
+    /** Whether a step that fails did so too often to be waited for. */
+    readonly isHopeless: (step: string) => boolean;
     readonly refusal: (holder: string) => Fault | undefined;
     readonly nowMs: number;
     readonly patience: (id: InstanceId) => number;
   }): Outcome {
     for (const [step, fault] of seen.failures) {
-      if (finalReasons.has(fault.reason)) {
+      if (finalReasons.has(fault.reason) || seen.isHopeless(step)) {
         return closed({ why: `${step}: ${fault.message}`, ...(fault.hint === undefined ? {} : { hint: fault.hint }) });
       }
     }

@@ -20,7 +20,15 @@ import { PlanRun, type Answer } from "./plan-run.ts";
 import { routeOf } from "./route.ts";
 import type { RoutingTable } from "./routing.ts";
 import type { Sight } from "./sight.ts";
-import { doingWords, doneWords, endingSteps, instanceSteps, subjectOfStep } from "./step-word.ts";
+import {
+  doingWords,
+  doneWords,
+  endingSteps,
+  groundSteps,
+  instanceSteps,
+  subjectOfStep,
+  topicOfStep,
+} from "./step-word.ts";
 import type { StackState } from "./stack-state.ts";
 import type { Turnstile } from "./turnstile.ts";
 
@@ -162,6 +170,16 @@ export class StackLoop {
   /** The step that failed first among those that fail now. */
   failure(): Fault | undefined {
     return this.#reasons.values().next().value;
+  }
+
+  /** A network or volume that could not be made, changed or removed too often to be waited for. */
+  stuck(): { readonly key: string; readonly fault: Fault } | undefined {
+    for (const [key, fault] of this.#reasons) if (this.#isStuck(key)) return { key, fault };
+    return undefined;
+  }
+
+  #isStuck(key: string): boolean {
+    return groundSteps.has(key.slice(0, key.indexOf(" "))) && this.#failures.count(key) >= groundAttempts;
   }
 
   /** An instance exited: its next start may have to wait. */
@@ -335,19 +353,23 @@ export class StackLoop {
     this.#noteAttempt(step);
     try {
       await (isStop ? exits : turnstile).pass(() => this.#actor.act(action, acting));
+      const isMended = this.#reasons.has(step.key);
       this.#forgiveStep(step.key);
+      this.#reportDone(step, isMended);
       if (action.kind === "start-instance" && run.isAwaited(step.key)) await this.#routeOne(action.instance);
       if (action.kind === "remove-instance") this.#forgetInstance(action.instance);
       if (action.kind === "create-network") this.#reserve(run.plan);
       run.done(step.key);
     } catch (thrown) {
       const fault = Fault.from(thrown, step.key);
-      if (fault.reason !== "cancelled") this.#failed(step.key, fault);
+      if (fault.reason !== "cancelled") {
+        this.#failed(step.key, fault);
+        this.#tellProgress(topicOfStep(step), `failed: ${fault.message}`);
+      }
       this.nudge();
     } finally {
       this.#underWay.delete(subject);
       if (isStop) this.#stopping -= 1;
-      this.#reportStep(step);
     }
     // Steps that waited for this one go at once; when there is none left, look and plan again.
     const nextMs = this.#launchReady(call.clock.nowMs());
@@ -364,6 +386,9 @@ export class StackLoop {
   }
 
   #noteAttempt(step: Step): void {
+    const doing = doingWords[step.action.kind];
+    // What fails is told as failing until it does not.
+    if (doing !== undefined && !this.#reasons.has(step.key)) this.#tellProgress(topicOfStep(step), doing);
     if (!("instance" in step.action)) return;
     const nowMs = this.#shared.call.clock.nowMs();
     if (step.action.kind === "create-instance") this.#gate.attempted(step.action.instance, nowMs);
@@ -378,8 +403,6 @@ export class StackLoop {
       this.#ended.add(step.action.instance);
     }
     if (triedSteps.has(step.action.kind)) this.#wakeForVerdict(step.action.instance, nowMs);
-    const doing = doingWords[step.action.kind];
-    if (doing !== undefined) this.#report(step.action.instance, doing);
   }
 
   /** A start that never returns is judged in time, too: nothing else would wake us. */
@@ -390,10 +413,11 @@ export class StackLoop {
     this.#sleepUntil(Math.min(this.#wakeMs, nowMs + section.update.healthyWithinMs * patience));
   }
 
-  #reportStep({ action }: Step): void {
-    if (!("instance" in action) || this.#reasons.has(`${action.kind} ${action.instance}`)) return;
-    const done = doneWords[action.kind];
-    if (done !== undefined) this.#report(action.instance, done);
+  #reportDone(step: Step, isMended: boolean): void {
+    const { kind } = step.action;
+    // Networks and volumes are made at once: they are worth a word only when that was said to fail.
+    if (doneWords[kind] === undefined || (groundSteps.has(kind) && doingWords[kind] === undefined && !isMended)) return;
+    this.#tellProgress(topicOfStep(step), doneWords[kind]);
   }
 
   #failed(key: string, fault: Fault): void {
@@ -481,6 +505,7 @@ export class StackLoop {
       startedMs: (id) => sight.instances.get(id)?.startedMs,
       message: (id) => this.messageOf(id),
       failures: this.#reasons,
+      isHopeless: (step) => this.#isStuck(step),
       refusal: (holder) => routing.refusal(holder),
       nowMs: call.clock.nowMs(),
       patience: (id) => engineOf(id).patience ?? 1,
@@ -551,12 +576,19 @@ export class StackLoop {
   }
 
   #report(id: InstanceId, state: string): void {
-    for (const listener of this.#listeners) listener({ topic: subjectOf(id), state });
+    this.#tellProgress(subjectOf(id), state);
+  }
+
+  #tellProgress(topic: string, state: string): void {
+    for (const listener of this.#listeners) listener({ topic, state });
   }
 }
 
 /** From the first of them on an instance has its time to become healthy. */
 const triedSteps: ReadonlySet<Step["action"]["kind"]> = new Set(["create-instance", "start-instance"]);
+
+/** Attempts at a network or volume until it is hopeless: with the pauses between them, half a minute. */
+const groundAttempts = 8;
 
 /** Planning that takes no longer than this is done at every event. */
 const briefMs = 2;

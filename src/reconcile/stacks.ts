@@ -26,6 +26,7 @@ import type { Reconciler } from "./reconciler.ts";
 import { buildImages, resolve, resolvePreview } from "./resolve.ts";
 import { stackOf } from "./sight.ts";
 import type { StackLoop } from "./stack-loop.ts";
+import { occupied } from "./tenant.ts";
 
 /** How long whoever applied is kept waiting for the way back to end. The loop goes on with it. */
 const wayBackMs = 60_000;
@@ -93,17 +94,25 @@ export class StackFace implements Stacks {
         hint: "set protect = false on it, run croft up, and try again",
       });
     }
+    const planned = this.#plan(loop, nothing(stack), options.volumes);
+    const [tenanted] = occupied(planned, stack, this.#reconciler.loops());
+    if (tenanted !== undefined) {
+      const { subject, why, hint } = tenanted;
+      throw new Fault("precondition", `stack ${stack} cannot be removed: ${subject}: ${why}`, { hint });
+    }
     // What an update to protect = false has not reached yet is protected all the same.
-    refuse(this.#plan(loop, nothing(stack), options.volumes), stack);
+    refuse(planned, stack);
     return await this.#reconciler.parts.operations.begin("stack.remove", stack, async (work) => {
       const stopListening = loop.listen((progress) => work.report(progress));
       try {
         await loop.state.exclusively(() =>
           loop.state.change((record) => removing(record, options.volumes, work.clock.nowMs()), work),
         );
+        loop.beginGate();
         loop.wake();
         const end = await loop.until(() => {
           const status = loop.erased ? "erased" : loop.state.record?.status;
+          if (status === "removing") this.#refuseStuck(loop, `stack ${stack} is not gone yet`);
           return status === "removing" ? undefined : (status ?? "erased");
         }, work);
         this.#reconciler.forget(stack);
@@ -371,7 +380,11 @@ export class StackFace implements Stacks {
       const { record } = state;
       if (record === undefined || loop.erased || record.status === "removing" || record.status === "down")
         return "removed";
-      if (record.current === number && record.status === "live") return loop.calm ? "live" : undefined;
+      if (record.current === number && record.status === "live") {
+        if (loop.calm) return "live";
+        this.#refuseStuck(loop, `generation ${number} of ${state.name} is live, but not all is as it says`);
+        return undefined;
+      }
       if (record.current === number && record.status === "failed") return "failed";
       if (record.current === number) return undefined;
       if (record.newest !== number && record.current > number) return "overtaken";
@@ -401,6 +414,17 @@ export class StackFace implements Stacks {
     );
   }
 
+  /** Nobody is kept waiting for a network or volume that cannot be had or removed; the loop goes on trying. */
+  #refuseStuck(loop: StackLoop, what: string): void {
+    const stuck = loop.stuck();
+    if (stuck === undefined) return;
+    const { key, fault } = stuck;
+    throw new Fault(fault.reason, `${what}: ${key}: ${fault.message}`, {
+      hint: fault.hint ?? "it is tried again now and then; mend what is in its way, and give the command again",
+      cause: fault,
+    });
+  }
+
   async #watching<Value>(loop: StackLoop, call: Call, work: () => Promise<Value>): Promise<Value> {
     const stopListening = loop.listen((progress: Progress) => call.report(progress));
     try {
@@ -413,7 +437,8 @@ export class StackFace implements Stacks {
   #plan(loop: StackLoop | undefined, generation: Generation, removeVolumes: boolean): Plan {
     const planned = plan(expand(generation, new Set()), loop?.observed() ?? nothingObserved, { removeVolumes });
     const clashes = portClashes(generation.spec, this.#reconciler);
-    return clashes.length === 0 ? planned : { ...planned, refusals: [...planned.refusals, ...clashes] };
+    const tenanted = occupied(planned, generation.spec.stack, this.#reconciler.loops());
+    return { ...planned, refusals: [...planned.refusals, ...clashes, ...tenanted] };
   }
 
   #checkBase(loop: StackLoop | undefined, stack: string, options: ApplyOptions): void {

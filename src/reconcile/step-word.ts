@@ -1,4 +1,5 @@
 import type { Step } from "../stack/plan/step.ts";
+import { subjectOf } from "./actor.ts";
 
 /** Kinds of steps, and what is said of them while they are under way and when they are done. */
 
@@ -22,6 +23,17 @@ export const instanceSteps = [
   "remove-instance",
 ] as const;
 
+/** Steps about networks and volumes. What stands on them has a time to become healthy; these have so many attempts. */
+export const groundSteps: ReadonlySet<string> = new Set([
+  "create-network",
+  "update-network",
+  "remove-network",
+  "create-volume",
+  "resize-volume",
+  "remove-volume",
+  "remove-disk",
+]);
+
 export const doingWords: Readonly<Partial<Record<Step["action"]["kind"], string>>> = {
   "create-instance": "creating",
   "start-instance": "starting",
@@ -30,6 +42,8 @@ export const doingWords: Readonly<Partial<Record<Step["action"]["kind"], string>
   "revert-instance": "going back",
   "remove-instance": "removing",
   "repair-instance": "repairing",
+  "remove-volume": "removing",
+  "remove-disk": "removing",
 };
 
 export const doneWords: Readonly<Partial<Record<Step["action"]["kind"], string>>> = {
@@ -41,6 +55,13 @@ export const doneWords: Readonly<Partial<Record<Step["action"]["kind"], string>>
   "remove-instance": "removed",
   "repair-instance": "repaired",
   "update-instance": "updated",
+  "create-network": "created",
+  "update-network": "updated",
+  "remove-network": "removed",
+  "create-volume": "created",
+  "resize-volume": "updated",
+  "remove-volume": "removed",
+  "remove-disk": "removed",
 };
 
 /** What a step works on: two steps on the same thing are never under way together. */
@@ -48,4 +69,12 @@ export function subjectOfStep({ action }: Step): string {
   if ("instance" in action) return action.instance;
   if ("network" in action) return `network ${action.network}`;
   return `volume ${action.volume}`;
+}
+
+/** The same as people name it: `shop/web-1`, `network shop/back`, `volume shop/data`, `disk data of shop/files-1`. */
+export function topicOfStep({ action }: Step): string {
+  if ("network" in action) return `network ${action.network.replace(".", "/")}`;
+  if ("volume" in action) return `volume ${action.volume.replace(".", "/")}`;
+  const instance = subjectOf(action.instance);
+  return "disk" in action ? `disk ${action.disk} of ${instance}` : instance;
 }
