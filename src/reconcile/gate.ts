@@ -41,6 +41,7 @@ export class Gate {
   readonly #state: StackState;
   readonly #tell: (event: NewEvent) => void;
   readonly #attempts = new Map<InstanceId, { readonly sinceMs: number; starts: number }>();
+  #closedOn: number | undefined;
 
   constructor(state: StackState, tell: (event: NewEvent) => void) {
     this.#state = state;
@@ -49,6 +50,12 @@ export class Gate {
 
   begin(): void {
     this.#attempts.clear();
+    this.#closedOn = undefined;
+  }
+
+  /** The generation that it closed on since it was opened last: whoever waits for that one hears that it failed. */
+  get closedOn(): number | undefined {
+    return this.#closedOn;
   }
 
   attempted(id: InstanceId, nowMs: number): void {
@@ -169,6 +176,8 @@ export class Gate {
     await this.#state.mark(current.number, { status: "failed", failure: text }, call);
     const back = record.fallback === current.number ? undefined : record.fallback;
     const spec = back === undefined ? undefined : (await this.#state.generation(back, call)).generation.spec;
+    // Known before the pointer moves: where it went alone does not tell whether somebody else moved it.
+    this.#closedOn = current.number;
     const moved = await this.#decide(
       current.number,
       (known) => ({
@@ -181,8 +190,11 @@ export class Gate {
       }),
       call,
     );
-    if (!moved) return;
-    this.begin();
+    if (!moved) {
+      this.#closedOn = undefined;
+      return;
+    }
+    this.#attempts.clear();
     if (back !== undefined) await this.#state.mark(back, { status: "live" }, call);
     const then = back === undefined ? "there is none to go back to" : `going back to ${back}`;
     this.#tell({

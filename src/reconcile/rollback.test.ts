@@ -99,3 +99,35 @@ test("up waits until what it was asked to delete is deleted", async () => {
   assert.equal(going.status, "succeeded");
   assert.deepEqual(await volumesOf(world), []);
 });
+
+test("a rollback to what is sick tells so, with the last log lines, and the stack is back where it was", async () => {
+  const { world, daemon } = await begin();
+  world.programs.set("app:1", ["/bin/sh", "-c", "echo no database; sleep 1000"]);
+  const healthy = { health: check, update: quick };
+  await daemon.up(stackOf({ web: healthy }));
+  await daemon.up(stackOf({ web: { image: "app:2" } }));
+  world.sick.add("web");
+  for (const _ of ["once", "and once more"]) {
+    const { fault } = await daemon.follow(await daemon.stacks.rollback("shop", 1, "tester", world.call), 9000);
+    assert.equal(fault?.reason, "unhealthy");
+    assert.match(fault.message, /web is unhealthy: [^]*last log lines:\n {2}no database/);
+    assert.match(fault.message, /shop is back at generation 2/);
+  }
+  assert.equal(daemon.stacks.get("shop").generation, 2);
+  const history = await daemon.stacks.generations("shop", world.call);
+  assert.deepEqual(
+    history.map(({ number, status }) => `${number} ${status}`),
+    ["2 live", "1 failed"],
+  );
+});
+
+test("an apply that a rollback overtakes is overtaken, not sick", async () => {
+  const { world, daemon } = await begin();
+  await daemon.up(stackOf({ web: {} }));
+  world.sick.add("web");
+  const going = await daemon.up(stackOf({ web: { image: "app:2", health: { ...check, intervalMs: 9000 } } }), 0);
+  assert.equal(going.status, "running");
+  const back = await daemon.follow(await daemon.stacks.rollback("shop", 1, "tester", world.call), 9000);
+  assert.equal(back.status, "succeeded");
+  assert.equal((await daemon.operations.get(going.id)).fault?.reason, "conflict");
+});

@@ -220,6 +220,11 @@ export class StackLoop {
     this.#actor.beforeStart.set(id, hook);
   }
 
+  /** The generation that the stack went back from by itself, until the next one is applied. */
+  get wentBackFrom(): number | undefined {
+    return this.#gate.closedOn;
+  }
+
   /** A new generation: failures of the one before say nothing about this one. */
   beginGate(): void {
     this.#gate.begin();

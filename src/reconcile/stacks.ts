@@ -387,7 +387,7 @@ export class StackFace implements Stacks {
       }
       if (record.current === number && record.status === "failed") return "failed";
       if (record.current === number) return undefined;
-      if (record.newest !== number && record.current > number) return "overtaken";
+      if (loop.wentBackFrom !== number) return "overtaken";
       // It went back: that is done when what it went back to is there again. Should that be sick too, nobody waits for ever.
       backSinceMs ??= call.clock.monotonicMs();
       return loop.calm || call.clock.monotonicMs() - backSinceMs > wayBackMs ? "failed" : undefined;
