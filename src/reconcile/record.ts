@@ -2,6 +2,7 @@ import type { Call } from "../base/call.ts";
 import type { InstanceId, NetworkId } from "../base/id.ts";
 import type { Entry, Store } from "../store/contract.ts";
 import type { Generation, InstanceSection, StackSpec } from "../stack/model.ts";
+import type { DesiredInstance } from "../stack/plan/step.ts";
 
 /**
  * What the loop keeps in the store, and under which key. Everything else it knows it can observe.
@@ -64,6 +65,8 @@ export interface NetworkRecord {
 export interface InstanceRecord {
   readonly id: InstanceId;
   readonly section: InstanceSection;
+  /** What of it the generation pinned. Absent: written by a croft that did not note it. */
+  readonly pinned?: Pick<DesiredInstance, "secrets" | "files" | "diskImages">;
   readonly createdMs: number;
   readonly restarts: number;
   /**
