@@ -283,7 +283,8 @@ export class StackFace implements Stacks {
 
   async #apply(submission: Submission, options: ApplyOptions, call: Call): Promise<unknown> {
     const { spec } = submission;
-    const generation = await resolve(submission, options, this.#reconciler.parts, call);
+    const before = currentOf(this.#reconciler.find(spec.stack));
+    const generation = await resolve(submission, options, before, this.#reconciler.parts, call);
     for (;;) {
       const loop = this.#reconciler.open(spec.stack);
       const number = await loop.state.exclusively(async () =>
