@@ -17,17 +17,34 @@ export function checkMachine(
   const cloudInit = input["cloud-init"];
   if (cloudInit === undefined) return;
   if (cloudInit === false) {
-    if ((input["ssh-keys"] ?? []).length === 0) return;
-    report.warn(
-      [...path, "ssh-keys"],
-      "without cloud-init nobody puts these keys into the machine",
-      "take cloud-init = false out",
-    );
+    warnUntold(report, path, input, "without cloud-init", () => "take cloud-init = false out");
     return;
+  }
+  if (cloudInit["meta-data"] !== undefined) {
+    // Keys and name travel in the meta-data that is made; of one that is given, nothing is changed.
+    const mend = (member: string): string => `write ${member} into it, or take meta-data out of cloud-init`;
+    warnUntold(report, path, input, "beside a meta-data of yours", mend);
   }
   for (const [file, text] of Object.entries(cloudInit)) {
     if (text === undefined || !("secret" in text)) continue;
     checkSecretName(report, sections, [...path, "cloud-init", file, "secret"], text.secret, used);
+  }
+}
+
+/** What is set and does not reach the machine. `mend`: from what cloud-init calls it. */
+function warnUntold(
+  report: Report,
+  path: Written["path"],
+  input: MachineInput,
+  where: string,
+  mend: (member: string) => string,
+): void {
+  if ((input["ssh-keys"] ?? []).length > 0) {
+    const why = `${where} nobody puts these keys into the machine`;
+    report.warn([...path, "ssh-keys"], why, mend("public-keys"));
+  }
+  if (input.hostname !== undefined) {
+    report.warn([...path, "hostname"], `${where} nobody calls the machine so`, mend("local-hostname"));
   }
 }
 
