@@ -6,7 +6,7 @@ import type { NewEvent } from "../event/contract.ts";
 import { plan } from "../stack/plan/plan.ts";
 import type { InstanceSection } from "../stack/model.ts";
 import type { Observed, Plan, Step } from "../stack/plan/step.ts";
-import { Actor, subjectOf } from "./actor.ts";
+import { Actor } from "./actor.ts";
 import type { AddressBook } from "./address-book.ts";
 import type { Engine } from "../instance/contract.ts";
 import type { Engines } from "./engines.ts";
@@ -20,15 +20,8 @@ import { PlanRun, type Answer } from "./plan-run.ts";
 import { routeOf } from "./route.ts";
 import type { RoutingTable } from "./routing.ts";
 import type { Sight } from "./sight.ts";
-import {
-  doingWords,
-  doneWords,
-  endingSteps,
-  groundSteps,
-  instanceSteps,
-  subjectOfStep,
-  topicOfStep,
-} from "./step-word.ts";
+import { StepProgress } from "./step-progress.ts";
+import { endingSteps, groundSteps, instanceSteps, subjectOfStep } from "./step-word.ts";
 import type { StackState } from "./stack-state.ts";
 import type { Turnstile } from "./turnstile.ts";
 
@@ -74,7 +67,7 @@ export class StackLoop {
   readonly #underWay = new Map<string, { readonly kind: Step["action"]["kind"]; readonly callOff: AbortController }>();
   /** How many of those steps are stops. */
   #stopping = 0;
-  readonly #listeners = new Set<(progress: Progress) => void>();
+  readonly #progress = new StepProgress();
   /** Rings after every turn. */
   readonly #turned = new Wake();
   /** Whose process we ended, or are about to: its exit is not a failure. */
@@ -146,8 +139,7 @@ export class StackLoop {
 
   /** Progress of this stack's instances, as it happens, until the returned function is called. */
   listen(listener: (progress: Progress) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    return this.#progress.listen(listener);
   }
 
   /** Resolves when `done` says so; it is asked after every turn of the loop. */
@@ -191,7 +183,7 @@ export class StackLoop {
     this.#adopted.delete(id);
     this.#shared.health.forget(id);
     this.#shared.routing.drop(id);
-    this.#report(id, facts?.exit === undefined ? "exited" : `exited with code ${facts.exit.code}`);
+    this.#progress.became(id, facts?.exit === undefined ? "exited" : `exited with code ${facts.exit.code}`);
     this.nudge();
   }
 
@@ -200,7 +192,7 @@ export class StackLoop {
     const { health } = this.#shared.health.health(id);
     if (health === "unhealthy") this.#restarts.failed(id, nowMs);
     this.#adopted.delete(id);
-    this.#report(id, health);
+    this.#progress.became(id, health);
     this.nudge();
   }
 
@@ -358,9 +350,8 @@ export class StackLoop {
     this.#noteAttempt(step);
     try {
       await (isStop ? exits : turnstile).pass(() => this.#actor.act(action, acting));
-      const isMended = this.#reasons.has(step.key);
+      this.#progress.done(step, this.#reasons.has(step.key));
       this.#forgiveStep(step.key);
-      this.#reportDone(step, isMended);
       if (action.kind === "start-instance" && run.isAwaited(step.key)) await this.#routeOne(action.instance);
       if (action.kind === "remove-instance") this.#forgetInstance(action.instance);
       if (action.kind === "create-network") this.#reserve(run.plan);
@@ -369,7 +360,7 @@ export class StackLoop {
       const fault = Fault.from(thrown, step.key);
       if (fault.reason !== "cancelled") {
         this.#failed(step.key, fault);
-        this.#tellProgress(topicOfStep(step), `failed: ${fault.message}`);
+        this.#progress.failed(step, fault);
       }
       this.nudge();
     } finally {
@@ -391,9 +382,7 @@ export class StackLoop {
   }
 
   #noteAttempt(step: Step): void {
-    const doing = doingWords[step.action.kind];
-    // What fails is told as failing until it does not.
-    if (doing !== undefined && !this.#reasons.has(step.key)) this.#tellProgress(topicOfStep(step), doing);
+    this.#progress.begun(step, this.#reasons.has(step.key));
     if (!("instance" in step.action)) return;
     const nowMs = this.#shared.call.clock.nowMs();
     if (step.action.kind === "create-instance") this.#gate.attempted(step.action.instance, nowMs);
@@ -416,13 +405,6 @@ export class StackLoop {
     if (section === undefined || this.state.record?.status !== "applying") return;
     const patience = this.#shared.engineOf(id).patience ?? 1;
     this.#sleepUntil(Math.min(this.#wakeMs, nowMs + section.update.healthyWithinMs * patience));
-  }
-
-  #reportDone(step: Step, isMended: boolean): void {
-    const { kind } = step.action;
-    // Networks and volumes are made at once: they are worth a word only when that was said to fail.
-    if (doneWords[kind] === undefined || (groundSteps.has(kind) && doingWords[kind] === undefined && !isMended)) return;
-    this.#tellProgress(topicOfStep(step), doneWords[kind]);
   }
 
   #failed(key: string, fault: Fault): void {
@@ -578,14 +560,6 @@ export class StackLoop {
       this.#wakeMs = Infinity;
       this.wake();
     });
-  }
-
-  #report(id: InstanceId, state: string): void {
-    this.#tellProgress(subjectOf(id), state);
-  }
-
-  #tellProgress(topic: string, state: string): void {
-    for (const listener of this.#listeners) listener({ topic, state });
   }
 }
 

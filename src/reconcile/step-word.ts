@@ -1,5 +1,4 @@
 import type { Step } from "../stack/plan/step.ts";
-import { subjectOf } from "./actor.ts";
 
 /** Kinds of steps, and what is said of them while they are under way and when they are done. */
 
@@ -69,12 +68,4 @@ export function subjectOfStep({ action }: Step): string {
   if ("instance" in action) return action.instance;
   if ("network" in action) return `network ${action.network}`;
   return `volume ${action.volume}`;
-}
-
-/** The same as people name it: `shop/web-1`, `network shop/back`, `volume shop/data`, `disk data of shop/files-1`. */
-export function topicOfStep({ action }: Step): string {
-  if ("network" in action) return `network ${action.network.replace(".", "/")}`;
-  if ("volume" in action) return `volume ${action.volume.replace(".", "/")}`;
-  const instance = subjectOf(action.instance);
-  return "disk" in action ? `disk ${action.disk} of ${instance}` : instance;
 }

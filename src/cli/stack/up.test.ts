@@ -13,8 +13,11 @@ async function shown(plan: Partial<Plan>, asked: { readonly pull: boolean; reado
   return written.join("");
 }
 
+function again(how: string): string {
+  return ` images are ${how} again, and what runs one that changed is made anew\n\n`;
+}
+
 test("a plan says what --pull and --build do, instead of that there is nothing to do", async () => {
-  const again = (how: string): string => ` images are ${how} again, and what runs one that changed is made anew\n\n`;
   assert.equal(await shown({}, { pull: false, build: true }), again("built"));
   assert.equal(await shown({}, { pull: true, build: true }), again("fetched and built"));
   const changed = { missingImages: ["site"], text: "shop: 1 to create.\n" };
