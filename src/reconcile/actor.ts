@@ -7,6 +7,7 @@ import type { PortSpec } from "../network/contract.ts";
 import type { AttachedVolume, Root, RootSpec, VolumeSpec } from "../storage/contract.ts";
 import { changeOf } from "../stack/change.ts";
 import type { InstanceSection } from "../stack/model.ts";
+import { same } from "../stack/plan/diff.ts";
 import type { Action, DesiredInstance } from "../stack/plan/step.ts";
 import type { AddressBook } from "./address-book.ts";
 import type { Engines } from "./engines.ts";
@@ -14,6 +15,7 @@ import { displayName, launchOf, limitsOf, namesOf } from "./launch.ts";
 import { attachDisks } from "./machine-disk.ts";
 import { machineLaunchOf } from "./machine-launch.ts";
 import { networkIdOf, volumeIdOf, type Parts } from "./parts.ts";
+import type { InstanceRecord } from "./record.ts";
 import type { RoutingTable } from "./routing.ts";
 import type { Sight } from "./sight.ts";
 import type { StackState } from "./stack-state.ts";
@@ -178,16 +180,40 @@ export class Actor {
     const isKept = before?.intact === true && (before.status === "exited" || before.status === "suspended");
     const facts: InstanceFacts = isKept ? before : { id, status: "created", intact: true, limits: {} };
     this.#sight.sawInstance({ ...facts, limits: launch.limits }, engine);
+    await this.#noteMade(instance, call);
+  }
+
+  /** Before anything of a new instance is on the host. One that is there has its record until it is changed. */
+  async #noteBegun(instance: DesiredInstance, call: Call): Promise<void> {
+    const nowMs = call.clock.nowMs();
+    await this.#state.putInstance(
+      instance.id,
+      (known) => known ?? { restarts: 0, createdMs: nowMs, ...askedOf(instance) },
+      call,
+    );
+  }
+
+  /** It is what it was asked to be. Not before it is: a change that failed is a change still to be made. */
+  async #noteMade(instance: DesiredInstance, call: Call): Promise<void> {
+    const nowMs = call.clock.nowMs();
+    const asked = askedOf(instance);
+    const isNoted = (known: InstanceRecord): boolean =>
+      known.section === asked.section && same(known.pinned, asked.pinned);
+    await this.#state.putInstance(
+      instance.id,
+      (known) =>
+        known !== undefined && isNoted(known) ? known : { restarts: 0, createdMs: nowMs, ...known, ...asked },
+      call,
+    );
   }
 
   /** A full machine: its disks, each a child of what it begins as, made once and then its own. */
   async #machine(instance: DesiredInstance, call: Call): Promise<MachineLaunch> {
-    const { id, section } = instance;
-    const nowMs = call.clock.nowMs();
+    const { section } = instance;
     const [disks, attachment] = await Promise.all([
       attachDisks(instance, this.#engines.of(section.kind).takes.ownerUid, this.#parts, this.#sight, call),
       this.#attachNetwork(instance, call),
-      this.#state.putInstance(id, (known) => ({ createdMs: nowMs, restarts: 0, ...known, id, section }), call),
+      this.#noteBegun(instance, call),
     ]);
     const routed = section.networks.findIndex((name) => !this.#isInternal(name));
     return await machineLaunchOf(this.#state.name, instance, { attachment, disks, routed }, this.#parts, call);
@@ -199,7 +225,6 @@ export class Actor {
     const engine = this.#engines.of(section.kind);
     if (instance.image === undefined) throw new Fault("bug", `${id} has no image digest`);
     const image = await this.#parts.images.get(instance.image, call);
-    const nowMs = call.clock.nowMs();
     const mounts = section.mounts.filter((mount) => mount.kind === "volume");
     const isNew = (volume: string): boolean => !this.#sight.volumes.has(volumeIdOf(this.#state.name, volume));
     // A new volume takes over what is in the image, which only a directory shows.
@@ -207,7 +232,7 @@ export class Actor {
     const [first, attachment] = await Promise.all([
       this.#attachRoot(instance, looksInside ? "directory" : engine.takes.root, image.layers, call),
       this.#attachNetwork(instance, call),
-      this.#state.putInstance(id, (known) => ({ createdMs: nowMs, restarts: 0, ...known, id, section }), call),
+      this.#noteBegun(instance, call),
     ]);
     const volumes = new Map<string, AttachedVolume>();
     for (const mount of mounts) {
@@ -302,8 +327,7 @@ export class Actor {
       const facts = this.#sight.instances.get(id);
       if (facts !== undefined) this.#sight.sawInstance({ ...facts, limits });
     }
-    const nowMs = call.clock.nowMs();
-    await this.#state.putInstance(id, (known) => ({ restarts: 0, createdMs: nowMs, ...known, id, section }), call);
+    await this.#noteMade(instance, call);
   }
 
   /** Attaches again what went missing under it. A process keeps what it had, so it is started anew when that was lost. */
@@ -450,6 +474,11 @@ export class Actor {
     if (instance === undefined) throw new Fault("cancelled", `${id} is not wanted any more`);
     return instance;
   }
+}
+
+/** What the record of an instance says of it. */
+function askedOf({ id, section, secrets, files, diskImages }: DesiredInstance) {
+  return { id, section, pinned: { secrets, files, ...(diskImages === undefined ? {} : { diskImages }) } };
 }
 
 function seedOf(root: Root, path: string): Pick<VolumeSpec, "seed"> {

@@ -4,7 +4,7 @@ import type { Fault } from "../base/fault.ts";
 import type { InstanceId } from "../base/id.ts";
 import type { Engine, LogLine } from "../instance/contract.ts";
 import type { Observed, Plan } from "../stack/plan/step.ts";
-import type { StackRecord } from "./record.ts";
+import { protectedBy, type StackRecord } from "./record.ts";
 import type { StackState } from "./stack-state.ts";
 import { judge } from "./verdict.ts";
 
@@ -41,6 +41,7 @@ export class Gate {
   readonly #state: StackState;
   readonly #tell: (event: NewEvent) => void;
   readonly #attempts = new Map<InstanceId, { readonly sinceMs: number; starts: number }>();
+  #closedOn: number | undefined;
 
   constructor(state: StackState, tell: (event: NewEvent) => void) {
     this.#state = state;
@@ -49,6 +50,12 @@ export class Gate {
 
   begin(): void {
     this.#attempts.clear();
+    this.#closedOn = undefined;
+  }
+
+  /** The generation that it closed on since it was opened last: whoever waits for that one hears that it failed. */
+  get closedOn(): number | undefined {
+    return this.#closedOn;
   }
 
   attempted(id: InstanceId, nowMs: number): void {
@@ -66,13 +73,16 @@ export class Gate {
     readonly planned: Plan;
     readonly startedMs: (id: InstanceId) => number | undefined;
     readonly message: (id: InstanceId) => string;
+    /** Why steps fail, by their key. */
     readonly failures: ReadonlyMap<string, Fault>;
+    /** Whether a step that fails did so too often to be waited for. */
+    readonly isHopeless: (step: string) => boolean;
     readonly refusal: (holder: string) => Fault | undefined;
     readonly nowMs: number;
     readonly patience: (id: InstanceId) => number;
   }): Outcome {
     for (const [step, fault] of seen.failures) {
-      if (finalReasons.has(fault.reason)) {
+      if (finalReasons.has(fault.reason) || seen.isHopeless(step)) {
         return closed({ why: `${step}: ${fault.message}`, ...(fault.hint === undefined ? {} : { hint: fault.hint }) });
       }
     }
@@ -165,17 +175,26 @@ export class Gate {
     ].join("\n");
     await this.#state.mark(current.number, { status: "failed", failure: text }, call);
     const back = record.fallback === current.number ? undefined : record.fallback;
+    const spec = back === undefined ? undefined : (await this.#state.generation(back, call)).generation.spec;
+    // Known before the pointer moves: where it went alone does not tell whether somebody else moved it.
+    this.#closedOn = current.number;
     const moved = await this.#decide(
       current.number,
       (known) => ({
         ...known,
         ...(back === undefined ? { status: "failed" as const } : { status: "live" as const, current: back }),
+        // What the failed one said of data ends with it: nothing of what it dropped goes, and what it let go is protected.
+        pruneVolumes: false,
+        ...(spec === undefined ? {} : { protectedVolumes: protectedBy(spec, known.protectedVolumes) }),
         updatedMs: call.clock.nowMs(),
       }),
       call,
     );
-    if (!moved) return;
-    this.begin();
+    if (!moved) {
+      this.#closedOn = undefined;
+      return;
+    }
+    this.#attempts.clear();
     if (back !== undefined) await this.#state.mark(back, { status: "live" }, call);
     const then = back === undefined ? "there is none to go back to" : `going back to ${back}`;
     this.#tell({

@@ -66,7 +66,7 @@ function observeInstance(
     id,
     status: settled ? "created" : facts.status,
     health: section?.health === undefined || !running ? "none" : health.health(id).health,
-    ...(record === undefined ? {} : { section: record.section }),
+    ...(record === undefined ? {} : { section: record.section, ...record.pinned }),
     intact: facts.intact,
     // What it was last asked to stand on: a disk that comes in this generation is a change, not a loss.
     attached:

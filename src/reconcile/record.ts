@@ -1,7 +1,8 @@
 import type { Call } from "../base/call.ts";
 import type { InstanceId, NetworkId } from "../base/id.ts";
 import type { Entry, Store } from "../store/contract.ts";
-import type { Generation, InstanceSection } from "../stack/model.ts";
+import type { Generation, InstanceSection, StackSpec } from "../stack/model.ts";
+import type { DesiredInstance } from "../stack/plan/step.ts";
 
 /**
  * What the loop keeps in the store, and under which key. Everything else it knows it can observe.
@@ -31,7 +32,7 @@ export interface StackRecord {
   readonly suspended?: readonly string[];
   /** Volumes that the last generation which named them protects: also when a later one names them no more. */
   readonly protectedVolumes: readonly string[];
-  /** Volumes that are no longer in the file go as well. */
+  /** Volumes that are no longer in the file go as well, once what is in the file is live: see `prunes`. */
   readonly pruneVolumes: boolean;
   readonly removal?: { readonly volumes: boolean };
   /** `croft run --rm`: remove the stack when its instance exited. */
@@ -64,6 +65,8 @@ export interface NetworkRecord {
 export interface InstanceRecord {
   readonly id: InstanceId;
   readonly section: InstanceSection;
+  /** What of it the generation pinned. Absent: written by a croft that did not note it. */
+  readonly pinned?: Pick<DesiredInstance, "secrets" | "files" | "diskImages">;
   readonly createdMs: number;
   readonly restarts: number;
   /**
@@ -94,6 +97,21 @@ export function newRecord(name: string): StackRecord {
 export function removing(record: StackRecord, volumes: boolean, nowMs: number): StackRecord {
   const { fallback: _, ...kept } = record;
   return { ...kept, status: "removing", removal: { volumes }, pruneVolumes: volumes, updatedMs: nowMs };
+}
+
+/**
+ * Whether data that nobody wants any more is removed now. Not while the gate is open: the generation may go back to the
+ * one before it, which still has its data.
+ */
+export function prunes(record: StackRecord | undefined): boolean {
+  return record?.pruneVolumes === true && (record.status === "live" || record.status === "removing");
+}
+
+/** A generation decides about the volumes it names; of the others, what was protected `before` stays so. */
+export function protectedBy(spec: StackSpec, before: readonly string[]): readonly string[] {
+  const names = new Set(before.filter((name) => spec.volumes[name] === undefined));
+  for (const [name, section] of Object.entries(spec.volumes)) if (section.protect) names.add(name);
+  return [...names].sort();
 }
 
 export const keyOf = {

@@ -15,17 +15,19 @@ export function builtReference(stack: string, name: string): string {
 
 /**
  * Pins everything that could move: pulls or builds what is missing, keeps what the client sent. What comes out means the
- * same for ever, so that going back to it really goes back.
+ * same for ever, so that going back to it really goes back. `before`: the current generation, whose images are kept where
+ * `resolvePreview` says that they are, so that what was planned is what is done.
  */
 export async function resolve(
   submission: Submission,
   options: { readonly pull: boolean; readonly build: boolean },
+  before: Generation | undefined,
   parts: Parts,
   call: Call,
 ): Promise<Generation> {
   const { spec, files } = submission;
   const [images, diskImages, secrets] = await Promise.all([
-    resolveImages(submission, options, parts, call),
+    resolveImages(submission, options, before, parts, call),
     resolveDiskImages(spec, parts, call),
     resolveSecrets(submission, parts, call),
   ]);
@@ -47,8 +49,10 @@ export async function resolvePreview(
   const missingImages: string[] = [];
   for (const written of imagesOf(spec)) {
     const isBuilt = spec.images[written] !== undefined;
-    const found = await parts.images.find(isBuilt ? builtReference(spec.stack, written) : written, call);
-    if (found === undefined || (isBuilt && !isSameRecipe(written, submission, before))) missingImages.push(written);
+    const found = isBuilt
+      ? await keptImage(written, submission, before, parts, call)
+      : await parts.images.find(written, call);
+    if (found === undefined) missingImages.push(written);
     else images[written] = found.digest;
   }
   const secrets: Record<string, string> = {};
@@ -62,6 +66,24 @@ export async function resolvePreview(
   }
   const diskImages = await resolveDiskImages(spec, parts, call);
   return { generation: { spec, images, ...diskImages, secrets, files }, missingImages };
+}
+
+/**
+ * The image that `before` has of a section, when it is made of the same things and its name still means it here. It is
+ * not built again because an image it is from has moved: that is asked for (`--build`). Where the name means another one,
+ * which was built by hand or for a generation that failed, what comes of building it is seen when that is done.
+ */
+async function keptImage(
+  name: string,
+  submission: Submission,
+  before: Generation | undefined,
+  parts: Parts,
+  call: Call,
+): Promise<Image | undefined> {
+  const pinned = before?.images[name];
+  if (pinned === undefined || !isSameRecipe(name, submission, before)) return undefined;
+  const image = await parts.images.find(builtReference(submission.spec.stack, name), call);
+  return image?.digest === pinned ? image : undefined;
 }
 
 /** Whether an image of the stack file is made of the same things as in `before`, and so are those it is from. */
@@ -124,6 +146,7 @@ export async function buildImages(
 async function resolveImages(
   submission: Submission,
   options: { readonly pull: boolean; readonly build: boolean },
+  before: Generation | undefined,
   parts: Parts,
   call: Call,
 ): Promise<Record<string, Digest>> {
@@ -135,9 +158,17 @@ async function resolveImages(
       name,
       (await fetchImage(name, options.pull, parts, call)).digest,
     ]);
-  const local = names.filter((name) => spec.images[name] !== undefined);
+  const isAnew = options.pull || options.build;
+  const kept: Record<string, Digest> = {};
+  const local: string[] = [];
+  for (const name of names) {
+    if (spec.images[name] === undefined) continue;
+    const image = isAnew ? undefined : await keptImage(name, submission, before, parts, call);
+    if (image === undefined) local.push(name);
+    else kept[name] = image.digest;
+  }
   const built = await buildImages(submission, local, options.build, parts, call);
-  const digests = Object.fromEntries(await Promise.all(pulls));
+  const digests = { ...kept, ...Object.fromEntries(await Promise.all(pulls)) };
   for (const [name, image] of built) if (names.includes(name)) digests[name] = image.digest;
   return digests;
 }

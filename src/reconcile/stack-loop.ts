@@ -6,7 +6,7 @@ import type { NewEvent } from "../event/contract.ts";
 import { plan } from "../stack/plan/plan.ts";
 import type { InstanceSection } from "../stack/model.ts";
 import type { Observed, Plan, Step } from "../stack/plan/step.ts";
-import { Actor, subjectOf } from "./actor.ts";
+import { Actor } from "./actor.ts";
 import type { AddressBook } from "./address-book.ts";
 import type { Engine } from "../instance/contract.ts";
 import type { Engines } from "./engines.ts";
@@ -14,13 +14,14 @@ import { Backoff, restartBackoff, stepBackoff } from "./backoff.ts";
 import { Gate } from "./gate.ts";
 import type { HealthMonitor } from "./health.ts";
 import { observe } from "./observe.ts";
-import { removing, type StackRecord } from "./record.ts";
+import { prunes, removing, type StackRecord } from "./record.ts";
 import { networkIdOf, type Parts } from "./parts.ts";
 import { PlanRun, type Answer } from "./plan-run.ts";
 import { routeOf } from "./route.ts";
 import type { RoutingTable } from "./routing.ts";
 import type { Sight } from "./sight.ts";
-import { doingWords, doneWords, endingSteps, instanceSteps, subjectOfStep } from "./step-word.ts";
+import { StepProgress } from "./step-progress.ts";
+import { endingSteps, groundSteps, instanceSteps, subjectOfStep } from "./step-word.ts";
 import type { StackState } from "./stack-state.ts";
 import type { Turnstile } from "./turnstile.ts";
 
@@ -66,7 +67,7 @@ export class StackLoop {
   readonly #underWay = new Map<string, { readonly kind: Step["action"]["kind"]; readonly callOff: AbortController }>();
   /** How many of those steps are stops. */
   #stopping = 0;
-  readonly #listeners = new Set<(progress: Progress) => void>();
+  readonly #progress = new StepProgress();
   /** Rings after every turn. */
   readonly #turned = new Wake();
   /** Whose process we ended, or are about to: its exit is not a failure. */
@@ -138,8 +139,7 @@ export class StackLoop {
 
   /** Progress of this stack's instances, as it happens, until the returned function is called. */
   listen(listener: (progress: Progress) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    return this.#progress.listen(listener);
   }
 
   /** Resolves when `done` says so; it is asked after every turn of the loop. */
@@ -164,6 +164,16 @@ export class StackLoop {
     return this.#reasons.values().next().value;
   }
 
+  /** A network or volume that could not be made, changed or removed too often to be waited for. */
+  stuck(): { readonly key: string; readonly fault: Fault } | undefined {
+    for (const [key, fault] of this.#reasons) if (this.#isStuck(key)) return { key, fault };
+    return undefined;
+  }
+
+  #isStuck(key: string): boolean {
+    return groundSteps.has(key.slice(0, key.indexOf(" "))) && this.#failures.count(key) >= groundAttempts;
+  }
+
   /** An instance exited: its next start may have to wait. */
   exited(id: InstanceId, nowMs: number): void {
     const facts = this.#shared.sight.instances.get(id);
@@ -173,7 +183,7 @@ export class StackLoop {
     this.#adopted.delete(id);
     this.#shared.health.forget(id);
     this.#shared.routing.drop(id);
-    this.#report(id, facts?.exit === undefined ? "exited" : `exited with code ${facts.exit.code}`);
+    this.#progress.became(id, facts?.exit === undefined ? "exited" : `exited with code ${facts.exit.code}`);
     this.nudge();
   }
 
@@ -182,7 +192,7 @@ export class StackLoop {
     const { health } = this.#shared.health.health(id);
     if (health === "unhealthy") this.#restarts.failed(id, nowMs);
     this.#adopted.delete(id);
-    this.#report(id, health);
+    this.#progress.became(id, health);
     this.nudge();
   }
 
@@ -200,6 +210,11 @@ export class StackLoop {
   /** Calls `hook` once, when the instance is prepared and before it is started. */
   beforeStart(id: InstanceId, hook: () => Promise<void>): void {
     this.#actor.beforeStart.set(id, hook);
+  }
+
+  /** The generation that the stack went back from by itself, until the next one is applied. */
+  get wentBackFrom(): number | undefined {
+    return this.#gate.closedOn;
   }
 
   /** A new generation: failures of the one before say nothing about this one. */
@@ -237,7 +252,7 @@ export class StackLoop {
     const { record } = this.state;
     this.#probe();
     const observed = this.observed();
-    const planned = plan(this.state.desired(), observed, { removeVolumes: this.state.record?.pruneVolumes ?? false });
+    const planned = plan(this.state.desired(), observed, { removeVolumes: prunes(this.state.record) });
     const run = new PlanRun(planned);
     this.#plan = run;
     this.#forgetOthers(planned);
@@ -335,6 +350,7 @@ export class StackLoop {
     this.#noteAttempt(step);
     try {
       await (isStop ? exits : turnstile).pass(() => this.#actor.act(action, acting));
+      this.#progress.done(step, this.#reasons.has(step.key));
       this.#forgiveStep(step.key);
       if (action.kind === "start-instance" && run.isAwaited(step.key)) await this.#routeOne(action.instance);
       if (action.kind === "remove-instance") this.#forgetInstance(action.instance);
@@ -342,12 +358,14 @@ export class StackLoop {
       run.done(step.key);
     } catch (thrown) {
       const fault = Fault.from(thrown, step.key);
-      if (fault.reason !== "cancelled") this.#failed(step.key, fault);
+      if (fault.reason !== "cancelled") {
+        this.#failed(step.key, fault);
+        this.#progress.failed(step, fault);
+      }
       this.nudge();
     } finally {
       this.#underWay.delete(subject);
       if (isStop) this.#stopping -= 1;
-      this.#reportStep(step);
     }
     // Steps that waited for this one go at once; when there is none left, look and plan again.
     const nextMs = this.#launchReady(call.clock.nowMs());
@@ -364,6 +382,7 @@ export class StackLoop {
   }
 
   #noteAttempt(step: Step): void {
+    this.#progress.begun(step, this.#reasons.has(step.key));
     if (!("instance" in step.action)) return;
     const nowMs = this.#shared.call.clock.nowMs();
     if (step.action.kind === "create-instance") this.#gate.attempted(step.action.instance, nowMs);
@@ -378,8 +397,6 @@ export class StackLoop {
       this.#ended.add(step.action.instance);
     }
     if (triedSteps.has(step.action.kind)) this.#wakeForVerdict(step.action.instance, nowMs);
-    const doing = doingWords[step.action.kind];
-    if (doing !== undefined) this.#report(step.action.instance, doing);
   }
 
   /** A start that never returns is judged in time, too: nothing else would wake us. */
@@ -388,12 +405,6 @@ export class StackLoop {
     if (section === undefined || this.state.record?.status !== "applying") return;
     const patience = this.#shared.engineOf(id).patience ?? 1;
     this.#sleepUntil(Math.min(this.#wakeMs, nowMs + section.update.healthyWithinMs * patience));
-  }
-
-  #reportStep({ action }: Step): void {
-    if (!("instance" in action) || this.#reasons.has(`${action.kind} ${action.instance}`)) return;
-    const done = doneWords[action.kind];
-    if (done !== undefined) this.#report(action.instance, done);
   }
 
   #failed(key: string, fault: Fault): void {
@@ -481,6 +492,7 @@ export class StackLoop {
       startedMs: (id) => sight.instances.get(id)?.startedMs,
       message: (id) => this.messageOf(id),
       failures: this.#reasons,
+      isHopeless: (step) => this.#isStuck(step),
       refusal: (holder) => routing.refusal(holder),
       nowMs: call.clock.nowMs(),
       patience: (id) => engineOf(id).patience ?? 1,
@@ -549,14 +561,13 @@ export class StackLoop {
       this.wake();
     });
   }
-
-  #report(id: InstanceId, state: string): void {
-    for (const listener of this.#listeners) listener({ topic: subjectOf(id), state });
-  }
 }
 
 /** From the first of them on an instance has its time to become healthy. */
 const triedSteps: ReadonlySet<Step["action"]["kind"]> = new Set(["create-instance", "start-instance"]);
+
+/** Attempts at a network or volume until it is hopeless: with the pauses between them, half a minute. */
+const groundAttempts = 8;
 
 /** Planning that takes no longer than this is done at every event. */
 const briefMs = 2;

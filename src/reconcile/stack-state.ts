@@ -114,7 +114,8 @@ export class StackState {
   ): Promise<void> {
     const key = keyOf.generation(this.name, number);
     const entry = await this.#store.get<GenerationRecord>(key, call);
-    if (entry === undefined || entry.value.status === outcome.status) return;
+    const isKnown = entry?.value.status === outcome.status && entry.value.failure === outcome.failure;
+    if (entry === undefined || isKnown) return;
     const { failure: _, ...rest } = entry.value;
     const record = { ...rest, ...outcome };
     await this.#store.put(key, record, entry.revision, call);

@@ -21,11 +21,12 @@ import type {
 import { subjectOf } from "./actor.ts";
 import type { Unfit } from "./engines.ts";
 import { displayName } from "./launch.ts";
-import { newRecord, removing, type StackRecord } from "./record.ts";
+import { newRecord, protectedBy, removing, type StackRecord } from "./record.ts";
 import type { Reconciler } from "./reconciler.ts";
 import { buildImages, resolve, resolvePreview } from "./resolve.ts";
 import { stackOf } from "./sight.ts";
 import type { StackLoop } from "./stack-loop.ts";
+import { occupied } from "./tenant.ts";
 
 /** How long whoever applied is kept waiting for the way back to end. The loop goes on with it. */
 const wayBackMs = 60_000;
@@ -93,17 +94,25 @@ export class StackFace implements Stacks {
         hint: "set protect = false on it, run croft up, and try again",
       });
     }
+    const planned = this.#plan(loop, nothing(stack), options.volumes);
+    const [tenanted] = occupied(planned, stack, this.#reconciler.loops());
+    if (tenanted !== undefined) {
+      const { subject, why, hint } = tenanted;
+      throw new Fault("precondition", `stack ${stack} cannot be removed: ${subject}: ${why}`, { hint });
+    }
     // What an update to protect = false has not reached yet is protected all the same.
-    refuse(this.#plan(loop, nothing(stack), options.volumes), stack);
+    refuse(planned, stack);
     return await this.#reconciler.parts.operations.begin("stack.remove", stack, async (work) => {
       const stopListening = loop.listen((progress) => work.report(progress));
       try {
         await loop.state.exclusively(() =>
           loop.state.change((record) => removing(record, options.volumes, work.clock.nowMs()), work),
         );
+        loop.beginGate();
         loop.wake();
         const end = await loop.until(() => {
           const status = loop.erased ? "erased" : loop.state.record?.status;
+          if (status === "removing") this.#refuseStuck(loop, `stack ${stack} is not gone yet`);
           return status === "removing" ? undefined : (status ?? "erased");
         }, work);
         this.#reconciler.forget(stack);
@@ -274,7 +283,8 @@ export class StackFace implements Stacks {
 
   async #apply(submission: Submission, options: ApplyOptions, call: Call): Promise<unknown> {
     const { spec } = submission;
-    const generation = await resolve(submission, options, this.#reconciler.parts, call);
+    const before = currentOf(this.#reconciler.find(spec.stack));
+    const generation = await resolve(submission, options, before, this.#reconciler.parts, call);
     for (;;) {
       const loop = this.#reconciler.open(spec.stack);
       const number = await loop.state.exclusively(async () =>
@@ -371,10 +381,14 @@ export class StackFace implements Stacks {
       const { record } = state;
       if (record === undefined || loop.erased || record.status === "removing" || record.status === "down")
         return "removed";
-      if (record.current === number && record.status === "live") return loop.calm ? "live" : undefined;
+      if (record.current === number && record.status === "live") {
+        if (loop.calm) return "live";
+        this.#refuseStuck(loop, `generation ${number} of ${state.name} is live, but not all is as it says`);
+        return undefined;
+      }
       if (record.current === number && record.status === "failed") return "failed";
       if (record.current === number) return undefined;
-      if (record.newest !== number && record.current > number) return "overtaken";
+      if (loop.wentBackFrom !== number) return "overtaken";
       // It went back: that is done when what it went back to is there again. Should that be sick too, nobody waits for ever.
       backSinceMs ??= call.clock.monotonicMs();
       return loop.calm || call.clock.monotonicMs() - backSinceMs > wayBackMs ? "failed" : undefined;
@@ -401,6 +415,17 @@ export class StackFace implements Stacks {
     );
   }
 
+  /** Nobody is kept waiting for a network or volume that cannot be had or removed; the loop goes on trying. */
+  #refuseStuck(loop: StackLoop, what: string): void {
+    const stuck = loop.stuck();
+    if (stuck === undefined) return;
+    const { key, fault } = stuck;
+    throw new Fault(fault.reason, `${what}: ${key}: ${fault.message}`, {
+      hint: fault.hint ?? "it is tried again now and then; mend what is in its way, and give the command again",
+      cause: fault,
+    });
+  }
+
   async #watching<Value>(loop: StackLoop, call: Call, work: () => Promise<Value>): Promise<Value> {
     const stopListening = loop.listen((progress: Progress) => call.report(progress));
     try {
@@ -413,7 +438,8 @@ export class StackFace implements Stacks {
   #plan(loop: StackLoop | undefined, generation: Generation, removeVolumes: boolean): Plan {
     const planned = plan(expand(generation, new Set()), loop?.observed() ?? nothingObserved, { removeVolumes });
     const clashes = portClashes(generation.spec, this.#reconciler);
-    return clashes.length === 0 ? planned : { ...planned, refusals: [...planned.refusals, ...clashes] };
+    const tenanted = occupied(planned, generation.spec.stack, this.#reconciler.loops());
+    return { ...planned, refusals: [...planned.refusals, ...clashes, ...tenanted] };
   }
 
   #checkBase(loop: StackLoop | undefined, stack: string, options: ApplyOptions): void {
@@ -466,13 +492,6 @@ export class StackFace implements Stacks {
 function currentOf(loop: StackLoop | undefined): Generation | undefined {
   const down = loop?.state.record?.status === "down" || loop?.state.record?.status === "removing";
   return down ? undefined : loop?.state.current?.generation;
-}
-
-/** A generation decides about the volumes it names; of the others, what was protected stays so. */
-function protectedBy(spec: StackSpec, before: readonly string[]): readonly string[] {
-  const names = new Set(before.filter((name) => spec.volumes[name] === undefined));
-  for (const [name, section] of Object.entries(spec.volumes)) if (section.protect) names.add(name);
-  return [...names].sort();
 }
 
 function describe(before: Generation, after: Generation): readonly string[] {

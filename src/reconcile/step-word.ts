@@ -22,6 +22,17 @@ export const instanceSteps = [
   "remove-instance",
 ] as const;
 
+/** Steps about networks and volumes. What stands on them has a time to become healthy; these have so many attempts. */
+export const groundSteps: ReadonlySet<string> = new Set([
+  "create-network",
+  "update-network",
+  "remove-network",
+  "create-volume",
+  "resize-volume",
+  "remove-volume",
+  "remove-disk",
+]);
+
 export const doingWords: Readonly<Partial<Record<Step["action"]["kind"], string>>> = {
   "create-instance": "creating",
   "start-instance": "starting",
@@ -30,6 +41,8 @@ export const doingWords: Readonly<Partial<Record<Step["action"]["kind"], string>
   "revert-instance": "going back",
   "remove-instance": "removing",
   "repair-instance": "repairing",
+  "remove-volume": "removing",
+  "remove-disk": "removing",
 };
 
 export const doneWords: Readonly<Partial<Record<Step["action"]["kind"], string>>> = {
@@ -41,6 +54,13 @@ export const doneWords: Readonly<Partial<Record<Step["action"]["kind"], string>>
   "remove-instance": "removed",
   "repair-instance": "repaired",
   "update-instance": "updated",
+  "create-network": "created",
+  "update-network": "updated",
+  "remove-network": "removed",
+  "create-volume": "created",
+  "resize-volume": "updated",
+  "remove-volume": "removed",
+  "remove-disk": "removed",
 };
 
 /** What a step works on: two steps on the same thing are never under way together. */

@@ -91,7 +91,7 @@ export const machineFields = {
     type: "list of public keys, or of paths beside the stack file",
     default: "none",
     example: 'ssh-keys = ["./id_ed25519.pub"]',
-    doc: "Who may log in over ssh as the image's default user. Cloud-init puts them there, also beside a user-data of yours.",
+    doc: "Who may log in over ssh as the image's default user. Cloud-init puts them there, also beside a user-data of yours; beside a meta-data of yours write them into that.",
     member: "sshKeys",
     change: "restart",
   },
@@ -158,7 +158,7 @@ export const machineFields = {
   },
   hostname: {
     ...hostname,
-    doc: "What cloud-init calls the machine. Others find it by the names of the section and the instance.",
+    doc: "What cloud-init calls the machine, unless a meta-data of yours does. Others find it by the names of the section and the instance.",
     change: "restart",
   },
   networks: {

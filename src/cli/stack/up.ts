@@ -33,7 +33,7 @@ export const command = define({
     const plan = await client.stacks.plan({ source, pruneVolumes, color: out.color });
     if (plan.refusals.length > 0) await refuse(plan, context);
     const nothing = isEmpty(plan) && !pull && !build;
-    if (!json && !context.quiet && !nothing) await showPlan(plan, context);
+    if (!json && !context.quiet && !nothing) await showPlan(plan, context, { pull, build });
     // An empty plan is applied without asking: it changes nothing, and tells whether the stack is well.
     if (!nothing && !flags.yes && !(await confirm(context, "Apply?"))) {
       await say(context, "nothing was changed");
@@ -62,11 +62,22 @@ export function isEmpty({ steps, missingImages }: Plan): boolean {
   return steps.length === 0 && missingImages.length === 0;
 }
 
-export async function showPlan({ text, missingImages }: Plan, { out }: Context): Promise<void> {
+/** `pull`, `build`: what was asked for of images that are here; what comes of it is not known before it is done. */
+export async function showPlan(
+  plan: Plan,
+  { out }: Context,
+  { pull, build } = { pull: false, build: false },
+): Promise<void> {
+  const { text, missingImages } = plan;
   if (missingImages.length > 0) {
     await out.write(out.paint(` first made or fetched: ${missingImages.join(", ")}\n`, "dim"));
   }
-  await out.write(`${text}\n`);
+  const again = [...(pull ? ["fetched"] : []), ...(build ? ["built"] : [])].join(" and ");
+  if (again !== "") {
+    await out.write(out.paint(` images are ${again} again, and what runs one that changed is made anew\n`, "dim"));
+  }
+  // Of a plan without steps it would say that there is nothing to do.
+  await out.write(again !== "" && isEmpty(plan) ? "\n" : `${text}\n`);
 }
 
 /** Shows a plan that must not be applied, and throws why. */

@@ -113,6 +113,7 @@ const golden: readonly (readonly [string, readonly string[]])[] = [
       '3:13 container.web.volumes.db: there is no volume "db" | declare it as [volume.db]; a directory of the host begins with / or ./',
     ],
   ],
+  [container("pids = 0"), ["3:8 container.web.pids: pids must be at least 1 | leave it out for 4096"]],
   [
     container("volumes = { './x' = 'data' }"),
     ['3:21 container.web.volumes."./x": "data" is not an absolute path | begin it with /'],

@@ -146,9 +146,18 @@ const golden: readonly (readonly [string, readonly string[]])[] = [
     ],
   ],
   [
-    machine("cloud-init = false", "ssh-keys = ['./id.pub']"),
+    machine("cloud-init = false", "ssh-keys = ['./id.pub']", "hostname = 'files'"),
     [
       "warning 4:12 vm.files.ssh-keys: without cloud-init nobody puts these keys into the machine | take cloud-init = false out",
+      "warning 5:12 vm.files.hostname: without cloud-init nobody calls the machine so | take cloud-init = false out",
+    ],
+  ],
+  [machine("cloud-init = { user-data = './u' }", "ssh-keys = ['./id.pub']", "hostname = 'files'"), []],
+  [
+    machine("cloud-init = { meta-data = './m' }", "ssh-keys = ['./id.pub']", "hostname = 'files'"),
+    [
+      "warning 4:12 vm.files.ssh-keys: beside a meta-data of yours nobody puts these keys into the machine | write public-keys into it, or take meta-data out of cloud-init",
+      "warning 5:12 vm.files.hostname: beside a meta-data of yours nobody calls the machine so | write local-hostname into it, or take meta-data out of cloud-init",
     ],
   ],
   [

@@ -17,17 +17,30 @@ export function checkMachine(
   const cloudInit = input["cloud-init"];
   if (cloudInit === undefined) return;
   if (cloudInit === false) {
-    if ((input["ssh-keys"] ?? []).length === 0) return;
-    report.warn(
-      [...path, "ssh-keys"],
-      "without cloud-init nobody puts these keys into the machine",
-      "take cloud-init = false out",
-    );
+    warnUntold(report, path, input, false);
     return;
   }
+  if (cloudInit["meta-data"] !== undefined) warnUntold(report, path, input, true);
   for (const [file, text] of Object.entries(cloudInit)) {
     if (text === undefined || !("secret" in text)) continue;
     checkSecretName(report, sections, [...path, "cloud-init", file, "secret"], text.secret, used);
+  }
+}
+
+/**
+ * What is set and does not reach the machine. Keys and name travel in the meta-data that is made: of one that is given
+ * nothing is changed, and without cloud-init there is none.
+ */
+function warnUntold(report: Report, path: Written["path"], input: MachineInput, isGiven: boolean): void {
+  const where = isGiven ? "beside a meta-data of yours" : "without cloud-init";
+  const mend = (member: string): string =>
+    isGiven ? `write ${member} into it, or take meta-data out of cloud-init` : "take cloud-init = false out";
+  if ((input["ssh-keys"] ?? []).length > 0) {
+    const why = `${where} nobody puts these keys into the machine`;
+    report.warn([...path, "ssh-keys"], why, mend("public-keys"));
+  }
+  if (input.hostname !== undefined) {
+    report.warn([...path, "hostname"], `${where} nobody calls the machine so`, mend("local-hostname"));
   }
 }
 

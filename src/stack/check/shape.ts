@@ -2,6 +2,7 @@ import { posix } from "node:path";
 import { z } from "zod";
 import { isFault } from "../../base/fault.ts";
 import { parseDurationMs, parseSizeBytes } from "../../base/unit.ts";
+import { instanceDefaults } from "../default.ts";
 import type { imageFields, instanceFields, networkFields, secretFields, topFields, volumeFields } from "../field.ts";
 import type { EnvValue, PublishSection, SecretSection } from "../model.ts";
 import { imageNameProblem } from "./image-name.ts";
@@ -330,7 +331,7 @@ export const instanceShapes = {
   pids: z
     .number()
     .int("must be a whole number\nfor example: pids = 200")
-    .min(1, "must be at least 1\nleave it out for no limit")
+    .min(1, `must be at least 1\nleave it out for ${instanceDefaults.pids}`)
     .max(4_194_304, "is more than a kernel has\nwrite at most 4194304"),
   restart: z.enum(["always", "on-failure", "never"]),
   health,

@@ -1,10 +1,12 @@
 import { changeOf, membersThatChange } from "../change.ts";
 import type { DiskSection, InstanceSection } from "../model.ts";
+import type { Digest } from "../../base/id.ts";
 import { formatSize } from "../../base/unit.ts";
 import { describeChange, diffInstance, same } from "./diff.ts";
 import type { Draft } from "./draft.ts";
 import { isUp, type Slot } from "./slot.ts";
 import type { DesiredInstance, ObservedInstance } from "./step.ts";
+import { filesOf } from "./usage.ts";
 
 type Member = keyof InstanceSection;
 
@@ -20,9 +22,14 @@ export interface Alteration {
 export function alterationOf(current: ObservedInstance, desired: DesiredInstance): Alteration | undefined {
   const { section } = desired;
   const was = current.section;
-  const fields = alterable[section.kind].filter((member) => was === undefined || !same(was[member], section[member]));
+  const renewed = renewedMembers(current, desired);
+  const fields = alterable[section.kind].filter(
+    (member) => was === undefined || !same(was[member], section[member]) || renewed.has(member),
+  );
   if (fields.length === 0) return undefined;
-  const changes = was === undefined ? [] : diffInstance({ section: was }, { section });
+  const { secrets, files } = current;
+  const diskImages = mediaOf(section, current.diskImages);
+  const changes = was === undefined ? [] : diffInstance({ section: was, secrets, files, diskImages }, desired);
   const touched = changes.filter(({ field }) => !field.startsWith("replicas") && !field.startsWith("update"));
   const why = was === undefined ? "what it was last asked to be is not known" : touched.map(describeChange).join(", ");
   const isHot = !isUp(current) || fields.every((member) => isHotNow(member, current, desired));
@@ -41,8 +48,51 @@ function alterableOf(kind: InstanceSection["kind"]): readonly Member[] {
   return ["image", ...members.filter((member) => member !== "replicas" && member !== "update")];
 }
 
+/** Members of a machine that name what they named before, where that has other content now. */
+function renewedMembers(current: ObservedInstance, desired: DesiredInstance): ReadonlySet<Member> {
+  const { section } = desired;
+  const members = new Set<Member>();
+  if (section.kind !== "vm") return members;
+  const files = renewed(current.files, desired.files);
+  const toldPaths = filesOf({ ...section, sshKeys: [] });
+  if (renewed(current.secrets, desired.secrets).length > 0 || files.some((path) => toldPaths.has(path))) {
+    members.add("cloudInit");
+  }
+  if (section.sshKeys?.some((key) => "path" in key && files.includes(key.path)) === true) members.add("sshKeys");
+  if (renewed(mediaOf(section, current.diskImages), desired.diskImages).length > 0) members.add("disks");
+  return members;
+}
+
+/** Names that were pinned to something else. */
+function renewed(
+  before: Readonly<Record<string, string>> = {},
+  after: Readonly<Record<string, string>> = {},
+): readonly string[] {
+  return Object.keys(after).filter((name) => Object.hasOwn(before, name) && before[name] !== after[name]);
+}
+
+/** Of the pinned disk images, those in drives. What a disk began as is its own since. */
+function mediaOf(
+  { disks = [] }: InstanceSection,
+  pinned: ObservedInstance["diskImages"],
+): Readonly<Record<string, Digest>> {
+  const names = new Set(disks.flatMap(({ from }) => (from.kind === "iso" ? [from.image] : [])));
+  return Object.fromEntries(Object.entries(pinned ?? {}).filter(([name]) => names.has(name)));
+}
+
+/** Whether a drive that stays gets another medium. Engines know drives by name, and look into them when they start. */
+function swapsMedium(current: ObservedInstance, { section, diskImages = {} }: DesiredInstance): boolean {
+  const before = new Map((current.section?.disks ?? []).map((disk) => [disk.name, disk.from]));
+  const other = renewed(mediaOf(section, current.diskImages), diskImages);
+  return (section.disks ?? []).some(({ name, from }) => {
+    const was = before.get(name);
+    return from.kind === "iso" && was?.kind === "iso" && (was.image !== from.image || other.includes(from.image));
+  });
+}
+
 /** Whether the member can become what is wanted while the instance is up. */
-function isHotNow(member: Member, current: ObservedInstance, { section }: DesiredInstance): boolean {
+function isHotNow(member: Member, current: ObservedInstance, desired: DesiredInstance): boolean {
+  const { section } = desired;
   if (member === "cpus" || member === "memoryBytes" || member === "pids") {
     if (current.elastic === undefined) return true;
     const [wanted, bounds] = [section[member], current.elastic[member]];
@@ -52,7 +102,10 @@ function isHotNow(member: Member, current: ObservedInstance, { section }: Desire
   if (member === "image") return true;
   const change = changeOf(section.kind, member);
   // Of a machine that nobody remembers, the disks and nics it has are not known.
-  if (change === "live") return current.plugs === true && current.section !== undefined;
+  if (change === "live") {
+    const isSwap = member === "disks" && swapsMedium(current, desired);
+    return current.plugs === true && current.section !== undefined && !isSwap;
+  }
   return change === "hot";
 }
 

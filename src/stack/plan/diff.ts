@@ -11,7 +11,7 @@ import type {
   MountSection,
   PublishSection,
 } from "../model.ts";
-import { filesOf, secretsOf } from "./usage.ts";
+import { diskImagesOf, filesOf, secretsOf } from "./usage.ts";
 
 /** One thing that differs, in the words of the language. Never the value of a secret: those are not in a generation. */
 export interface Change {
@@ -37,6 +37,7 @@ export interface Made {
   readonly image?: Digest | undefined;
   readonly secrets?: Readonly<Record<string, string>> | undefined;
   readonly files?: Readonly<Record<string, Digest>> | undefined;
+  readonly diskImages?: Readonly<Record<string, Digest>> | undefined;
 }
 
 /** What differs from `older` to `newer`, section by section, in the order of the file. Empty when nothing does. */
@@ -73,6 +74,7 @@ export function diffInstance(older: Made, newer: Made): readonly Change[] {
     ...plainMembers[after.kind].flatMap(({ field, member }) => diffValue(field, member, before[member], after[member])),
     ...diffPins("secret", older.secrets, newer.secrets),
     ...diffPins("file", older.files, newer.files),
+    ...diffPins("disk image", older.diskImages, newer.diskImages),
   ];
 }
 
@@ -136,6 +138,7 @@ function made(generation: Generation, section: InstanceSection): Made {
     image: generation.images[section.image],
     secrets: used(generation.secrets, secretsOf(section)),
     files: used(generation.files, filesOf(section)),
+    diskImages: used(generation.diskImages ?? {}, diskImagesOf(section)),
   };
 }
 
@@ -227,7 +230,7 @@ function diffPins(
   if (before === undefined || after === undefined) return [];
   return Object.keys(after)
     .filter((key) => Object.hasOwn(before, key) && before[key] !== after[key])
-    .map((key) => ({ field: field === "file" ? `content of ${key}` : `value of secret ${key}` }));
+    .map((key) => ({ field: field === "secret" ? `value of secret ${key}` : `content of ${key}` }));
 }
 
 function diffValue(field: string, member: string, before: unknown, after: unknown): Change[] {

@@ -2,7 +2,7 @@ import { canonicalJson, instanceId, shortHash } from "../../base/id.ts";
 import type { NetworkId, VolumeId } from "../../base/id.ts";
 import { membersThatChange } from "../change.ts";
 import type { Generation, InstanceKind, InstanceSection } from "../model.ts";
-import { filesOf, secretsOf } from "./usage.ts";
+import { diskImagesOf, filesOf, secretsOf } from "./usage.ts";
 import type { Desired, DesiredInstance } from "./step.ts";
 
 /**
@@ -79,12 +79,11 @@ function makeAll(generation: Generation): readonly Making[] {
 /** What the section uses of what the generation pins. */
 function pinnedBy(generation: Generation, section: InstanceSection): Pinned {
   const image = section.kind === "vm" ? undefined : own(generation.images, section.image);
-  const images = section.disks?.flatMap(({ from }) => (from.kind === "blank" ? [] : [from.image]));
   return {
     ...(image === undefined ? {} : { image }),
     secrets: pick(generation.secrets, secretsOf(section)),
     files: pick(generation.files, filesOf(section)),
-    ...(images === undefined ? {} : { diskImages: pick(generation.diskImages ?? {}, images) }),
+    ...(section.disks === undefined ? {} : { diskImages: pick(generation.diskImages ?? {}, diskImagesOf(section)) }),
   };
 }
 

@@ -339,8 +339,8 @@ function isRestarted({ current, desired }: Slot): boolean {
 
 function whyReplaced(old: ObservedInstance, desired: DesiredInstance, ground: Ground): string {
   if (old.section === undefined) return "its specification changed";
-  const { image, secrets, files } = old;
-  const changes = diffInstance({ section: old.section, image, secrets, files }, desired);
+  const { section, image, secrets, files, diskImages } = old;
+  const changes = diffInstance({ section, image, secrets, files, diskImages }, desired);
   const hot: ReadonlySet<string> = new Set(["replicas", "update"]);
   const { networks: before } = old.section;
   const networks = desired.section.networks.filter((name) => ground.networkSteps.has(name) && before.includes(name));

@@ -45,10 +45,14 @@ export interface ObservedInstance {
   readonly health: "none" | "starting" | "healthy" | "unhealthy";
   /** What it was last asked to be, for the fields that change in place. Absent when unknown: then it is brought up to date. */
   readonly section?: InstanceSection;
-  /** What it was made from, as in `DesiredInstance`, where known: only so that `why` can name what changed. */
+  /**
+   * What it was made from, as in `DesiredInstance`, where known. Other content is another instance, but of a machine,
+   * which gets it at its next start; what is not known is taken as unchanged.
+   */
   readonly image?: Digest;
   readonly secrets?: Readonly<Record<string, string>>;
   readonly files?: Readonly<Record<string, Digest>>;
+  readonly diskImages?: Readonly<Record<string, Digest>>;
   /** False: half-made or broken beyond restart; it is removed and made again. */
   readonly intact: boolean;
   /** False: its links, root or volumes are gone from the host; they are attached again. */

@@ -18,6 +18,11 @@ export function filesOf({ mounts, cloudInit, sshKeys = [] }: InstanceSection): R
   return paths;
 }
 
+/** Disk images and ISOs that its disks begin with, by name. */
+export function diskImagesOf({ disks = [] }: InstanceSection): ReadonlySet<string> {
+  return new Set(disks.flatMap(({ from }) => (from.kind === "blank" ? [] : [from.image])));
+}
+
 function textsOf(cloudInit: InstanceSection["cloudInit"]) {
   if (cloudInit?.kind !== "files") return [];
   const { userData, metaData, networkConfig } = cloudInit;
