@@ -47,7 +47,7 @@ export async function* attachInstance(
   const spoken = requests[Symbol.asyncIterator]();
   const { instance, terminal, noStdin } = await readStart(spoken);
   const session = await instances.attach(instances.find(instance).id, call);
-  if (terminal !== undefined) await session.resize(terminal.columns, terminal.rows);
+  if (terminal !== undefined) await delivered(session.resize(terminal.columns, terminal.rows));
   yield* converse(session, spoken, { input: !noStdin }, call);
 }
 
@@ -128,7 +128,7 @@ async function hear(session: Session, { kind }: Input, input: boolean): Promise<
  * Waits until the program has what is sent to it. One that has ended, or takes no more input, as `head` does, fails nothing:
  * how it ends is the answer. What the client said wrong, or too much of, is not: the program would go on without it.
  */
-async function delivered(sending: Promise<void>): Promise<void> {
+export async function delivered(sending: Promise<void>): Promise<void> {
   try {
     await sending;
   } catch (thrown) {

@@ -49,9 +49,9 @@ const line = { input: { data: Buffer.from("one line\n").toString("base64") } };
 const more = { input: { data: Buffer.alloc(2 ** 16, "y\n").toString("base64") } };
 const terminal = { columns: 80, rows: 24 };
 const starts = {
-  RunInstance: { image: "app", interactive: true },
+  RunInstance: { image: "app", interactive: true, terminal },
   ExecInstance: { instance: "web-1", command: ["head", "-1"], interactive: true },
-  AttachInstance: { instance: "web-1" },
+  AttachInstance: { instance: "web-1", terminal },
 };
 
 describe("a program that ends before it has read its input is told by its own exit code", () => {
