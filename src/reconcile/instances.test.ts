@@ -75,6 +75,22 @@ test("the grace of a stop is the one that was asked for", async () => {
   assert.equal(daemon.view("web").exit?.code, 137);
 });
 
+test("a grace that was asked for when nothing ran is not that of a later run", async () => {
+  const { world, daemon } = await begin({ web: { command: ["/bin/sh", "-c", "trap '' TERM; sleep 1000"] } });
+  const { id } = daemon.view("web");
+  await daemon.during(daemon.instances.stop(id, 0, world.call));
+  for (const end of [
+    () => daemon.during(daemon.instances.stop(id, undefined, world.call), 20_000),
+    () => daemon.down("shop"),
+  ]) {
+    await daemon.during(daemon.instances.stop(id, 0, world.call));
+    await daemon.during(daemon.instances.start(id, world.call));
+    const beganMs = world.clock.nowMs();
+    await end();
+    assert.ok(world.clock.nowMs() - beganMs >= 10_000);
+  }
+});
+
 test("a killed instance follows its restart policy", async () => {
   const { world, daemon } = await begin({ web: {}, job: { restart: "never" } });
   const pid = world.pid("web-1") ?? 0;

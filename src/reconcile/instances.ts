@@ -152,6 +152,7 @@ export class InstanceFace implements Instances {
     const status = this.#require(id).status;
     if (status !== "running" && status !== "paused") await this.#endRun(loop, id, call);
     await loop.state.change((record) => marked(record, id, "run"), call);
+    loop.graceOf(id, undefined);
     loop.forgive(id);
     loop.wake();
     return await this.#until(loop, id, (view) => view.status === "running" || view.status === "paused", call);
@@ -159,7 +160,7 @@ export class InstanceFace implements Instances {
 
   async stop(id: InstanceId, graceMs: number | undefined, call: Call): Promise<InstanceView> {
     const loop = this.#loopOf(id);
-    if (graceMs !== undefined) loop.graceOf(id, graceMs);
+    loop.graceOf(id, graceMs);
     await loop.state.change((record) => marked(record, id, "stop"), call);
     loop.wake();
     return await this.#until(
@@ -186,7 +187,7 @@ export class InstanceFace implements Instances {
 
   async restart(id: InstanceId, graceMs: number | undefined, call: Call): Promise<InstanceView> {
     const loop = this.#loopOf(id);
-    if (graceMs !== undefined) loop.graceOf(id, graceMs);
+    loop.graceOf(id, graceMs);
     await this.#endRun(loop, id, call);
     await loop.state.change((record) => marked(record, id, "run"), call);
     loop.forgive(id);

@@ -192,9 +192,10 @@ export class StackLoop {
     for (const kind of instanceSteps) this.#forgiveStep(`${kind} ${id}`);
   }
 
-  /** The next stop of an instance waits this long, whatever its section says. */
-  graceOf(id: InstanceId, graceMs: number): void {
-    this.#actor.graces.set(id, graceMs);
+  /** The next stop of the run that there is waits this long, whatever its section says; undefined: as its section says. */
+  graceOf(id: InstanceId, graceMs: number | undefined): void {
+    if (graceMs === undefined) this.#actor.graces.delete(id);
+    else this.#actor.graces.set(id, graceMs);
   }
 
   /** Calls `hook` once, when the instance is prepared and before it is started. */
