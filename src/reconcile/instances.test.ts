@@ -113,6 +113,18 @@ test("what is paused is left alone until it is unpaused", async () => {
   assert.deepEqual([daemon.view("web").pid, daemon.view("web").health], [pid, "healthy"]);
 });
 
+test("a restart of what is paused is one new run, and a pause that ends later is only that", async () => {
+  const { world, daemon } = await begin({ web: {} });
+  const { id, pid } = daemon.view("web");
+  await daemon.instances.pause(id, world.call);
+  const view = await daemon.during(daemon.instances.restart(id, undefined, world.call), 20_000);
+  assert.deepEqual([view.status, view.pid], ["running", (pid ?? 0) + 1]);
+  await daemon.instances.pause(id, world.call);
+  await daemon.instances.unpause(id, world.call);
+  await daemon.pass(60_000);
+  assert.equal(world.pid("web-1"), view.pid);
+});
+
 /** When it was started, from the first start on. */
 function starts(world: World): number[] {
   const times: number[] = [];

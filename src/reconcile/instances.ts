@@ -187,6 +187,8 @@ export class InstanceFace implements Instances {
 
   async restart(id: InstanceId, graceMs: number | undefined, call: Call): Promise<InstanceView> {
     const loop = this.#loopOf(id);
+    // The loop leaves alone what is paused.
+    if (this.#require(id).status === "paused") await this.unpause(id, call);
     loop.graceOf(id, graceMs);
     await this.#endRun(loop, id, call);
     await loop.state.change((record) => marked(record, id, "run"), call);
