@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Fault, isFault } from "../base/fault.ts";
 import { settled } from "../base/test-clock.ts";
+import { breakInstance } from "../instance/memory/engine.ts";
 import type { InstanceSection } from "../stack/model.ts";
 import { check, runOf, stackOf, World, type Daemon } from "./world.fixture.ts";
 
@@ -123,6 +124,21 @@ test("a restart of what is paused is one new run, and a pause that ends later is
   await daemon.instances.unpause(id, world.call);
   await daemon.pass(60_000);
   assert.equal(world.pid("web-1"), view.pid);
+});
+
+test("a start that fails says so, whatever else of the stack fails already", async () => {
+  const { world, daemon } = await begin({ web: {}, db: {} });
+  const { id } = daemon.view("db");
+  await daemon.during(daemon.instances.stop(id, undefined, world.call));
+  world.engine.faults.set("create", new Fault("failed", "no space for web"));
+  breakInstance(world.engine, daemon.view("web").id);
+  await daemon.pass(1000);
+  assert.equal(daemon.view("web").message, "no space for web");
+  world.engine.faults.set("start", new Fault("failed", "db does not begin"));
+  await assert.rejects(daemon.during(daemon.instances.start(id, world.call)), { message: "db does not begin" });
+  await assert.rejects(daemon.during(daemon.instances.restart(id, 0, world.call)), { message: "db does not begin" });
+  // How it failed to start says nothing about its end.
+  assert.equal((await daemon.during(daemon.instances.stop(id, undefined, world.call))).status, "exited");
 });
 
 /** When it was started, from the first start on. */

@@ -168,6 +168,7 @@ export class InstanceFace implements Instances {
       id,
       (view) => view.status === "exited" || view.status === "created" || view.status === "pending",
       call,
+      ["stop-instance"],
     );
   }
 
@@ -182,7 +183,7 @@ export class InstanceFace implements Instances {
     const loop = this.#loopOf(id);
     await loop.state.change((record) => marked(record, id, "suspend"), call);
     loop.wake();
-    return await this.#until(loop, id, (view) => view.status === "suspended", call);
+    return await this.#until(loop, id, (view) => view.status === "suspended", call, ["suspend-instance"]);
   }
 
   async restart(id: InstanceId, graceMs: number | undefined, call: Call): Promise<InstanceView> {
@@ -384,18 +385,20 @@ export class InstanceFace implements Instances {
     await loop.state.putInstance(id, (record) => ({ ...(record ?? known), endedPid: facts.pid ?? 0 }), call);
   }
 
+  /** Throws what a step about it fails with, of `kinds` where others do not keep it from what is waited for. */
   async #until(
     loop: StackLoop,
     id: InstanceId,
     done: (view: InstanceView) => boolean,
     call: Call,
+    kinds?: Parameters<StackLoop["failureOf"]>[1],
   ): Promise<InstanceView> {
     return await loop.until(() => {
       const view = this.#view(id);
       if (view === undefined) throw new Fault("not-found", `${id} was removed meanwhile`);
       if (done(view)) return view;
-      const failed = loop.failure();
-      if (failed !== undefined && view.message === failed.message) throw failed;
+      const failed = loop.failureOf(id, kinds);
+      if (failed !== undefined) throw failed;
       return undefined;
     }, call);
   }

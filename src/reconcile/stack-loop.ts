@@ -153,10 +153,12 @@ export class StackLoop {
 
   /** Why the last step about this instance failed, or what its health check says. */
   messageOf(id: InstanceId): string {
-    const failed = [...instanceSteps]
-      .map((kind) => this.#reasons.get(`${kind} ${id}`))
-      .find((fault) => fault !== undefined);
-    return failed?.message ?? this.#shared.health.health(id).message;
+    return this.failureOf(id)?.message ?? this.#shared.health.health(id).message;
+  }
+
+  /** Why a step about this instance fails now; of these kinds alone. */
+  failureOf(id: InstanceId, kinds: readonly (typeof instanceSteps)[number][] = instanceSteps): Fault | undefined {
+    return kinds.map((kind) => this.#reasons.get(`${kind} ${id}`)).find((fault) => fault !== undefined);
   }
 
   /** The step that failed first among those that fail now. */
