@@ -276,6 +276,22 @@ test("of two runs of one name the first has it; a stack's name is never taken, n
   await assert.rejects(daemon.instances.run(runOf({ name: "run" }), world.call), { reason: "already-exists" });
 });
 
+test("a look at the host while a new stack is written does not take it for one that is gone", async () => {
+  const { world, daemon } = await begin();
+  const { store } = world;
+  const put = store.put.bind(store);
+  store.put = async (key, ...rest) => {
+    // A slow disk: the host is looked at in between.
+    if (key.startsWith("generation/")) await world.clock.sleep(30_000);
+    return await put(key, ...rest);
+  };
+  const { instance } = await daemon.during(daemon.instances.run(runOf({ name: "job" }), world.call), 90_000);
+  assert.equal(instance.status, "running");
+  assert.equal((await daemon.up(stackOf({ web: {} }), 120_000)).status, "succeeded");
+  await daemon.pass(60_000);
+  assert.deepEqual(world.names(), ["job-1", "web-1"]);
+});
+
 test("many runs at once share one network", async () => {
   const { world, daemon } = await begin();
   const runs = Array.from({ length: 50 }, (_, at) => daemon.instances.run(runOf({ name: `job-${at}` }), world.call));

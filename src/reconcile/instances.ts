@@ -80,7 +80,6 @@ export class InstanceFace implements Instances {
     const name = request.name ?? this.#inventName(call);
     this.#refuseTaken(name);
     this.#requireNetworks(request.section);
-    const loop = this.#reconciler.open(name);
     const spec: StackSpec = {
       stack: name,
       networks: {},
@@ -95,15 +94,20 @@ export class InstanceFace implements Instances {
     const [instance] = expand(generation, new Set()).instances;
     if (instance === undefined) throw new Fault("bug", `run ${name} has no instance`);
     const attached: { session?: Session } = {};
-    // A machine has a console, which is there when it runs.
-    if (request.attach && !isMachine) {
-      const engine = engines.of(section.kind);
-      const attach = engine.attach ?? cannot(engine, "attach to an instance");
-      loop.beforeStart(instance.id, async () => {
-        attached.session ??= await attach.attach(instance.id, call);
-      });
-    }
-    const view = await this.#beginRun(loop, instance.id, generation, request, call);
+    const engine = engines.of(section.kind);
+    const loop = await this.#establish(name, async (loop) => {
+      // Two runs of one name at once: the first has it.
+      if (loop.state.record !== undefined) this.#refuseTaken(name);
+      // A machine has a console, which is there when it runs.
+      if (request.attach && !isMachine) {
+        const attach = engine.attach ?? cannot(engine, "attach to an instance");
+        loop.beforeStart(instance.id, async () => {
+          attached.session ??= await attach.attach(instance.id, call);
+        });
+      }
+      await this.#begin(loop, generation, request, call);
+    });
+    const view = await this.#awaitBegun(loop, instance.id, request, call);
     const session = request.attach && isMachine ? await this.#console(instance.id, call) : attached.session;
     if (session === undefined) return { instance: view };
     return {
@@ -272,8 +276,8 @@ export class InstanceFace implements Instances {
 
   /** The run stack holds nothing but the network that runs share; it is made with the first run and stays. */
   async #openRunNetwork(call: Call): Promise<void> {
-    const loop = this.#reconciler.open(runStack);
-    if (loop.state.record?.status !== "live") {
+    const loop = await this.#establish(runStack, async (loop) => {
+      if (loop.state.record?.status === "live") return;
       const spec: StackSpec = {
         stack: runStack,
         networks: { [defaultNetwork]: { internal: false } },
@@ -283,16 +287,27 @@ export class InstanceFace implements Instances {
         instances: {},
       };
       const generation: Generation = { spec, images: {}, secrets: {}, files: {} };
-      await loop.state.exclusively(async () => {
-        if (loop.state.record?.status === "live") return;
-        await this.#begin(loop, generation, { author: "croft", remove: false }, call);
-      });
-    }
+      await this.#begin(loop, generation, { author: "croft", remove: false }, call);
+    });
     await loop.until(() => {
       const failed = loop.failure();
       if (failed !== undefined) throw failed;
       return loop.calm || undefined;
     }, call);
+  }
+
+  /** The loop of the stack called so, new or not, when `begin` has done its work on it, with nobody else deciding about it. */
+  async #establish(name: string, begin: (loop: StackLoop) => Promise<void>): Promise<StackLoop> {
+    for (;;) {
+      const loop = this.#reconciler.open(name);
+      const isDone = await loop.state.exclusively(async () => {
+        // The stack of that name went away just now: the next one is another.
+        if (loop.erased) return false;
+        await begin(loop);
+        return true;
+      });
+      if (isDone) return loop;
+    }
   }
 
   /** A stack made by `run` has one generation and no gate: it is what it is. */
@@ -333,19 +348,8 @@ export class InstanceFace implements Instances {
     loop.wake();
   }
 
-  async #beginRun(
-    loop: StackLoop,
-    id: InstanceId,
-    generation: Generation,
-    request: RunRequest,
-    call: Call,
-  ): Promise<InstanceView> {
+  async #awaitBegun(loop: StackLoop, id: InstanceId, request: RunRequest, call: Call): Promise<InstanceView> {
     const { sight } = this.#reconciler.shared;
-    await loop.state.exclusively(async () => {
-      // Two runs of one name at once: the first has it.
-      if (loop.state.record !== undefined || loop.erased) this.#refuseTaken(loop.state.name);
-      await this.#begin(loop, generation, request, call);
-    });
     try {
       // Seen while it is there: what runs for a millisecond with --rm may be gone before it is asked for.
       let view: InstanceView | undefined;

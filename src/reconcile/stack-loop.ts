@@ -509,8 +509,12 @@ export class StackLoop {
     await this.#actor.detachIdleVolumes(call);
     const wanted = new Set(this.state.desired().networks.map(({ id }) => id));
     await book.tidy(this.state.name, (id) => wanted.has(id) || sight.networks.has(id), call);
-    // Leftovers of a stack that nobody remembers are gone now.
-    if (record === undefined && this.state.record === undefined) this.#erased = true;
+    // Leftovers of a stack that nobody remembers are gone now. Unless somebody is about to write the first record of it.
+    if (record === undefined) {
+      await this.state.exclusively(async () => {
+        this.#erased = this.state.record === undefined;
+      });
+    }
     if (record?.status !== "removing") return;
     if (!(await this.state.exclusively(() => this.#finishRemoval(record, call)))) return;
     tell({ kind: "stack.removed", subject: this.state.name, message: `${this.state.name} was removed` });
