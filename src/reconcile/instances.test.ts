@@ -92,6 +92,27 @@ test("a grace that was asked for when nothing ran is not that of a later run", a
   }
 });
 
+test("an exit is seen although looks at the host are slow and another was asked for meanwhile", async () => {
+  const { world, daemon } = await begin({ job: { restart: "never" } });
+  const list = world.pool.list.bind(world.pool);
+  let looks = 0;
+  world.pool.list = async () => {
+    looks += 1;
+    await world.clock.sleep(600);
+    return await list();
+  };
+  const { suspect } = daemon.reconciler.shared;
+  for (const waitMs of [300, 300]) {
+    suspect();
+    await daemon.pass(waitMs);
+  }
+  await daemon.instances.kill(daemon.view("job").id, "SIGKILL", world.call);
+  await daemon.pass(400);
+  assert.deepEqual([looks, daemon.view("job").status, daemon.view("job").exit?.code], [1, "exited", 137]);
+  await daemon.pass(600);
+  assert.deepEqual([looks, daemon.view("job").status], [2, "exited"]);
+});
+
 test("a killed instance follows its restart policy", async () => {
   const { world, daemon } = await begin({ web: {}, job: { restart: "never" } });
   const pid = world.pid("web-1") ?? 0;
