@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { connect } from "node:net";
 import { describe, test } from "node:test";
 import { systemClock } from "../../base/call.ts";
 import { Fault } from "../../base/fault.ts";
@@ -76,4 +77,30 @@ describe("a program that ends before it has read its input is told by its own ex
       });
     }
   }
+});
+
+function chunk(message: object): string {
+  const text = `${JSON.stringify(message)}\n`;
+  return `${text.length.toString(16)}\r\n${text}\r\n`;
+}
+
+test("who is still sending when the answer ends is not hung up on, also who asked for one exchange only", async () => {
+  await using api = await openApi({ needs: needsOf(headSession) });
+  const socket = connect(api.socketPath);
+  const head =
+    "POST /v1/instances:exec HTTP/1.1\r\nhost: croft\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+  socket.write(head + chunk({ start: starts.ExecInstance }) + chunk(line));
+  let answer = "";
+  for await (const bytes of socket.iterator({ destroyOnReturn: false })) {
+    answer += String(bytes);
+    if (answer.endsWith("\r\n0\r\n\r\n")) break;
+  }
+  assert.match(answer, /"exit":3/);
+  for (let count = 0; count < 20; count += 1) {
+    await systemClock.sleep(5);
+    await new Promise<void>((resolve, reject) =>
+      socket.write(chunk(more), (error) => (error ? reject(error) : resolve())),
+    );
+  }
+  socket.destroy();
 });
