@@ -52,19 +52,19 @@ export async function converse(
 ): Promise<number | undefined | typeof detached> {
   const answers = duplex[Symbol.asyncIterator]();
   using cleanUp = new DisposableStack();
-  const leaving = Promise.withResolvers<typeof detached>();
+  const exit = new SideExit();
   const begin = (): void => {
     if (options.tty) cleanUp.use(rawMode(context.keyboard));
     if (options.signalsEndUs !== true) forwardSignals(duplex, options, context, cleanUp);
     if (!options.input) return;
     const keys = options.detachable && options.tty ? new DetachKeys() : undefined;
     // A failure to send is told by the answers.
-    pumpInput(duplex, keys, () => leaving.resolve(detached), context).catch(() => {});
+    pumpInput(duplex, keys, () => exit.take(), context).catch(() => {});
     cleanUp.defer(() => context.keyboard.pause());
   };
   if (options.awaitStarted !== true) begin();
   for (;;) {
-    const next = await Promise.race([answers.next(), leaving.promise]);
+    const next = await exit.orElse(answers.next());
     if (next === detached) {
       // Not awaited: the answer that is under way may never come.
       void answers.return?.();
@@ -76,6 +76,25 @@ export async function converse(
     if (answer.started !== undefined && options.awaitStarted === true) begin();
     if (answer.output !== undefined) await show(answer.output, context);
     if (answer.exit !== undefined) return answer.exit;
+  }
+}
+
+/** A way out of every wait there is. A race with one promise for all of them would keep each answer until the end. */
+class SideExit {
+  #isTaken = false;
+  #leave: (() => void) | undefined;
+
+  take(): void {
+    this.#isTaken = true;
+    this.#leave?.();
+  }
+
+  async orElse<Value>(coming: Promise<Value>): Promise<Value | typeof detached> {
+    return await new Promise((resolve, reject) => {
+      this.#leave = () => resolve(detached);
+      if (this.#isTaken) this.#leave();
+      coming.then(resolve, reject);
+    });
   }
 }
 

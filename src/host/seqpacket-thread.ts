@@ -2,6 +2,7 @@ import { closeSync, openSync, readSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { Fault } from "../base/fault.ts";
+import { errnoOf } from "./errno.ts";
 import { O_CLOEXEC, O_DIRECTORY, O_PATH } from "./kernel.ts";
 import { POLLIN, POLLOUT, connectUnixSeqpacket, endSending, poll, receivePacket, sendPacket } from "./kernel-socket.ts";
 
@@ -24,6 +25,8 @@ export type Report =
   | { readonly kind: "connected"; readonly id: number }
   | { readonly kind: "packet"; readonly id: number; readonly packet: Uint8Array }
   | { readonly kind: "sent"; readonly id: number; readonly ticket: number }
+  /** The peer takes nothing any more; what it said before may still come. */
+  | { readonly kind: "unsent"; readonly id: number; readonly ticket: number; readonly fault: FaultData }
   /** Nothing more comes from this one. Without a fault the peer closed. */
   | { readonly kind: "ended"; readonly id: number; readonly fault?: FaultData };
 
@@ -127,7 +130,7 @@ function serveSocket(socket: Socket): void {
   try {
     flush(socket);
     while (socket.pendingBytes < maxPendingBytes) {
-      const sizeBytes = receivePacket(socket.fd, incoming);
+      const sizeBytes = receive(socket);
       if (sizeBytes === undefined) return;
       if (sizeBytes === 0) {
         forget(socket);
@@ -144,14 +147,34 @@ function serveSocket(socket: Socket): void {
   }
 }
 
+function receive({ fd }: Socket): number | undefined {
+  try {
+    return receivePacket(fd, incoming);
+  } catch (error) {
+    // It closed without having read all. The kernel tells that once, and before what it said itself.
+    if (errnoOf(error) !== "ECONNRESET") throw error;
+    return receivePacket(fd, incoming);
+  }
+}
+
 function flush(socket: Socket): void {
   while (socket.outgoing.length > 0) {
     const [next] = socket.outgoing;
     if (next === undefined) endSending(socket.fd);
-    else if (!sendPacket(socket.fd, next.packet)) return;
+    else if (!flushPacket(socket, next)) return;
     socket.outgoing.shift();
-    if (next !== undefined) report({ kind: "sent", id: socket.id, ticket: next.ticket });
   }
+}
+
+/** False when the peer has not read enough yet. One that reads no more is told of, and is still listened to. */
+function flushPacket({ id, fd }: Socket, { packet, ticket }: { packet: Uint8Array; ticket: number }): boolean {
+  try {
+    if (!sendPacket(fd, packet)) return false;
+    report({ kind: "sent", id, ticket });
+  } catch (error) {
+    report({ kind: "unsent", id, ticket, fault: faultData(error, "attached socket") });
+  }
+  return true;
 }
 
 function forget(socket: Socket): void {

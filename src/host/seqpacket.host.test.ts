@@ -86,6 +86,19 @@ test("a flood of output arrives whole, and a reader that is slow gets it too", a
   await container.finish();
 });
 
+test("a process that reads no more fails what is sent, and all that it said is heard", async () => {
+  const container = await startContainer("deaf", ["sh", "-c", "read line; yes | head -c 300000"], []);
+  const connection = await connectSeqpacket(container.socket, call);
+  await container.begin();
+  const flood = async (): Promise<void> => {
+    for (;;) await connection.send(Buffer.alloc(8192, "y\n"));
+  };
+  const refused = assert.rejects(flood());
+  assert.equal((await new Received(connection.packets).rest()).length, 300_000);
+  await refused;
+  await container.finish();
+});
+
 test("a process can exit while it is connected", async () => {
   const container = await startContainer("exit", ["sleep", "1000"], []);
   await container.begin();

@@ -12,7 +12,10 @@ import type { FaultData, Order, Report, ThreadData } from "./seqpacket-thread.ts
 export interface PacketConnection {
   /** What the peer sends, packet by packet, until it closes; for one reader. Not reading slows the peer down. */
   readonly packets: AsyncIterable<Uint8Array>;
-  /** Sends one packet; resolves when the kernel has it. conmon takes at most 32 KiB at once. */
+  /**
+   * Sends one packet; resolves when the kernel has it. conmon takes at most 32 KiB at once. Throws when the peer takes no
+   * more; what it said before that is still in `packets`.
+   */
   send(packet: Uint8Array): Promise<void>;
   /** No more is sent; what was sent before still arrives, and the peer may go on sending. */
   end(): void;
@@ -113,6 +116,9 @@ class Connection implements PacketConnection {
       this.#wake();
     } else if (report.kind === "sent") {
       this.#tickets.get(report.ticket)?.resolve();
+      this.#tickets.delete(report.ticket);
+    } else if (report.kind === "unsent") {
+      this.#tickets.get(report.ticket)?.reject(faultOf(report.fault));
       this.#tickets.delete(report.ticket);
     } else {
       this.#finish(report.fault && faultOf(report.fault));

@@ -35,7 +35,7 @@ export class Actor {
   readonly #state: StackState;
   /** Volumes that an instance was taken off. */
   readonly #idle = new Set<VolumeId>();
-  /** Grace for the next stop only, where somebody asked for another than the section's. */
+  /** Grace for the next stop of this run only, where somebody asked for another than the section's. */
   readonly graces = new Map<InstanceId, number>();
   /** Called once, between preparing an instance and starting it: whoever wants to see its first byte attaches here. */
   readonly beforeStart = new Map<InstanceId, () => Promise<void>>();
@@ -261,6 +261,8 @@ export class Actor {
   }
 
   async #startInstance({ id, section }: DesiredInstance, call: Call): Promise<void> {
+    // Asked for when nothing ran that could be stopped: the next run is none of its business.
+    this.graces.delete(id);
     const engine = this.#engineOf(id);
     const before = this.#sight.instances.get(id);
     // What was just made is on its volumes; since it was, somebody may have taken them off the host.

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Fault, isFault } from "../base/fault.ts";
 import { settled } from "../base/test-clock.ts";
+import { breakInstance } from "../instance/memory/engine.ts";
 import type { InstanceSection } from "../stack/model.ts";
 import { check, runOf, stackOf, World, type Daemon } from "./world.fixture.ts";
 
@@ -75,6 +76,43 @@ test("the grace of a stop is the one that was asked for", async () => {
   assert.equal(daemon.view("web").exit?.code, 137);
 });
 
+test("a grace that was asked for when nothing ran is not that of a later run", async () => {
+  const { world, daemon } = await begin({ web: { command: ["/bin/sh", "-c", "trap '' TERM; sleep 1000"] } });
+  const { id } = daemon.view("web");
+  await daemon.during(daemon.instances.stop(id, 0, world.call));
+  for (const end of [
+    () => daemon.during(daemon.instances.stop(id, undefined, world.call), 20_000),
+    () => daemon.down("shop"),
+  ]) {
+    await daemon.during(daemon.instances.stop(id, 0, world.call));
+    await daemon.during(daemon.instances.start(id, world.call));
+    const beganMs = world.clock.nowMs();
+    await end();
+    assert.ok(world.clock.nowMs() - beganMs >= 10_000);
+  }
+});
+
+test("an exit is seen although looks at the host are slow and another was asked for meanwhile", async () => {
+  const { world, daemon } = await begin({ job: { restart: "never" } });
+  const list = world.pool.list.bind(world.pool);
+  let looks = 0;
+  world.pool.list = async () => {
+    looks += 1;
+    await world.clock.sleep(600);
+    return await list();
+  };
+  const { suspect } = daemon.reconciler.shared;
+  for (const waitMs of [300, 300]) {
+    suspect();
+    await daemon.pass(waitMs);
+  }
+  await daemon.instances.kill(daemon.view("job").id, "SIGKILL", world.call);
+  await daemon.pass(400);
+  assert.deepEqual([looks, daemon.view("job").status, daemon.view("job").exit?.code], [1, "exited", 137]);
+  await daemon.pass(600);
+  assert.deepEqual([looks, daemon.view("job").status], [2, "exited"]);
+});
+
 test("a killed instance follows its restart policy", async () => {
   const { world, daemon } = await begin({ web: {}, job: { restart: "never" } });
   const pid = world.pid("web-1") ?? 0;
@@ -95,6 +133,33 @@ test("what is paused is left alone until it is unpaused", async () => {
   assert.equal((await daemon.instances.unpause(id, world.call)).status, "running");
   await daemon.pass(2000);
   assert.deepEqual([daemon.view("web").pid, daemon.view("web").health], [pid, "healthy"]);
+});
+
+test("a restart of what is paused is one new run, and a pause that ends later is only that", async () => {
+  const { world, daemon } = await begin({ web: {} });
+  const { id, pid } = daemon.view("web");
+  await daemon.instances.pause(id, world.call);
+  const view = await daemon.during(daemon.instances.restart(id, undefined, world.call), 20_000);
+  assert.deepEqual([view.status, view.pid], ["running", (pid ?? 0) + 1]);
+  await daemon.instances.pause(id, world.call);
+  await daemon.instances.unpause(id, world.call);
+  await daemon.pass(60_000);
+  assert.equal(world.pid("web-1"), view.pid);
+});
+
+test("a start that fails says so, whatever else of the stack fails already", async () => {
+  const { world, daemon } = await begin({ web: {}, db: {} });
+  const { id } = daemon.view("db");
+  await daemon.during(daemon.instances.stop(id, undefined, world.call));
+  world.engine.faults.set("create", new Fault("failed", "no space for web"));
+  breakInstance(world.engine, daemon.view("web").id);
+  await daemon.pass(1000);
+  assert.equal(daemon.view("web").message, "no space for web");
+  world.engine.faults.set("start", new Fault("failed", "db does not begin"));
+  await assert.rejects(daemon.during(daemon.instances.start(id, world.call)), { message: "db does not begin" });
+  await assert.rejects(daemon.during(daemon.instances.restart(id, 0, world.call)), { message: "db does not begin" });
+  // How it failed to start says nothing about its end.
+  assert.equal((await daemon.during(daemon.instances.stop(id, undefined, world.call))).status, "exited");
 });
 
 /** When it was started, from the first start on. */
@@ -230,6 +295,22 @@ test("of two runs of one name the first has it; a stack's name is never taken, n
   await daemon.down("shop");
   await assert.rejects(daemon.instances.run(runOf({ name: "shop" }), world.call), { reason: "already-exists" });
   await assert.rejects(daemon.instances.run(runOf({ name: "run" }), world.call), { reason: "already-exists" });
+});
+
+test("a look at the host while a new stack is written does not take it for one that is gone", async () => {
+  const { world, daemon } = await begin();
+  const { store } = world;
+  const put = store.put.bind(store);
+  store.put = async (key, ...rest) => {
+    // A slow disk: the host is looked at in between.
+    if (key.startsWith("generation/")) await world.clock.sleep(30_000);
+    return await put(key, ...rest);
+  };
+  const { instance } = await daemon.during(daemon.instances.run(runOf({ name: "job" }), world.call), 90_000);
+  assert.equal(instance.status, "running");
+  assert.equal((await daemon.up(stackOf({ web: {} }), 120_000)).status, "succeeded");
+  await daemon.pass(60_000);
+  assert.deepEqual(world.names(), ["job-1", "web-1"]);
 });
 
 test("many runs at once share one network", async () => {

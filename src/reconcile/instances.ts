@@ -80,7 +80,6 @@ export class InstanceFace implements Instances {
     const name = request.name ?? this.#inventName(call);
     this.#refuseTaken(name);
     this.#requireNetworks(request.section);
-    const loop = this.#reconciler.open(name);
     const spec: StackSpec = {
       stack: name,
       networks: {},
@@ -95,15 +94,20 @@ export class InstanceFace implements Instances {
     const [instance] = expand(generation, new Set()).instances;
     if (instance === undefined) throw new Fault("bug", `run ${name} has no instance`);
     const attached: { session?: Session } = {};
-    // A machine has a console, which is there when it runs.
-    if (request.attach && !isMachine) {
-      const engine = engines.of(section.kind);
-      const attach = engine.attach ?? cannot(engine, "attach to an instance");
-      loop.beforeStart(instance.id, async () => {
-        attached.session ??= await attach.attach(instance.id, call);
-      });
-    }
-    const view = await this.#beginRun(loop, instance.id, generation, request, call);
+    const engine = engines.of(section.kind);
+    const loop = await this.#establish(name, async (loop) => {
+      // Two runs of one name at once: the first has it.
+      if (loop.state.record !== undefined) this.#refuseTaken(name);
+      // A machine has a console, which is there when it runs.
+      if (request.attach && !isMachine) {
+        const attach = engine.attach ?? cannot(engine, "attach to an instance");
+        loop.beforeStart(instance.id, async () => {
+          attached.session ??= await attach.attach(instance.id, call);
+        });
+      }
+      await this.#begin(loop, generation, request, call);
+    });
+    const view = await this.#awaitBegun(loop, instance.id, request, call);
     const session = request.attach && isMachine ? await this.#console(instance.id, call) : attached.session;
     if (session === undefined) return { instance: view };
     return {
@@ -152,6 +156,7 @@ export class InstanceFace implements Instances {
     const status = this.#require(id).status;
     if (status !== "running" && status !== "paused") await this.#endRun(loop, id, call);
     await loop.state.change((record) => marked(record, id, "run"), call);
+    loop.graceOf(id, undefined);
     loop.forgive(id);
     loop.wake();
     return await this.#until(loop, id, (view) => view.status === "running" || view.status === "paused", call);
@@ -159,7 +164,7 @@ export class InstanceFace implements Instances {
 
   async stop(id: InstanceId, graceMs: number | undefined, call: Call): Promise<InstanceView> {
     const loop = this.#loopOf(id);
-    if (graceMs !== undefined) loop.graceOf(id, graceMs);
+    loop.graceOf(id, graceMs);
     await loop.state.change((record) => marked(record, id, "stop"), call);
     loop.wake();
     return await this.#until(
@@ -167,6 +172,7 @@ export class InstanceFace implements Instances {
       id,
       (view) => view.status === "exited" || view.status === "created" || view.status === "pending",
       call,
+      ["stop-instance"],
     );
   }
 
@@ -181,12 +187,14 @@ export class InstanceFace implements Instances {
     const loop = this.#loopOf(id);
     await loop.state.change((record) => marked(record, id, "suspend"), call);
     loop.wake();
-    return await this.#until(loop, id, (view) => view.status === "suspended", call);
+    return await this.#until(loop, id, (view) => view.status === "suspended", call, ["suspend-instance"]);
   }
 
   async restart(id: InstanceId, graceMs: number | undefined, call: Call): Promise<InstanceView> {
     const loop = this.#loopOf(id);
-    if (graceMs !== undefined) loop.graceOf(id, graceMs);
+    // The loop leaves alone what is paused.
+    if (this.#require(id).status === "paused") await this.unpause(id, call);
+    loop.graceOf(id, graceMs);
     await this.#endRun(loop, id, call);
     await loop.state.change((record) => marked(record, id, "run"), call);
     loop.forgive(id);
@@ -268,8 +276,8 @@ export class InstanceFace implements Instances {
 
   /** The run stack holds nothing but the network that runs share; it is made with the first run and stays. */
   async #openRunNetwork(call: Call): Promise<void> {
-    const loop = this.#reconciler.open(runStack);
-    if (loop.state.record?.status !== "live") {
+    const loop = await this.#establish(runStack, async (loop) => {
+      if (loop.state.record?.status === "live") return;
       const spec: StackSpec = {
         stack: runStack,
         networks: { [defaultNetwork]: { internal: false } },
@@ -279,16 +287,27 @@ export class InstanceFace implements Instances {
         instances: {},
       };
       const generation: Generation = { spec, images: {}, secrets: {}, files: {} };
-      await loop.state.exclusively(async () => {
-        if (loop.state.record?.status === "live") return;
-        await this.#begin(loop, generation, { author: "croft", remove: false }, call);
-      });
-    }
+      await this.#begin(loop, generation, { author: "croft", remove: false }, call);
+    });
     await loop.until(() => {
       const failed = loop.failure();
       if (failed !== undefined) throw failed;
       return loop.calm || undefined;
     }, call);
+  }
+
+  /** The loop of the stack called so, new or not, when `begin` has done its work on it, with nobody else deciding about it. */
+  async #establish(name: string, begin: (loop: StackLoop) => Promise<void>): Promise<StackLoop> {
+    for (;;) {
+      const loop = this.#reconciler.open(name);
+      const isDone = await loop.state.exclusively(async () => {
+        // The stack of that name went away just now: the next one is another.
+        if (loop.erased) return false;
+        await begin(loop);
+        return true;
+      });
+      if (isDone) return loop;
+    }
   }
 
   /** A stack made by `run` has one generation and no gate: it is what it is. */
@@ -329,19 +348,8 @@ export class InstanceFace implements Instances {
     loop.wake();
   }
 
-  async #beginRun(
-    loop: StackLoop,
-    id: InstanceId,
-    generation: Generation,
-    request: RunRequest,
-    call: Call,
-  ): Promise<InstanceView> {
+  async #awaitBegun(loop: StackLoop, id: InstanceId, request: RunRequest, call: Call): Promise<InstanceView> {
     const { sight } = this.#reconciler.shared;
-    await loop.state.exclusively(async () => {
-      // Two runs of one name at once: the first has it.
-      if (loop.state.record !== undefined || loop.erased) this.#refuseTaken(loop.state.name);
-      await this.#begin(loop, generation, request, call);
-    });
     try {
       // Seen while it is there: what runs for a millisecond with --rm may be gone before it is asked for.
       let view: InstanceView | undefined;
@@ -381,18 +389,20 @@ export class InstanceFace implements Instances {
     await loop.state.putInstance(id, (record) => ({ ...(record ?? known), endedPid: facts.pid ?? 0 }), call);
   }
 
+  /** Throws what a step about it fails with, of `kinds` where others do not keep it from what is waited for. */
   async #until(
     loop: StackLoop,
     id: InstanceId,
     done: (view: InstanceView) => boolean,
     call: Call,
+    kinds?: Parameters<StackLoop["failureOf"]>[1],
   ): Promise<InstanceView> {
     return await loop.until(() => {
       const view = this.#view(id);
       if (view === undefined) throw new Fault("not-found", `${id} was removed meanwhile`);
       if (done(view)) return view;
-      const failed = loop.failure();
-      if (failed !== undefined && view.message === failed.message) throw failed;
+      const failed = loop.failureOf(id, kinds);
+      if (failed !== undefined) throw failed;
       return undefined;
     }, call);
   }

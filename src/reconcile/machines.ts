@@ -254,8 +254,8 @@ export class MachineFace implements Machines {
 
   /** Undefined while it may still come right; the failure of a step about it is thrown. */
   #failing(loop: StackLoop, view: InstanceView): undefined {
-    const failed = loop.failure();
-    if (failed !== undefined && view.message === failed.message) throw failed;
+    const failed = loop.failureOf(view.id);
+    if (failed !== undefined) throw failed;
   }
 
   #refuseTaken(name: string): void {

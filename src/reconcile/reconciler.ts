@@ -30,6 +30,10 @@ export class Reconciler {
   #revision = 0;
   #cancelLook: (() => void) | undefined;
   #lookMs = Infinity;
+  /** One look at a time, that of `start` included: two at once would each miss what changes during the other. */
+  #isLooking = true;
+  /** Another one fell due meanwhile: what it is for may have come after this one had passed it by. */
+  #isLookDue = false;
 
   constructor(parts: Parts) {
     this.parts = parts;
@@ -104,7 +108,7 @@ export class Reconciler {
     for (const loop of this.#loops.values()) loop.adopt();
     routing.invalidate();
     for (const loop of this.#loops.values()) loop.wake();
-    this.#lookAfter(resyncMs);
+    this.#endLook();
   }
 
   /** Ends the loops. Workloads go on: they do not depend on us. */
@@ -203,12 +207,14 @@ export class Reconciler {
     this.#lookMs = dueMs;
     this.#cancelLook = clock.after(delayMs, () => {
       this.#lookMs = Infinity;
-      void this.#look();
+      if (this.#isLooking) this.#isLookDue = true;
+      else void this.#look();
     });
   }
 
   async #look(): Promise<void> {
     const { call, sight, routing } = this.shared;
+    this.#isLooking = true;
     try {
       await sight.refresh(call);
       if (!sight.routingIntact) routing.invalidate();
@@ -218,6 +224,12 @@ export class Reconciler {
     } catch {
       // Asked again in a while.
     }
-    if (!call.signal.aborted) this.#lookAfter(resyncMs);
+    this.#endLook();
+  }
+
+  #endLook(): void {
+    this.#isLooking = false;
+    if (!this.shared.call.signal.aborted) this.#lookAfter(this.#isLookDue ? suspectMs : resyncMs);
+    this.#isLookDue = false;
   }
 }

@@ -153,10 +153,12 @@ export class StackLoop {
 
   /** Why the last step about this instance failed, or what its health check says. */
   messageOf(id: InstanceId): string {
-    const failed = [...instanceSteps]
-      .map((kind) => this.#reasons.get(`${kind} ${id}`))
-      .find((fault) => fault !== undefined);
-    return failed?.message ?? this.#shared.health.health(id).message;
+    return this.failureOf(id)?.message ?? this.#shared.health.health(id).message;
+  }
+
+  /** Why a step about this instance fails now; of these kinds alone. */
+  failureOf(id: InstanceId, kinds: readonly (typeof instanceSteps)[number][] = instanceSteps): Fault | undefined {
+    return kinds.map((kind) => this.#reasons.get(`${kind} ${id}`)).find((fault) => fault !== undefined);
   }
 
   /** The step that failed first among those that fail now. */
@@ -202,9 +204,10 @@ export class StackLoop {
     for (const kind of instanceSteps) this.#forgiveStep(`${kind} ${id}`);
   }
 
-  /** The next stop of an instance waits this long, whatever its section says. */
-  graceOf(id: InstanceId, graceMs: number): void {
-    this.#actor.graces.set(id, graceMs);
+  /** The next stop of the run that there is waits this long, whatever its section says; undefined: as its section says. */
+  graceOf(id: InstanceId, graceMs: number | undefined): void {
+    if (graceMs === undefined) this.#actor.graces.delete(id);
+    else this.#actor.graces.set(id, graceMs);
   }
 
   /** Calls `hook` once, when the instance is prepared and before it is started. */
@@ -518,8 +521,12 @@ export class StackLoop {
     await this.#actor.detachIdleVolumes(call);
     const wanted = new Set(this.state.desired().networks.map(({ id }) => id));
     await book.tidy(this.state.name, (id) => wanted.has(id) || sight.networks.has(id), call);
-    // Leftovers of a stack that nobody remembers are gone now.
-    if (record === undefined && this.state.record === undefined) this.#erased = true;
+    // Leftovers of a stack that nobody remembers are gone now. Unless somebody is about to write the first record of it.
+    if (record === undefined) {
+      await this.state.exclusively(async () => {
+        this.#erased = this.state.record === undefined;
+      });
+    }
     if (record?.status !== "removing") return;
     if (!(await this.state.exclusively(() => this.#finishRemoval(record, call)))) return;
     tell({ kind: "stack.removed", subject: this.state.name, message: `${this.state.name} was removed` });

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { text } from "node:stream/consumers";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Operation, Instance } from "../../src/client/message.ts";
@@ -199,6 +200,17 @@ test("run passes on the exit code and leaves nothing with --rm", async () => {
   assert.deepEqual(new Set(instances.map(({ stack }) => stack)), new Set(["shop"]));
 });
 
+test("a program that ends before it has read all its input is told by its own words and exit code", async () => {
+  const script = "read line; echo heard $line; exit 3";
+  for (const words of [
+    ["exec", "-i", "web-1", "busybox", "sh", "-c", script],
+    ["run", "--rm", "-i", "--quiet", box, "/bin/sh", "-c", script],
+  ]) {
+    const { code, stdout, stderr } = await endlesslyFed(words);
+    assert.deepEqual([code, stdout, stderr], [3, "heard y\n", ""]);
+  }
+});
+
 test("run in the background, and the life of what it made", async () => {
   const script = "trap 'exit 0' TERM; while :; do /bin/busybox sleep 0.1; done";
   const name = (await ok("run", "-d", "--name", "bg", "-m", "64m", "-l", "a=b", box, "/bin/sh", "-c", script)).trim();
@@ -391,3 +403,14 @@ test("down takes the stack away, and says so", async () => {
   assert.deepEqual(JSON.parse(await ok("ps", "-a", "--json")), { instances: [] });
   assert.equal((await croft("down", "nobody")).code, 3);
 });
+
+/** `yes | croft WORDS` */
+async function endlesslyFed(words: readonly string[]) {
+  const child = spawn("sh", ["-c", 'yes | "$@"', "sh", croftPath, ...words], {
+    env: { ...process.env, CROFT_ROOT: daemon.root, NO_COLOR: "1" },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const ended = new Promise((resolve) => child.once("close", resolve));
+  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
+  return { code: await ended, stdout, stderr };
+}

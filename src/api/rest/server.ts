@@ -137,6 +137,8 @@ export class RestServer {
         return sendAll(answer, 200, jsonHead, encode(method.output, result));
       }
       case "bidi_streaming": {
+        // The client may still be sending when all is said, and who is hung up on then may never see the answer.
+        answer.shouldKeepAlive = true;
         const messages = readMessages(request, method, plainInput);
         return await streamed((this.#dispatcher.handler(method) as DuplexHandler)(messages, call));
       }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
+import { heapBytes } from "../../base/heap.fixture.ts";
 import { Wake } from "../../base/wake.ts";
 import { mergeAsTheyCome, mergeByTime } from "./merge.ts";
 
@@ -35,4 +36,24 @@ test("endless streams do not wait for each other, and a failure of one ends the 
   const next = merged.next();
   silence.ring();
   await assert.rejects(next, /it broke/);
+});
+
+async function* quiet(): AsyncGenerator<number> {
+  yield await new Promise<number>(() => {});
+}
+
+async function* chatty(): AsyncGenerator<number> {
+  for (let number = 0; ; number += 1) yield number;
+}
+
+test("a stream that stays quiet keeps nothing for all that the others say", async () => {
+  const merged = mergeAsTheyCome([quiet(), chatty()]);
+  const hear = async (count: number): Promise<number> => {
+    for (let heard = 0; heard < count; heard += 1) await merged.next();
+    return await heapBytes();
+  };
+  const before = await hear(1000);
+  const growth = (await hear(40_000)) - before;
+  assert.ok(growth < 40_000 * 100, `${growth} bytes`);
+  await merged.return(undefined);
 });

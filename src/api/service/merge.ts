@@ -1,16 +1,35 @@
+import { Wake } from "../../base/wake.ts";
+
 /** Items of several endless streams, whichever comes first. Leaving it leaves them all. */
 export async function* mergeAsTheyCome<Item>(streams: readonly AsyncIterable<Item>[]): AsyncGenerator<Item> {
   const iterators = streams.map((stream) => stream[Symbol.asyncIterator]());
-  const pending = new Map(iterators.map((iterator) => [iterator, advance(iterator)]));
+  // No race of promises: one that stays quiet for long would keep all that the others said meanwhile.
+  const arrived: Promise<Advance<Item>>[] = [];
+  const news = new Wake();
+  const ask = (iterator: AsyncIterator<Item>): void => {
+    const next = advance(iterator);
+    const arrive = (): void => {
+      arrived.push(next);
+      news.ring();
+    };
+    next.then(arrive, arrive);
+  };
+  let open = iterators.length;
+  for (const iterator of iterators) ask(iterator);
   try {
-    while (pending.size > 0) {
-      const { iterator, result } = await Promise.race(pending.values());
+    while (open > 0) {
+      const next = arrived.shift();
+      if (next === undefined) {
+        await news.next(never);
+        continue;
+      }
+      const { iterator, result } = await next;
       if (result.done === true) {
-        pending.delete(iterator);
+        open -= 1;
         continue;
       }
       yield result.value;
-      pending.set(iterator, advance(iterator));
+      ask(iterator);
     }
   } finally {
     leave(iterators);
@@ -40,6 +59,9 @@ export async function* mergeByTime<Item>(
     leave(iterators);
   }
 }
+
+/** The streams themselves end when their call is cancelled. */
+const never = new AbortController().signal;
 
 interface Advance<Item> {
   readonly iterator: AsyncIterator<Item>;

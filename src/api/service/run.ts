@@ -8,7 +8,7 @@ import { runStack } from "../../reconcile/instances.ts";
 import { defaultNetwork, type InstanceKind, type InstanceSection } from "../../stack/model.ts";
 import type { ApiCall } from "../handler.ts";
 import { progressMessage } from "./operation.ts";
-import { converse, readStart } from "./session.ts";
+import { converse, delivered, readStart } from "./session.ts";
 import { instanceMessage } from "./view.ts";
 
 type Answer = MessageInitShape<typeof RunInstanceResponseSchema>;
@@ -25,7 +25,7 @@ export async function* runInstance(
   const { instance, session } = yield* withProgress((call) => instances.run(request, call), call);
   yield { message: { case: "started", value: instanceMessage(instance) } };
   if (session === undefined) return;
-  if (start.terminal !== undefined) await session.resize(start.terminal.columns, start.terminal.rows);
+  if (start.terminal !== undefined) await delivered(session.resize(start.terminal.columns, start.terminal.rows));
   // A console takes what is typed whether or not somebody said so.
   yield* converse(session, spoken, { input: start.interactive || instance.section.kind === "vm" }, call);
 }

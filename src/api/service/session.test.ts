@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { systemClock } from "../../base/call.ts";
-import { isFault } from "../../base/fault.ts";
+import { Fault, isFault } from "../../base/fault.ts";
 import { ExecInstanceRequestSchema, type ExecInstanceRequest } from "../../gen/croft/v1/instance_pb.ts";
 import type { Instances } from "../../reconcile/contract.ts";
 import { echoSession, exampleNeeds } from "../needs.fixture.ts";
@@ -49,6 +49,16 @@ test("a second start, or input that was not announced, ends the session with the
     );
     assert.ok(closed());
   }
+});
+
+test("input that is more than the program can be given is refused with the reason", async () => {
+  const { instances } = echoing();
+  const exec: Instances["exec"] = async (...given) => ({
+    ...(await instances.exec(...given)),
+    write: () => Promise.reject(new Fault("exhausted", "more than a MiB of input")),
+  });
+  const answers = Array.fromAsync(execInstance({ ...instances, exec }, say(begin(), typed("x")), live));
+  await assert.rejects(answers, { reason: "exhausted" });
 });
 
 async function* sayNoMore(): AsyncGenerator<ExecInstanceRequest> {

@@ -1,4 +1,4 @@
-import { Fault } from "../../base/fault.ts";
+import { Fault, isFault } from "../../base/fault.ts";
 import { backgroundCall } from "../../base/call.ts";
 import type { AttachInstanceRequest, ExecInstanceRequest, ExecStart, Input } from "../../gen/croft/v1/instance_pb.ts";
 import type { ExecSpec, Session } from "../../instance/contract.ts";
@@ -47,7 +47,7 @@ export async function* attachInstance(
   const spoken = requests[Symbol.asyncIterator]();
   const { instance, terminal, noStdin } = await readStart(spoken);
   const session = await instances.attach(instances.find(instance).id, call);
-  if (terminal !== undefined) await session.resize(terminal.columns, terminal.rows);
+  if (terminal !== undefined) await delivered(session.resize(terminal.columns, terminal.rows));
   yield* converse(session, spoken, { input: !noStdin }, call);
 }
 
@@ -112,15 +112,27 @@ async function hear(session: Session, { kind }: Input, input: boolean): Promise<
   switch (kind.case) {
     case "data":
       if (!input) throw new Fault("invalid", "this session takes no input", { hint: "start it as interactive" });
-      return await session.write(kind.value);
+      return await delivered(session.write(kind.value));
     case "end":
       return session.endInput();
     case "resize":
-      return await session.resize(kind.value.columns, kind.value.rows);
+      return await delivered(session.resize(kind.value.columns, kind.value.rows));
     case "signal":
-      return await session.signal(kind.value);
+      return await delivered(session.signal(kind.value));
     case undefined:
       throw new Fault("invalid", "an input message says nothing");
+  }
+}
+
+/**
+ * Waits until the program has what is sent to it. One that has ended, or takes no more input, as `head` does, fails nothing:
+ * how it ends is the answer. What the client said wrong, or too much of, is not: the program would go on without it.
+ */
+export async function delivered(sending: Promise<void>): Promise<void> {
+  try {
+    await sending;
+  } catch (thrown) {
+    if (isFault(thrown, "invalid") || isFault(thrown, "exhausted")) throw thrown;
   }
 }
 
