@@ -397,6 +397,14 @@ test("completion knows what runs", async () => {
   assert.match(await ok("__complete", "--", "history", ""), /^shop\t/m);
 });
 
+test("down does not take a network from under a run, and names it at once", async () => {
+  await ok("run", "-d", "--name", "guest", "--network", "shop/default", box, "busybox", "sleep", "1000");
+  const { code, stderr } = await croft("down");
+  assert.equal(code, 4, stderr);
+  assert.match(stderr, /network default: it would be removed, but guest uses it\n.*croft rm --force guest/);
+  await ok("rm", "--force", "guest");
+});
+
 test("down takes the stack away, and says so", async () => {
   const { code, stderr } = await croft("down");
   assert.equal(code, 0, stderr);

@@ -4,6 +4,7 @@ import { sha256 } from "../../base/id.ts";
 import { machineDefaults } from "../default.ts";
 import type { Generation, InstanceSection } from "../model.ts";
 import { alterationOf, type Alteration } from "./alter.ts";
+import { diffGenerations } from "./diff.ts";
 import { expand } from "./expand.ts";
 import { generationOf } from "./stack.fixture.ts";
 import type { DesiredInstance, ObservedInstance } from "./step.ts";
@@ -53,6 +54,14 @@ test("other content of what a machine is told is a change of it, and needs a res
   ] as const) {
     assert.deepEqual(altered(pinned), { fields: [field], cost: "restart", why });
   }
+});
+
+test("a difference of generations tells other content of disk images and ISOs", () => {
+  const older = { ...generationOf({ m: section }), ...pins };
+  const newer = { ...older, diskImages: { ...pins.diskImages, "tools.iso": sha256("2") } };
+  assert.deepEqual(diffGenerations(older, newer), [
+    { subject: "vm.m", kind: "changed", changes: [{ field: "content of tools.iso" }] },
+  ]);
 });
 
 test("a disk stays what it began as, whatever its image is today", () => {
