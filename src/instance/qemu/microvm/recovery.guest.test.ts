@@ -1,6 +1,16 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { backgroundCall } from "../../../base/call.ts";
@@ -128,6 +138,21 @@ describe("recovery of microVMs", () => {
     assert.equal((await factsOf(harness.engine(), id))?.intact, false);
     cancel.abort();
     await watching;
+    await engine.remove(id, call);
+    nothingIsLeft(id);
+  });
+
+  it("takes no harm from root who fills the port on which the guest tells how it ended", async () => {
+    const script =
+      "busybox mknod /flood c $(busybox tr : ' ' </sys/class/virtio-ports/vport0p5/dev); yes >/flood & sleep 5; echo done; exec sleep 1000";
+    const id = await started({ argv: ["sh", "-c", script] });
+    await until(async () => (await lines(engine, id, { follow: false }, call)).some((line) => textOf(line) === "done"));
+    const { exitFile } = machinePaths(pathsOf(id));
+    assert.ok(statSync(exitFile).size > 0, "it was written to");
+    assert.ok(statSync(exitFile).blocks <= 128, "and takes no room");
+    assert.equal((await factsOf(engine, id))?.status, "running");
+    await engine.stop(id, { signal: "SIGKILL", graceMs: 1_000 }, call);
+    assert.equal((await untilExited(harness.engine(), id)).exit?.oomKilled, false);
     await engine.remove(id, call);
     nothingIsLeft(id);
   });

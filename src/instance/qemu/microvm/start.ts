@@ -8,7 +8,7 @@ import type { Root } from "../../../storage/contract.ts";
 import type { Limits, ProgramLaunch } from "../../contract.ts";
 import type { Loaded } from "../../monitor/conmon.ts";
 import type { Layout } from "../../monitor/layout.ts";
-import { readText, writeRecord } from "../../monitor/record.ts";
+import { writeRecord } from "../../monitor/record.ts";
 import type { Runtime } from "../../monitor/runtime.ts";
 import type { Accelerator } from "../accelerator.ts";
 import { type GuestSize, guestSize } from "../guest/size.ts";
@@ -22,7 +22,7 @@ import { ignoreShared, instancePorts, listening, machineArgs, type MachinePlan, 
 import type { Suspended } from "./suspend.ts";
 import type { SavedMemory, WarmKey } from "./warm.ts";
 import { serveVolumes, volumesOf } from "./volume.ts";
-import { type MachinePaths, machinePaths, socketDirInside } from "./place.ts";
+import { exitBytes, type MachinePaths, machinePaths, readExitWords, socketDirInside } from "./place.ts";
 
 /** What a guest is made of besides its launch. */
 export interface Parts {
@@ -82,7 +82,7 @@ export async function loadMachine(
     ...openDisks(root, descriptors),
     taps: attachment.taps.map(({ name }) => descriptors.add(openTap(name))),
     volumes: serveVolumes(volumesOf(launch), machine, uid, paths.cgroup, cgroups, onVolumeEnd),
-    ports: instancePorts(launch.terminal, descriptors.file(machine.exitFile, constants.O_WRONLY | constants.O_CREAT)),
+    ports: instancePorts(launch.terminal, descriptors.bounded(machine.exitFile, exitBytes)),
     qmp: listening("qmp"),
     memory: memoryOf(saved, descriptors),
   };
@@ -193,7 +193,7 @@ export async function handOver(
     const line = await control.line(bounded);
     if (line === undefined) {
       // A program that ended at once, before the guest could say that it ran; one that could not begin was told of.
-      if ((readText(machine.exitFile) ?? "") !== "") return;
+      if (readExitWords(machine) !== "") return;
       throw new Fault("failed", `${what}: its guest ended before its program ran`);
     }
     if (line === "ready") onAnswer?.();
