@@ -3,6 +3,7 @@ import { setImmediate } from "node:timers/promises";
 import { type Call, throwIfCancelled, withDeadline } from "../../base/call.ts";
 import { Fault, isFault, type Reason } from "../../base/fault.ts";
 import { connectUnixStream, sendWithDescriptors } from "../../host/unix-stream.ts";
+import { orCancelled } from "../monitor/or-cancelled.ts";
 
 /**
  * QEMU's own protocol (QMP): one JSON object a line, over a unix socket. QEMU serves one client of a socket at a time and
@@ -35,7 +36,7 @@ export class Qmp implements Disposable {
   /** Resolves when the greeting came and capabilities were agreed: before that nothing may be asked. */
   async open(call: Call): Promise<void> {
     const greeting = new Promise<void>((resolve, reject) => (this.#greeted = { resolve, reject }));
-    await this.#orCancelled(greeting, call);
+    await orCancelled(greeting, call);
     await this.execute("qmp_capabilities", {}, call);
   }
 
@@ -139,27 +140,10 @@ export class Qmp implements Disposable {
         while (this.#socket.writableLength > 0 && this.#ended === undefined) await setImmediate();
         sendWithDescriptors(this.#fd, Buffer.from(line), descriptors);
       }
-      return await this.#orCancelled(answer, call);
+      return await orCancelled(answer, call);
     } finally {
       this.#pending.delete(id);
     }
-  }
-
-  async #orCancelled<Value>(work: Promise<Value>, call: Call): Promise<Value> {
-    using disposer = new Disposer();
-    const cancelled = new Promise<never>((_, reject) => {
-      const onAbort = (): void => {
-        try {
-          throwIfCancelled(call);
-        } catch (error) {
-          reject(error);
-        }
-      };
-      call.signal.addEventListener("abort", onAbort, { once: true });
-      disposer.add(() => call.signal.removeEventListener("abort", onAbort));
-      if (call.signal.aborted) onAbort();
-    });
-    return await Promise.race([work, cancelled]);
   }
 
   #take(text: string): void {
