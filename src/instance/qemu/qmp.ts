@@ -20,6 +20,7 @@ export class Qmp implements Disposable {
   #lastId = 0;
   #rest = "";
   #ended: Fault | undefined;
+  readonly #over = new AbortController();
   #greeted: { resolve: () => void; reject: (fault: Fault) => void } | undefined;
 
   /** Use `connectQmp`. */
@@ -121,6 +122,11 @@ export class Qmp implements Disposable {
     return this.#ended === undefined;
   }
 
+  /** Aborts when the connection ends, because QEMU did: for whoever waits for something else that QEMU is to do. */
+  get over(): AbortSignal {
+    return this.#over.signal;
+  }
+
   [Symbol.dispose](): void {
     this.#end(new Fault("cancelled", `${this.#what}: the connection was closed`));
   }
@@ -185,6 +191,7 @@ export class Qmp implements Disposable {
     if (this.#ended !== undefined) return;
     this.#ended = fault;
     this.#socket.destroy();
+    this.#over.abort(fault);
     this.#greeted?.reject(fault);
     for (const { reject } of this.#pending.values()) reject(fault);
     for (const listener of this.#listeners) listener(undefined);

@@ -15,15 +15,15 @@ describe("a guest's file systems", () => {
   let clock: TestClock;
   /** What the agent was told, and has not done yet while it is busy. */
   let told: string[];
-  let isFrozen: boolean;
-  let isBusy: boolean;
+  let guest: { isFrozen: boolean; isBusy: boolean };
   let sockets: Socket[];
 
   beforeEach(async () => {
     directory = mkdtempSync(join(tmpdir(), "frozen."));
     place = { agentSocket: join(directory, "agent"), frozenFile: join(directory, "frozen") };
     clock = new TestClock();
-    [told, sockets, isFrozen, isBusy] = [[], [], false, false];
+    [told, sockets] = [[], []];
+    guest = { isFrozen: false, isBusy: false };
     server = createServer(serve);
     await new Promise<void>((resolve) => server.listen(place.agentSocket, resolve));
   });
@@ -41,24 +41,23 @@ describe("a guest's file systems", () => {
       for (const line of text.replaceAll("\u00ff", "").split("\n").filter(Boolean)) {
         const { execute, arguments: args } = JSON.parse(line) as { execute: string; arguments: { id?: number } };
         if (execute !== "guest-sync-delimited") told.push(execute);
-        void whenFree().then(() => {
-          if (execute === "guest-fsfreeze-freeze") isFrozen = true;
-          if (execute === "guest-fsfreeze-thaw") isFrozen = false;
-          socket.write(`${JSON.stringify({ return: args.id ?? 1 })}\n`);
-        });
+        void answer(socket, execute, args.id);
       }
     });
   };
-  const whenFree = async (): Promise<void> => {
-    while (isBusy) await settled();
+  const answer = async (socket: Socket, execute: string, id = 1): Promise<void> => {
+    while (guest.isBusy) await settled();
+    if (execute === "guest-fsfreeze-freeze") guest.isFrozen = true;
+    if (execute === "guest-fsfreeze-thaw") guest.isFrozen = false;
+    socket.write(`${JSON.stringify({ return: id })}\n`);
   };
 
   it("are frozen while somebody works, and at no other time", async () => {
     const seen: boolean[] = [];
     await withFrozenFiles(place, backgroundCall(clock), async () => {
-      seen.push(isFrozen, areFilesFrozen(place));
+      seen.push(guest.isFrozen, areFilesFrozen(place));
     });
-    assert.deepEqual([...seen, isFrozen, areFilesFrozen(place)], [true, true, false, false]);
+    assert.deepEqual([...seen, guest.isFrozen, areFilesFrozen(place)], [true, true, false, false]);
   });
 
   it("are thawed when the work fails, and when it is called off", async () => {
@@ -68,7 +67,7 @@ describe("a guest's file systems", () => {
       throw new Error("no room");
     });
     await assert.rejects(failing, /no room/);
-    assert.deepEqual([isFrozen, areFilesFrozen(place)], [false, false]);
+    assert.deepEqual([guest.isFrozen, areFilesFrozen(place)], [false, false]);
   });
 
   it("are thawed when it is called off while the guest freezes them", async () => {
@@ -78,27 +77,27 @@ describe("a guest's file systems", () => {
     );
     running.catch(() => {});
     while (!areFilesFrozen(place)) await settled();
-    isBusy = true;
+    guest.isBusy = true;
     while (told.length === 0) await settled();
     cancel.abort();
     while (told.length === 1) await settled();
-    isBusy = false;
+    guest.isBusy = false;
     await assert.rejects(running, { reason: "cancelled" });
-    assert.deepEqual([isFrozen, areFilesFrozen(place)], [false, false]);
+    assert.deepEqual([guest.isFrozen, areFilesFrozen(place)], [false, false]);
   });
 
   it("are known to be frozen when the guest does not say that they are not, and thawed later", async () => {
     const cancel = new AbortController();
     const running = withFrozenFiles(place, backgroundCall(clock, cancel.signal), async () => {
-      isBusy = true;
+      guest.isBusy = true;
     });
     while (told.length < 2) await settled();
     await clock.advance(10_000);
     await running;
     assert.equal(areFilesFrozen(place), true);
-    isBusy = false;
+    guest.isBusy = false;
     await thawFiles(place, true, backgroundCall(clock));
-    assert.deepEqual([isFrozen, areFilesFrozen(place)], [false, false]);
+    assert.deepEqual([guest.isFrozen, areFilesFrozen(place)], [false, false]);
   });
 
   it("are nothing to care about when it does not run", async () => {
