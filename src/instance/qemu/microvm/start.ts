@@ -184,13 +184,15 @@ export async function handOver(
   call: Call,
 ): Promise<void> {
   using bounded = withDeadline(call, limitMs, `${what}: boot its guest`);
-  using control = await connected(what, machine.controlSocket, isAlive, bounded);
-  control.write("\nhello\n");
+  const hail = (inner: Call): Promise<Control> => hailed(what, machine.controlSocket, isAlive, inner);
+  const met =
+    fresh === "unknown" ? await metAgain(hail, what, bounded) : { control: await hail(bounded), first: undefined };
+  using control = met.control;
   // One that waits for sure is not asked first; one that boots would hear of a time that has passed.
   let sent = fresh === "resumed";
   if (sent) control.write(await message());
-  for (;;) {
-    const line = await control.line(bounded);
+  for (let known = met.first; ; known = undefined) {
+    const line = known ?? (await control.line(bounded));
     if (line === undefined) {
       // A program that ended at once, before the guest could say that it ran; one that could not begin was told of.
       if (readExitWords(machine) !== "") return;
@@ -203,6 +205,38 @@ export async function handOver(
     }
     if (line.startsWith("started ") || line.startsWith("running ")) return;
     if (line.startsWith("fault ")) throw guestFault(what, line);
+  }
+}
+
+async function hailed(what: string, path: string, isAlive: () => boolean, call: Call): Promise<Control> {
+  const control = await connected(what, path, isAlive, call);
+  control.write("\nhello\n");
+  return control;
+}
+
+/** How long a guest that was there before may take to answer, and how long nobody is at its port then. */
+const answerMs = 3_000;
+const awayMs = 300;
+
+/**
+ * A guest may still read what a daemon sent that was killed, and takes what we say for a part of that. It gives up when it
+ * sees that nobody is there: so we go and come again until it says something.
+ */
+async function metAgain(
+  hail: (call: Call) => Promise<Control>,
+  what: string,
+  call: Call,
+): Promise<{ readonly control: Control; readonly first: string | undefined }> {
+  for (;;) {
+    const control = await hail(call);
+    try {
+      using patience = withDeadline(call, answerMs, what);
+      return { control, first: await control.line(patience) };
+    } catch (error) {
+      control[Symbol.dispose]();
+      if (call.signal.aborted || !isFault(error, "timeout")) throw error;
+    }
+    await call.clock.sleep(awayMs, call.signal);
   }
 }
 
