@@ -3,22 +3,22 @@ import { errnoOf, hostFault } from "./errno.ts";
 import { seek } from "./kernel.ts";
 
 /**
- * Files that others write to by a descriptor of ours and that never fill a file system: there is a last offset
- * that a file system has, and the descriptor stands just before it. What was never written takes no room.
+ * Files that others write to by a descriptor of ours and that never fill a file system: each file system has a last offset,
+ * and the descriptor stands just before it. What was never written takes no room.
  */
 
 /** What `lseek` takes at most. */
 const largestOffset = 2n ** 63n - 1n;
 
 /**
- * A descriptor to write with, of a file that is empty and never holds more than `maxBytes`: a write beyond is refused. Whoever gets
- * it must neither seek nor open the file by another name.
+ * A descriptor to write with, of a file that is empty and never holds more than `maxBytes`. Of a write that reaches beyond,
+ * most file systems take what fits, and tmpfs nothing. Whoever gets it must neither seek nor open the file by its name.
  */
 export function createBoundedFile(path: string, maxBytes: number): number {
   try {
     const { O_WRONLY, O_CREAT, O_TRUNC } = constants;
     const fd = openSync(path, O_WRONLY | O_CREAT | O_TRUNC, 0o600);
-    // Each file system has another one.
+    // Which one that is differs, and nothing says it.
     let last = 0n;
     for (let beyond = largestOffset + 1n; last + 1n < beyond;) {
       const middle = (last + beyond) / 2n;
