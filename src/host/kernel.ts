@@ -72,6 +72,7 @@ const { functions: libc } = dlopen(null, {
   getrlimit: { arguments: ["i32", "buffer"], return: "i32" },
   ioctl: { arguments: ["i32", "u64", "buffer"], return: "i32" },
   statx: { arguments: ["i32", "string", "i32", "u32", "buffer"], return: "i32" },
+  lseek: { arguments: ["i32", "i64", "i32"], return: "i64" },
 });
 
 /** `syscall(2)` with these argument types. One library handle each, as a symbol has one signature in a handle. */
@@ -196,6 +197,11 @@ export function ioctl(fd: number, request: number, argument: Uint8Array | null):
 export function keepDescriptorsPrivate(): void {
   const closeOnExec = 0x4;
   checked(libc.close_range(3, 0xffff_ffff, closeOnExec), () => "mark open descriptors close-on-exec");
+}
+
+/** Whether `fd`, and all duplicates of it, stand at that offset now: not beyond what its file system has offsets for. */
+export function seek(fd: number, offset: bigint): boolean {
+  return libc.lseek(fd, offset, 0) !== -1n;
 }
 
 /** Both limits of a resource; `Infinity` where there is none. */

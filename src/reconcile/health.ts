@@ -125,9 +125,11 @@ export class HealthMonitor {
     const engine = this.#engineOf(id);
     if (engine.exec === undefined) return `engine ${engine.name} cannot run programs inside an instance`;
     const session = await engine.exec.exec(id, { argv, env: {}, stdin: false }, call);
-    const onAbort = (): void => void session.close();
+    const onAbort = (): void => void session.close().catch(() => {});
     call.signal.addEventListener("abort", onAbort, { once: true });
     try {
+      // It may have taken all the time to begin.
+      if (call.signal.aborted) throw call.signal.reason;
       let said = "";
       let saidBytes = 0;
       for await (const { bytes } of session.output) {

@@ -18,6 +18,12 @@ test("a program's exit code is its own, or tells the signal that ended it", asyn
   assert.equal(await told(["exit", null, "SIGTERM", false, ""], ["close"]), 143);
 });
 
+test("a program whose end came before anybody listened ended as it did", async () => {
+  assert.equal(await told(["close", 0]), 0);
+  assert.equal(await told(["close", 5]), 5);
+  assert.equal(await told(["close", null, "SIGTERM", false, ""]), 143);
+});
+
 test("a program whose guest went away, or told nonsense, was killed", async () => {
   assert.equal(await told(["close"]), 137);
   assert.equal(await told(["exit", null, "SIGNOTHING", false, ""], ["close"]), 137);

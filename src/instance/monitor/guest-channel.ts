@@ -21,9 +21,11 @@ const { signals } = constants;
 export function exitOf(channel: ClientChannel): Promise<number> {
   return new Promise((resolve) => {
     // ssh2 tells signals by our names, with their SIG.
-    channel.on("exit", (code: number | null, signal?: string) => {
+    const tell = (code?: number | null, signal?: string): void => {
       resolve(code ?? 128 + (signals[signal as NodeJS.Signals] ?? signals.SIGKILL));
-    });
-    channel.on("close", () => resolve(128 + signals.SIGKILL));
+    };
+    channel.on("exit", tell);
+    // Says the same once more: of a program that ended at once, the first word may have come before anybody listened.
+    channel.on("close", tell);
   });
 }

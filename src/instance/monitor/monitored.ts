@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import type { Call } from "../../base/call.ts";
-import { Fault } from "../../base/fault.ts";
+import { Fault, isFault } from "../../base/fault.ts";
 import { type InstanceId, parseInstanceId } from "../../base/id.ts";
 import type { InstanceEvent, InstanceFacts, Launch, LogLine, LogRange } from "../contract.ts";
 import type { MonitorRecord } from "./conmon.ts";
@@ -47,7 +47,18 @@ export class Monitored {
     const names = this.#sight.names?.() ?? [instancesDir, logsDir].flatMap(namesIn);
     return [...new Set(names)]
       .filter((name): name is InstanceId => parseInstanceId(name) !== undefined)
-      .map((id) => this.#sight.facts(id, this.#layout.of(id)));
+      .map((id) => this.#factsOf(id));
+  }
+
+  /** One that cannot be looked at is there all the same, to be removed or made again, and hides none of the others. */
+  #factsOf(id: InstanceId): InstanceFacts {
+    try {
+      return this.#sight.facts(id, this.#layout.of(id));
+    } catch (error) {
+      // That we lack memory or descriptors says nothing about it.
+      if (isFault(error, "exhausted")) throw error;
+      return { id, status: "created", intact: false, limits: {} };
+    }
   }
 
   watch(call: Call): AsyncGenerator<InstanceEvent> {

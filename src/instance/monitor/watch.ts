@@ -38,12 +38,16 @@ export async function* watchInstances(watched: Watched, call: Call): AsyncGenera
     if (parseInstanceId(name) === undefined) return;
     const id = name as InstanceId;
     if (watched.isReleasing(id)) return;
-    const paths = layout.of(id);
-    const { exit, main } = watched.observe(paths);
-    // The file also changes when it is cleared away for the next run.
-    if (exit === undefined || main !== undefined) return;
-    oom.drop(id);
-    push({ kind: "exited", id, exit });
+    // Nobody is there to catch what is thrown here: it would end the daemon.
+    try {
+      const { exit, main } = watched.observe(layout.of(id));
+      // The file also changes when it is cleared away for the next run.
+      if (exit === undefined || main !== undefined) return;
+      oom.drop(id);
+      push({ kind: "exited", id, exit });
+    } catch {
+      push({ kind: "broken", id });
+    }
   });
   const stopEvents = watched.listen((event) => {
     if (event.kind === "started") oom.add(event.id);

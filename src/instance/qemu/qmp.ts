@@ -3,6 +3,7 @@ import { setImmediate } from "node:timers/promises";
 import { type Call, throwIfCancelled, withDeadline } from "../../base/call.ts";
 import { Fault, isFault, type Reason } from "../../base/fault.ts";
 import { connectUnixStream, sendWithDescriptors } from "../../host/unix-stream.ts";
+import { orCancelled } from "../monitor/or-cancelled.ts";
 
 /**
  * QEMU's own protocol (QMP): one JSON object a line, over a unix socket. QEMU serves one client of a socket at a time and
@@ -19,6 +20,7 @@ export class Qmp implements Disposable {
   #lastId = 0;
   #rest = "";
   #ended: Fault | undefined;
+  readonly #over = new AbortController();
   #greeted: { resolve: () => void; reject: (fault: Fault) => void } | undefined;
 
   /** Use `connectQmp`. */
@@ -35,7 +37,7 @@ export class Qmp implements Disposable {
   /** Resolves when the greeting came and capabilities were agreed: before that nothing may be asked. */
   async open(call: Call): Promise<void> {
     const greeting = new Promise<void>((resolve, reject) => (this.#greeted = { resolve, reject }));
-    await this.#orCancelled(greeting, call);
+    await orCancelled(greeting, call);
     await this.execute("qmp_capabilities", {}, call);
   }
 
@@ -120,6 +122,11 @@ export class Qmp implements Disposable {
     return this.#ended === undefined;
   }
 
+  /** Aborts when the connection ends, because QEMU did: for whoever waits for something else that QEMU is to do. */
+  get over(): AbortSignal {
+    return this.#over.signal;
+  }
+
   [Symbol.dispose](): void {
     this.#end(new Fault("cancelled", `${this.#what}: the connection was closed`));
   }
@@ -139,27 +146,10 @@ export class Qmp implements Disposable {
         while (this.#socket.writableLength > 0 && this.#ended === undefined) await setImmediate();
         sendWithDescriptors(this.#fd, Buffer.from(line), descriptors);
       }
-      return await this.#orCancelled(answer, call);
+      return await orCancelled(answer, call);
     } finally {
       this.#pending.delete(id);
     }
-  }
-
-  async #orCancelled<Value>(work: Promise<Value>, call: Call): Promise<Value> {
-    using disposer = new Disposer();
-    const cancelled = new Promise<never>((_, reject) => {
-      const onAbort = (): void => {
-        try {
-          throwIfCancelled(call);
-        } catch (error) {
-          reject(error);
-        }
-      };
-      call.signal.addEventListener("abort", onAbort, { once: true });
-      disposer.add(() => call.signal.removeEventListener("abort", onAbort));
-      if (call.signal.aborted) onAbort();
-    });
-    return await Promise.race([work, cancelled]);
   }
 
   #take(text: string): void {
@@ -201,6 +191,7 @@ export class Qmp implements Disposable {
     if (this.#ended !== undefined) return;
     this.#ended = fault;
     this.#socket.destroy();
+    this.#over.abort(fault);
     this.#greeted?.reject(fault);
     for (const { reject } of this.#pending.values()) reject(fault);
     for (const listener of this.#listeners) listener(undefined);

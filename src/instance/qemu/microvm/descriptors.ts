@@ -1,4 +1,5 @@
 import { closeSync, openSync } from "node:fs";
+import { createBoundedFile } from "../../../host/bounded-file.ts";
 import { hostFault } from "../../../host/errno.ts";
 
 /** The first descriptor that a program is handed besides its standard ones. */
@@ -15,6 +16,13 @@ export class Descriptors implements Disposable {
   /** A file that QEMU opens by name; returns the program's number for it. */
   file(path: string, flags: number): number {
     const number = this.open(path, flags);
+    this.named.push(number);
+    return number;
+  }
+
+  /** As `file`, of one that a guest may fill and that never holds more than so many bytes. */
+  bounded(path: string, maxBytes: number): number {
+    const number = this.add(createBoundedFile(path, maxBytes));
     this.named.push(number);
     return number;
   }

@@ -400,7 +400,11 @@ export class MicrovmEngine implements Engine {
   }
 
   async #exec(id: InstanceId, spec: ExecSpec, call: Call): Promise<Session> {
-    const { machine, record } = this.#runningOf(id, "run a program in");
+    const { paths, machine, record } = this.#runningOf(id, "run a program in");
+    // It would not answer, which ends the connection that others have.
+    if (this.#on().freezeState(paths.cgroup) !== "thawed") {
+      throw new Fault("precondition", `run a program in ${id}: it is frozen`, { hint: "thaw it first" });
+    }
     const place = shellPlace(`run a program in ${id}`, machine);
     return await execInGuest(place, machine, record.launch, spec, this.#shells, call);
   }

@@ -1,21 +1,22 @@
 import { constants } from "node:os";
 import { PassThrough } from "node:stream";
 import type { ClientChannel } from "ssh2";
-import type { Call } from "../../../base/call.ts";
+import { backgroundCall, type Call, type Clock, withDeadline } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 import { hostFault } from "../../../host/errno.ts";
 import type { ExecSpec, ProgramLaunch, Session } from "../../contract.ts";
 import { exitOf, leaveToGuest } from "../../monitor/guest-channel.ts";
 import { merged } from "../../monitor/merged.ts";
+import { orCancelled } from "../../monitor/or-cancelled.ts";
 import { signalNumber } from "../../monitor/signal.ts";
 import { readRecord, writeRecord } from "../../monitor/record.ts";
 import { makeHostKey } from "../guest/host-key.ts";
 import { execCommand } from "../guest/launch.ts";
 import { ask, guestFault } from "./control.ts";
 import { type KeyRecord, keyVersion, type MachinePaths } from "./place.ts";
-import type { Shells, ShellPlace } from "./shell.ts";
+import { beginTimeoutMs, type ShellCommand, type ShellPlace, type Shells } from "./shell.ts";
 
-/** Runs a program in the guest, beside the main one. Its first line of output is ours: whether it began, and as which process. */
+/** Runs a program in the guest, beside the main one. `unavailable` when the guest does not answer. */
 export async function execInGuest(
   place: ShellPlace,
   machine: MachinePaths,
@@ -25,24 +26,18 @@ export async function execInGuest(
   call: Call,
 ): Promise<Session> {
   const { terminal } = spec;
-  const pty = terminal === undefined ? {} : { pty: { rows: terminal.rows, cols: terminal.columns, term: "xterm" } };
-  const channel = await shells.exec(place, execCommand(launch, spec), pty, call);
-  leaveToGuest(channel);
-  const exited = exitOf(channel);
-  const stdout = new PassThrough();
-  const first = await firstLine(channel, stdout);
-  if (!first.startsWith("started ")) {
-    // Not closed by us: ssh2 gives the channel's number to the next one before it hears that the guest closed it, too.
-    await exited;
-    if (first.startsWith("fault ")) throw guestFault(place.what, first);
-    throw new Fault("unavailable", `${place.what}: the guest ended`);
+  const beginning = begin(place, execCommand(launch, spec), terminal, shells, call);
+  const end = (program: GuestProgram): Promise<void> => endProgram(program, machine, place.what, call.clock);
+  let program: GuestProgram;
+  try {
+    program = await orCancelled(beginning, call);
+  } catch (error) {
+    // Its caller has given up: what begins all the same ends at once.
+    void beginning.then(end, () => {});
+    throw error;
   }
-  const pid = Number(first.slice("started ".length));
-  const kill = async (number: number): Promise<void> => {
-    // One that has ended is not told so by an error.
-    await ask(machine.controlSocket, place.what, `kill ${number} ${pid}`, call);
-  };
-  const onAbort = (): void => void kill(constants.signals.SIGKILL).catch(() => {});
+  const { channel, stdout, pid, exited } = program;
+  const onAbort = (): void => void end(program);
   call.signal.addEventListener("abort", onAbort, { once: true });
   void exited.finally(() => call.signal.removeEventListener("abort", onAbort));
   if (!spec.stdin && terminal === undefined) channel.end();
@@ -58,12 +53,66 @@ export async function execInGuest(
       if (terminal === undefined) throw new Fault("precondition", "resize exec: it has no terminal");
       channel.setWindow(rows, columns, 0, 0);
     },
-    signal: async (signal) => kill(signalNumber(signal)),
-    exited,
-    async close() {
-      await kill(constants.signals.SIGKILL).catch(() => channel.close());
+    async signal(signal) {
+      // One that has ended is not told so by an error.
+      await ask(machine.controlSocket, place.what, `kill ${signalNumber(signal)} ${pid}`, call);
     },
+    exited,
+    close: () => end(program),
   };
+}
+
+/** A program that has begun. */
+interface GuestProgram extends ShellCommand {
+  /** What it wrote, without the first line, which is ours. */
+  readonly stdout: PassThrough;
+  /** In the guest. */
+  readonly pid: number;
+  readonly exited: Promise<number>;
+  isOver(): boolean;
+}
+
+/** Its first line of output says whether it began, and as which process. */
+async function begin(
+  place: ShellPlace,
+  script: string,
+  terminal: ExecSpec["terminal"],
+  shells: Shells,
+  call: Call,
+): Promise<GuestProgram> {
+  const pty = terminal === undefined ? {} : { pty: { rows: terminal.rows, cols: terminal.columns, term: "xterm" } };
+  const command = await shells.exec(place, script, pty, call);
+  const { channel } = command;
+  leaveToGuest(channel);
+  const exited = exitOf(channel);
+  let over = false;
+  void exited.then(() => (over = true));
+  const stdout = new PassThrough();
+  using bounded = withDeadline(backgroundCall(call.clock), beginTimeoutMs, place.what);
+  let first: string;
+  try {
+    first = await orCancelled(firstLine(channel, stdout), bounded);
+    // Not closed by us: ssh2 gives the channel's number to the next one before it hears that the guest closed it, too.
+    if (!first.startsWith("started ")) await orCancelled(exited, bounded);
+  } catch (error) {
+    command.hangUp();
+    throw new Fault("unavailable", `${place.what}: the guest does not answer`, { cause: error });
+  }
+  if (first.startsWith("fault ")) throw guestFault(place.what, first);
+  if (!first.startsWith("started ")) throw new Fault("unavailable", `${place.what}: the guest ended`);
+  return { ...command, stdout, pid: Number(first.slice("started ".length)), exited, isOver: () => over };
+}
+
+/** Never throws. Whoever began it may have given up; a guest that does not end it is not waited for any longer. */
+async function endProgram(
+  program: GuestProgram,
+  { controlSocket }: MachinePaths,
+  what: string,
+  clock: Clock,
+): Promise<void> {
+  if (program.isOver()) return;
+  const kill = `kill ${constants.signals.SIGKILL} ${program.pid}`;
+  await ask(controlSocket, what, kill, backgroundCall(clock)).catch(() => program.hangUp());
 }
 
 /**

@@ -195,13 +195,18 @@ export const ignoreShared = { capabilities: [{ capability: "x-ignore-shared", st
 /** And before it goes on: that it tells no network of hardware addresses, which the guest is only about to get. */
 export const unannounced = { "announce-rounds": 0 };
 
+/** Of the guest as a whole. So many would take an eighth of its memory with their stacks, as kernels have it by themselves. */
+const threadsPerMiB = 8;
+/** There are no more numbers for them. */
+const maxThreads = 32_000;
+
 /**
  * The kernel's command line. Each word saves time in a guest without KVM or keeps it from standing still: these machines
  * have no timer to measure the processor's clock by (`tsc_early_khz`), no PCI, one serial port, and trust only the
  * randomness that the host gives them.
  */
 function kernelWords(plan: MachinePlan): string[] {
-  const { accelerator, tscKhz, layers } = plan;
+  const { accelerator, tscKhz, layers, size } = plan;
   const clock = accelerator.name === "tcg" && tscKhz !== undefined ? [`tsc_early_khz=${tscKhz}`, "tsc=reliable"] : [];
   // Translated code does not speculate; and what counts who waits for what would be at work with each change of processes.
   const translated = accelerator.name === "tcg" ? ["mitigations=off", "psi=0"] : [];
@@ -213,6 +218,7 @@ function kernelWords(plan: MachinePlan): string[] {
     // Those that programs may use themselves. Nobody gives the others any rules.
     "lsm=landlock,yama",
     "cryptomgr.notests pci=off 8250.nr_uarts=1 audit=0 nowatchdog rcupdate.rcu_cpu_stall_suppress=1",
+    `croft_threads=${Math.min(size.memoryMiB * threadsPerMiB, maxThreads)}`,
     `croft_layers=${layers.length}`,
     ...(shareController(plan) ? ["croft_controller=1"] : []),
   ];

@@ -3,9 +3,9 @@ import type { Cgroups } from "../../../host/cgroup.ts";
 import type { Exit } from "../../contract.ts";
 import type { InstancePaths } from "../../monitor/layout.ts";
 import { type Observation, observe } from "../../monitor/observe.ts";
-import { readRecord, readText } from "../../monitor/record.ts";
+import { readRecord } from "../../monitor/record.ts";
 import { volumesServed } from "./volume.ts";
-import { machinePaths, type Started } from "./place.ts";
+import { machinePaths, readExitWords, type Started } from "./place.ts";
 
 /** As of a container, whose main process is QEMU; only that the program in the guest begins and ends on its own. */
 export interface MachineObservation extends Observation {
@@ -20,7 +20,7 @@ export function observeMachine(paths: InstancePaths, cgroups: Cgroups): MachineO
   const machine = machinePaths(paths);
   const started = readRecord(machine.startedFile) as Started | undefined;
   // What ended before its program ran has not run.
-  const exit = started === undefined || seen.exit === undefined ? undefined : exitOf(seen.exit, machine.exitFile);
+  const exit = started === undefined || seen.exit === undefined ? undefined : exitOf(seen.exit, readExitWords(machine));
   const { startedMs: _, ...rest } = seen;
   return {
     ...rest,
@@ -36,8 +36,8 @@ export function observeMachine(paths: InstancePaths, cgroups: Cgroups): MachineO
 const wordlessCode = 255;
 
 /** What the guest said last counts; QEMU's own end only says that it was killed. */
-function exitOf(machine: Exit, exitFile: string): Exit {
-  const words = /^([0-9]{1,3}) ([0-9]{1,15})$/.exec(readText(exitFile)?.trim() ?? "");
+function exitOf(machine: Exit, said: string): Exit {
+  const words = /^([0-9]{1,3}) ([0-9]{1,15})$/.exec(said);
   const killed = 128 + constants.signals.SIGKILL;
   if (words === null)
     return machine.code === killed

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { readBoundedFile } from "../../../host/bounded-file.ts";
 import type { InstancePaths } from "../../monitor/layout.ts";
 
 /** What a microVM has besides what `InstancePaths` names; of one run, and made anew by each. */
@@ -12,7 +13,7 @@ export interface MachinePaths {
   /** Bytes to and from dropbear. */
   readonly shellSocket: string;
   readonly qmpSocket: string;
-  /** What the guest wrote last: exit code and OOM kills. */
+  /** What the guest wrote last: exit code and OOM kills. Never more than `exitBytes`. */
   readonly exitFile: string;
   /** There as soon as the guest said that its program runs: `Started`. */
   readonly startedFile: string;
@@ -22,6 +23,14 @@ export interface MachinePaths {
   readonly volumesFile: string;
   /** What the machine was made as: `MadeAs`. */
   readonly madeFile: string;
+}
+
+/** Of `exitFile`: more than the guest's scripts ever write, and all that it can write. */
+export const exitBytes = 64;
+
+/** What the guest wrote to its exit file; empty when that is nothing. */
+export function readExitWords({ exitFile }: Pick<MachinePaths, "exitFile">): string {
+  return readBoundedFile(exitFile, exitBytes)?.toString("latin1").trim() ?? "";
 }
 
 /** Where QEMU finds `socketDir`. */

@@ -1,6 +1,16 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { backgroundCall } from "../../../base/call.ts";
@@ -72,10 +82,13 @@ describe("recovery of microVMs", () => {
       const daemon = startDaemon(harness, file);
       let said = "";
       daemon.stdout?.on("data", (bytes) => (said += String(bytes)));
-      await until(() => isReached(id, () => said));
       const ended = new Promise((resolve) => daemon.once("exit", resolve));
-      daemon.kill("SIGKILL");
-      await ended;
+      try {
+        await until(() => isReached(id, () => said));
+      } finally {
+        daemon.kill("SIGKILL");
+        await ended;
+      }
       const before = await factsOf(engine, id);
       assert.ok(before !== undefined);
       if (!before.intact) await engine.create(launch, call);
@@ -121,13 +134,31 @@ describe("recovery of microVMs", () => {
     const watching = (async () => {
       for await (const event of engine.watch(backgroundCall(call.clock, cancel.signal))) events.push(event);
     })();
-    const id = await started({ mounts: volume() });
-    assert.equal((await factsOf(engine, id))?.intact, true);
-    for (const pid of cgroups.pids(volumesCgroup(pathsOf(id).cgroup))) process.kill(pid, "SIGKILL");
-    await until(() => events.some((event) => event.kind === "broken" && event.id === id));
-    assert.equal((await factsOf(harness.engine(), id))?.intact, false);
-    cancel.abort();
-    await watching;
+    try {
+      const id = await started({ mounts: volume() });
+      assert.equal((await factsOf(engine, id))?.intact, true);
+      for (const pid of cgroups.pids(volumesCgroup(pathsOf(id).cgroup))) process.kill(pid, "SIGKILL");
+      await until(() => events.some((event) => event.kind === "broken" && event.id === id));
+      assert.equal((await factsOf(harness.engine(), id))?.intact, false);
+      await engine.remove(id, call);
+      nothingIsLeft(id);
+    } finally {
+      cancel.abort();
+      await watching;
+    }
+  });
+
+  it("takes no harm from root who fills the port on which the guest tells how it ended", async () => {
+    const script =
+      "busybox mknod /flood c $(cat /sys/class/virtio-ports/vport*p5/dev | busybox tr : ' '); echo flood >/flood; yes >/flood & sleep 5; echo done; exec sleep 1000";
+    const id = await started({ argv: ["sh", "-c", script] });
+    await until(async () => (await lines(engine, id, { follow: false }, call)).some((line) => textOf(line) === "done"));
+    const { exitFile } = machinePaths(pathsOf(id));
+    assert.ok(statSync(exitFile).size > 0, "it was written to");
+    assert.ok(statSync(exitFile).blocks <= 128, "and takes no room");
+    assert.equal((await factsOf(engine, id))?.status, "running");
+    await engine.stop(id, { signal: "SIGKILL", graceMs: 1_000 }, call);
+    assert.equal((await untilExited(harness.engine(), id)).exit?.oomKilled, false);
     await engine.remove(id, call);
     nothingIsLeft(id);
   });

@@ -1,8 +1,10 @@
 import { Socket } from "node:net";
 import type { Client, ClientChannel } from "ssh2";
-import { type Call, throwIfCancelled } from "../../../base/call.ts";
+import { backgroundCall, type Call, type Clock, throwIfCancelled, withDeadline } from "../../../base/call.ts";
 import { Fault, isFault } from "../../../base/fault.ts";
+import { errnoOf } from "../../../host/errno.ts";
 import { connectUnixStream } from "../../../host/unix-stream.ts";
+import { orCancelled } from "../../monitor/or-cancelled.ts";
 
 /** A guest's dropbear: where it listens, and by which key it is known. */
 export interface ShellPlace {
@@ -30,42 +32,56 @@ const algorithms = {
   compress: ["none"],
 };
 
+/** Whatever a guest has to do before a program runs takes it less, also on a busy machine, unless it is stuck. */
+export const beginTimeoutMs = 20_000;
+
+/** A command that was begun. */
+export interface ShellCommand {
+  readonly channel: ClientChannel;
+  /** Ends the connection that it came by, and with it all others that did: for a guest that does not do what it is told. */
+  hangUp(): void;
+}
+
 /** One connection to each guest that is needed, shared by all programs that run in it, and closed when it was idle a while. */
 export class Shells {
   readonly #connections = new Map<string, Promise<Connection>>();
 
-  /** Begins a command. `unavailable` when the guest does not answer. */
+  /** Begins a command. `unavailable` when the guest does not answer. Once it is told to the guest, it is not cancelled. */
   async exec(
     place: ShellPlace,
     command: string,
     options: Parameters<Client["exec"]>[1],
     call: Call,
-  ): Promise<ClientChannel> {
+  ): Promise<ShellCommand> {
     for (let tries = 1; ; tries += 1) {
       throwIfCancelled(call);
-      const connection = await this.#connection(place, call);
+      const connection = await orCancelled(this.#connection(place, call.clock), call);
       try {
-        return await connection.exec(command, options);
+        const channel = await connection.exec(command, options);
+        return { channel, hangUp: () => connection.close() };
       } catch (error) {
         // It was closed from the other side between two uses, or the guest could not make a process: nothing has begun.
+        if (isFault(error, "timeout")) {
+          throw new Fault("unavailable", `${place.what}: the guest does not answer`, { cause: error });
+        }
         if (tries === attempts) throw error;
         if (connection.isOpen) await call.clock.sleep(againMs, call.signal);
       }
     }
   }
 
-  async #connection(place: ShellPlace, call: Call): Promise<Connection> {
+  /** Made by whoever comes first, for all who come: it does not end with its caller's patience. */
+  #connection(place: ShellPlace, clock: Clock): Promise<Connection> {
     const key = `${place.socketPath}\0${place.hostKey.toString("base64")}`;
     const known = this.#connections.get(key);
-    if (known !== undefined) return await known;
-    const made = openConnection(place, call, () => this.#connections.delete(key));
+    if (known !== undefined) return known;
+    const forget = (): void => {
+      if (this.#connections.get(key) === made) this.#connections.delete(key);
+    };
+    const made = openConnection(place, backgroundCall(clock), forget);
     this.#connections.set(key, made);
-    try {
-      return await made;
-    } catch (error) {
-      this.#connections.delete(key);
-      throw error;
-    }
+    made.catch(forget);
+    return made;
   }
 }
 
@@ -73,15 +89,15 @@ async function openConnection(place: ShellPlace, call: Call, onClose: () => void
   // Takes some 50 ms, so nobody waits for it who does not need it.
   const [ssh2] = await Promise.all([import("ssh2"), place.begin(call)]);
   for (let tries = 1; ; tries += 1) {
-    throwIfCancelled(call);
     const client = new ssh2.Client();
-    const connection = new Connection(client, place, call, onClose);
+    const connection = new Connection(client, place, call.clock, onClose);
     try {
       await connection.open();
       return connection;
     } catch (error) {
       connection.close();
       if (tries === attempts || isFault(error, "hostile") || isFault(error, "precondition")) throw error;
+      await call.clock.sleep(againMs, call.signal);
     }
   }
 }
@@ -89,17 +105,17 @@ async function openConnection(place: ShellPlace, call: Call, onClose: () => void
 class Connection {
   readonly #client: Client;
   readonly #place: ShellPlace;
-  readonly #call: Call;
+  readonly #clock: Clock;
   readonly #onClose: () => void;
   #open = false;
   #sessions = 0;
   #socket: Socket | undefined;
   #stopIdle: (() => void) | undefined;
 
-  constructor(client: Client, place: ShellPlace, call: Call, onClose: () => void) {
+  constructor(client: Client, place: ShellPlace, clock: Clock, onClose: () => void) {
     this.#client = client;
     this.#place = place;
-    this.#call = call;
+    this.#clock = clock;
     this.#onClose = onClose;
   }
 
@@ -113,6 +129,8 @@ class Connection {
     try {
       socket = new Socket({ fd: connectUnixStream(socketPath), readable: true, writable: true });
     } catch (error) {
+      // That too many wait there already says that it does.
+      if (errnoOf(error) !== "ECONNREFUSED" && !isFault(error, "not-found")) throw error;
       throw new Fault("precondition", `${what}: its machine does not run`, { cause: error });
     }
     this.#socket = socket;
@@ -124,9 +142,10 @@ class Connection {
         reject(new Fault(reason, `${what}: reach the guest's shell: ${error.message}`, { cause: error }));
       });
       this.#client.on("close", () => {
+        // Another attempt may follow one that did not open.
+        if (this.#open) this.#onClose();
         this.#open = false;
         this.#stopIdle?.();
-        this.#onClose();
         reject(new Fault("unavailable", `${what}: the guest's shell closed the connection`));
       });
       this.#client.connect({
@@ -144,21 +163,30 @@ class Connection {
     this.#open = true;
   }
 
-  exec(command: string, options: Parameters<Client["exec"]>[1]): Promise<ClientChannel> {
+  /** `timeout` when the guest is stuck: then the connection is closed. */
+  async exec(command: string, options: Parameters<Client["exec"]>[1]): Promise<ClientChannel> {
     this.#sessions += 1;
     this.#stopIdle?.();
     this.#socket?.ref();
-    return new Promise((resolve, reject) => {
+    const { what } = this.#place;
+    const begun = new Promise<ClientChannel>((resolve, reject) => {
       this.#client.exec(command, options, (error, channel) => {
         if (error !== undefined) {
           this.#release();
-          reject(new Fault("unavailable", `${this.#place.what}: ${error.message}`, { cause: error }));
+          reject(new Fault("unavailable", `${what}: ${error.message}`, { cause: error }));
           return;
         }
         channel.on("close", () => this.#release());
         resolve(channel);
       });
     });
+    using bounded = withDeadline(backgroundCall(this.#clock), beginTimeoutMs, `${what}: reach the guest's shell`);
+    try {
+      return await orCancelled(begun, bounded);
+    } catch (error) {
+      if (isFault(error, "timeout")) this.close();
+      throw error;
+    }
   }
 
   close(): void {
@@ -168,7 +196,7 @@ class Connection {
   #release(): void {
     this.#sessions -= 1;
     if (this.#sessions > 0) return;
-    this.#stopIdle = this.#call.clock.after(idleMs, () => this.#client.end());
+    this.#stopIdle = this.#clock.after(idleMs, () => this.#client.end());
     // An idle connection is nobody's work: it does not keep the process alive.
     this.#socket?.unref();
   }

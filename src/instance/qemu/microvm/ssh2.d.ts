@@ -6,7 +6,7 @@ declare module "ssh2" {
     readonly stderr: Readable;
     setWindow(rows: number, columns: number, height: number, width: number): void;
     close(): void;
-    on(event: "exit", listener: (code: number | null, signal?: string) => void): this;
+    on(event: "exit" | "close", listener: (code?: number | null, signal?: string) => void): this;
     on(event: string, listener: (...values: never[]) => void): this;
   }
 

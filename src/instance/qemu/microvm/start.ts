@@ -8,7 +8,7 @@ import type { Root } from "../../../storage/contract.ts";
 import type { Limits, ProgramLaunch } from "../../contract.ts";
 import type { Loaded } from "../../monitor/conmon.ts";
 import type { Layout } from "../../monitor/layout.ts";
-import { readText, writeRecord } from "../../monitor/record.ts";
+import { writeRecord } from "../../monitor/record.ts";
 import type { Runtime } from "../../monitor/runtime.ts";
 import type { Accelerator } from "../accelerator.ts";
 import { type GuestSize, guestSize } from "../guest/size.ts";
@@ -22,7 +22,7 @@ import { ignoreShared, instancePorts, listening, machineArgs, type MachinePlan, 
 import type { Suspended } from "./suspend.ts";
 import type { SavedMemory, WarmKey } from "./warm.ts";
 import { serveVolumes, volumesOf } from "./volume.ts";
-import { type MachinePaths, machinePaths, socketDirInside } from "./place.ts";
+import { exitBytes, type MachinePaths, machinePaths, readExitWords, socketDirInside } from "./place.ts";
 
 /** What a guest is made of besides its launch. */
 export interface Parts {
@@ -82,7 +82,7 @@ export async function loadMachine(
     ...openDisks(root, descriptors),
     taps: attachment.taps.map(({ name }) => descriptors.add(openTap(name))),
     volumes: serveVolumes(volumesOf(launch), machine, uid, paths.cgroup, cgroups, onVolumeEnd),
-    ports: instancePorts(launch.terminal, descriptors.file(machine.exitFile, constants.O_WRONLY | constants.O_CREAT)),
+    ports: instancePorts(launch.terminal, descriptors.bounded(machine.exitFile, exitBytes)),
     qmp: listening("qmp"),
     memory: memoryOf(saved, descriptors),
   };
@@ -184,16 +184,18 @@ export async function handOver(
   call: Call,
 ): Promise<void> {
   using bounded = withDeadline(call, limitMs, `${what}: boot its guest`);
-  using control = await connected(what, machine.controlSocket, isAlive, bounded);
-  control.write("\nhello\n");
+  const hail = (inner: Call): Promise<Control> => hailed(what, machine.controlSocket, isAlive, inner);
+  const met =
+    fresh === "unknown" ? await metAgain(hail, what, bounded) : { control: await hail(bounded), first: undefined };
+  using control = met.control;
   // One that waits for sure is not asked first; one that boots would hear of a time that has passed.
   let sent = fresh === "resumed";
   if (sent) control.write(await message());
-  for (;;) {
-    const line = await control.line(bounded);
+  for (let known = met.first; ; known = undefined) {
+    const line = known ?? (await control.line(bounded));
     if (line === undefined) {
       // A program that ended at once, before the guest could say that it ran; one that could not begin was told of.
-      if ((readText(machine.exitFile) ?? "") !== "") return;
+      if (readExitWords(machine) !== "") return;
       throw new Fault("failed", `${what}: its guest ended before its program ran`);
     }
     if (line === "ready") onAnswer?.();
@@ -203,6 +205,38 @@ export async function handOver(
     }
     if (line.startsWith("started ") || line.startsWith("running ")) return;
     if (line.startsWith("fault ")) throw guestFault(what, line);
+  }
+}
+
+async function hailed(what: string, path: string, isAlive: () => boolean, call: Call): Promise<Control> {
+  const control = await connected(what, path, isAlive, call);
+  control.write("\nhello\n");
+  return control;
+}
+
+/** How long a guest that was there before may take to answer, and how long nobody is at its port then. */
+const answerMs = 3_000;
+const awayMs = 300;
+
+/**
+ * A guest may still read what a daemon sent that was killed, and takes what we say for a part of that. It gives up when it
+ * sees that nobody is there: so we go and come again until it says something.
+ */
+async function metAgain(
+  hail: (call: Call) => Promise<Control>,
+  what: string,
+  call: Call,
+): Promise<{ readonly control: Control; readonly first: string | undefined }> {
+  for (;;) {
+    const control = await hail(call);
+    try {
+      using patience = withDeadline(call, answerMs, what);
+      return { control, first: await control.line(patience) };
+    } catch (error) {
+      control[Symbol.dispose]();
+      if (call.signal.aborted || !isFault(error, "timeout")) throw error;
+    }
+    await call.clock.sleep(awayMs, call.signal);
   }
 }
 

@@ -1,12 +1,13 @@
 import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
-import { chownSync, createReadStream, createWriteStream, mkdirSync, rmSync } from "node:fs";
+import { createReadStream, createWriteStream, lchownSync, mkdirSync, rmSync } from "node:fs";
 import { createServer, Socket } from "node:net";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
-import type { Call } from "../../../base/call.ts";
+import { backgroundCall, type Call, withDeadline } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 import { listenUnixStream } from "../../../host/unix-listen.ts";
 import { connectUnixStream } from "../../../host/unix-stream.ts";
+import { orCancelled } from "../../monitor/or-cancelled.ts";
 import { readRecord, writeRecord } from "../../monitor/record.ts";
 import type { GuestSize } from "../guest/size.ts";
 import type { Qmp } from "../qmp.ts";
@@ -35,6 +36,8 @@ const cipher = "aes-256-gcm";
 const socketName = "memory";
 /** QEMU's own is that of a network. */
 const bytesPerSecond = 2 ** 34;
+/** Longer than this only a QEMU takes that is stuck. */
+const answerTimeoutMs = 20_000;
 
 export function readSuspended({ recordFile }: SuspendPlace): Suspended | undefined {
   return readRecord(recordFile) as Suspended | undefined;
@@ -62,16 +65,16 @@ export async function saveMemory(
   const path = join(machine.socketDir, socketName);
   rmSync(path, { force: true });
   mkdirSync(dirname(place.memoryFile), { recursive: true, mode: 0o700 });
-  const listening = listenUnixStream(path);
-  chownSync(path, uid, uid);
   const server = createServer();
   try {
     const come = new Promise<Socket>((resolve) => server.once("connection", resolve));
-    server.listen({ fd: listening });
+    server.listen({ fd: listenUnixStream(path) });
+    // QEMU runs, and the directory is its own: what was put there instead of the socket is not followed.
+    lchownSync(path, uid, uid);
     await qmp.execute("stop", {}, call);
     await qmp.execute("migrate-set-parameters", { "max-bandwidth": bytesPerSecond }, call);
     await qmp.execute("migrate", { uri: `unix:${socketDirInside}/${socketName}` }, call);
-    const socket = await come;
+    const socket = await soon(come, what, qmp, call);
     const file = createWriteStream(place.memoryFile, { mode: 0o600, flush: true });
     await pipeline(socket, encrypt, file, { signal: call.signal });
     await settled(what, qmp, call);
@@ -83,14 +86,22 @@ export async function saveMemory(
     } satisfies Suspended);
   } catch (error) {
     forgetSuspended(place);
-    // It was not to end because it could not be saved.
-    await qmp.execute("migrate_cancel", {}, call).catch(() => {});
-    await qmp.execute("cont", {}, call).catch(() => {});
+    // It was not to end because it could not be saved; nor to stand still, when whoever asked has given up.
+    using bounded = withDeadline(backgroundCall(call.clock), answerTimeoutMs, what);
+    await qmp.execute("migrate_cancel", {}, bounded).catch(() => {});
+    await qmp.execute("cont", {}, bounded).catch(() => {});
     throw Fault.from(error, what);
   } finally {
     server.close();
     rmSync(path, { force: true });
   }
+}
+
+/** QEMU connects at once, or never. */
+async function soon<Value>(work: Promise<Value>, what: string, qmp: Qmp, call: Call): Promise<Value> {
+  const living = { ...call, signal: AbortSignal.any([call.signal, qmp.over]) };
+  using bounded = withDeadline(living, answerTimeoutMs, what);
+  return await orCancelled(work, bounded);
 }
 
 /** Brings back what was saved into a machine that waits for it, and lets it go on. */

@@ -85,6 +85,8 @@ interface Loaded {
 }
 
 export class WarmStarts {
+  /** Directories that are being filled, by any engine of this process: tests have several for one home. */
+  static readonly #underWay = new Set<string>();
   readonly #home: Home;
   readonly #directory: string;
   readonly #loaded = new Map<string, Loaded>();
@@ -205,8 +207,10 @@ export class WarmStarts {
     mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
     this.#clearUnfinished();
     const directory = join(this.#directory, `${name}.new`);
-    mkdirSync(directory, { mode: 0o700 });
+    if (WarmStarts.#underWay.has(directory)) return;
+    WarmStarts.#underWay.add(directory);
     try {
+      mkdirSync(directory, { mode: 0o700 });
       using bounded = withDeadline(call, makeTimeoutMs, `save the memory of a guest for ${launch.id}`);
       const template = { directory, tap: linkName(this.#home, `warm ${name}`), assembled: key.assembled, blank };
       await saveBooted(template, launch, parts, bounded);
@@ -214,15 +218,17 @@ export class WarmStarts {
       await rename(directory, join(this.#directory, name));
     } finally {
       rmSync(directory, { recursive: true, force: true });
+      WarmStarts.#underWay.delete(directory);
     }
     this.#dropOldest();
     await this.find(key, undefined, call);
   }
 
-  /** What a daemon left that was killed: its QEMU died with it. There is one daemon, and it makes one at a time. */
+  /** What a daemon left that was killed: its QEMU died with it. There is one daemon for a home. */
   #clearUnfinished(): void {
     for (const name of namesIn(this.#directory)) {
-      if (name.endsWith(".new")) rmSync(join(this.#directory, name), { recursive: true, force: true });
+      const path = join(this.#directory, name);
+      if (name.endsWith(".new") && !WarmStarts.#underWay.has(path)) rmSync(path, { recursive: true, force: true });
     }
   }
 

@@ -46,6 +46,7 @@ import { withAgent } from "./agent.ts";
 import { checkDisk, closeAll, openChain } from "./chain.ts";
 import { consoleLines } from "./console-log.ts";
 import { execByAgent } from "./exec.ts";
+import { areFilesFrozen } from "./frozen-files.ts";
 import { findFirmware } from "./firmware.ts";
 import { askGuest } from "./guest.ts";
 import { dropRun, keepsakeOf } from "./keepsake.ts";
@@ -235,7 +236,11 @@ export class MachineEngine implements Engine {
 
   list(call: Call): Promise<readonly InstanceFacts[]> {
     const facts = this.#runs.monitored.list();
-    for (const { id } of facts) if (readPause(this.#runs.ground.layout.of(id)) !== undefined) this.#runs.goOn(id, call);
+    for (const { id } of facts) {
+      const paths = this.#runs.ground.layout.of(id);
+      if (readPause(paths) !== undefined) this.#runs.goOn(id, call);
+      if (areFilesFrozen(paths)) this.#runs.thaw(id, call);
+    }
     return Promise.resolve(facts);
   }
 

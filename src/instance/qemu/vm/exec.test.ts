@@ -5,7 +5,8 @@ import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import { backgroundCall } from "../../../base/call.ts";
+import { setTimeout } from "node:timers/promises";
+import { backgroundCall, type Call } from "../../../base/call.ts";
 import { isFault } from "../../../base/fault.ts";
 import { instanceId } from "../../../base/id.ts";
 import type { ExecSpec, Session } from "../../contract.ts";
@@ -16,6 +17,10 @@ class ImitatedAgent {
   readonly #programs = new Map<number, { child: ChildProcess; out: Buffer[]; err: Buffer[]; closed: boolean }>();
   readonly #server = createServer((socket) => this.#serve(socket));
   isDisabled = false;
+  /** How long it takes to begin a program. */
+  delayMs = 0;
+  /** How many programs it was asked to run. */
+  asked = 0;
 
   listen(path: string): Promise<void> {
     return new Promise((resolve) => this.#server.listen(path, resolve));
@@ -44,6 +49,18 @@ class ImitatedAgent {
     });
   }
 
+  get #running(): number {
+    return [...this.#programs.values()].filter(({ closed }) => !closed).length;
+  }
+
+  async untilBusy(): Promise<void> {
+    while (this.#running === 0) await setTimeout(5);
+  }
+
+  async untilIdle(): Promise<void> {
+    while (this.#running > 0) await setTimeout(5);
+  }
+
   async #answer(execute: string, args: Args): Promise<unknown> {
     if (execute === "guest-sync-delimited") return args.id;
     if (execute === "guest-exec-status") {
@@ -56,6 +73,7 @@ class ImitatedAgent {
       return { exited: true, ...(exitCode === null ? {} : { exitcode: exitCode }), ...signal, ...data };
     }
     if (this.isDisabled) throw new Error("Command guest-exec has been disabled");
+    this.asked += 1;
     const env = args.env === undefined ? process.env : Object.fromEntries(args.env.map((one) => one.split(/=(.*)/s)));
     const child = spawn(args.path ?? "", args.arg ?? [], { env });
     await new Promise<void>((resolve, reject) => {
@@ -72,6 +90,7 @@ class ImitatedAgent {
     child.stdin.on("error", () => {});
     child.stdin.end(Buffer.from(args["input-data"] ?? "", "base64"));
     this.#programs.set(child.pid ?? 0, program);
+    if (this.delayMs > 0) await setTimeout(this.delayMs);
     return { pid: child.pid };
   }
 }
@@ -111,9 +130,9 @@ describe("a program that the guest's agent runs", () => {
     rmSync(directory, { recursive: true });
   });
 
-  const exec = (script: string, change: Partial<ExecSpec> = {}): Promise<Session> => {
+  const exec = (script: string, change: Partial<ExecSpec> = {}, inner: Call = call): Promise<Session> => {
     const spec: ExecSpec = { argv: ["sh", "-c", script], env: {}, stdin: false, ...change };
-    return execByAgent(id, join(directory, "agent.sock"), spec, call);
+    return execByAgent(id, join(directory, "agent.sock"), spec, inner);
   };
 
   it("gives what it wrote, and how it ended", async () => {
@@ -144,6 +163,32 @@ describe("a program that the guest's agent runs", () => {
     await closed.close();
     assert.equal(await closed.exited, 137);
     assert.equal(await said(closed), "");
+  });
+
+  it("ends when its caller has given up, also before it began", async () => {
+    const cancel = new AbortController();
+    const cancellable = backgroundCall(undefined, cancel.signal);
+    const session = await exec("exec sleep 1000", {}, cancellable);
+    cancel.abort();
+    await assert.rejects(session.exited, { reason: "cancelled" });
+    await session.close();
+    await agent.untilIdle();
+    const soon = new AbortController();
+    agent.delayMs = 200;
+    const beginning = exec("exec sleep 1000", {}, backgroundCall(undefined, soon.signal));
+    await agent.untilBusy();
+    soon.abort();
+    await assert.rejects(beginning, { reason: "cancelled" });
+    agent.delayMs = 0;
+    await agent.untilIdle();
+  });
+
+  it("is sent no signal when it is over", async () => {
+    const session = await exec("exit 0");
+    assert.equal(await session.exited, 0);
+    const { asked } = agent;
+    await session.close();
+    assert.equal(agent.asked, asked);
   });
 
   it("says what cannot be", async () => {

@@ -1,9 +1,10 @@
 import { constants } from "node:os";
-import type { Call } from "../../../base/call.ts";
+import { backgroundCall, type Call, withDeadline } from "../../../base/call.ts";
 import { Fault, isFault } from "../../../base/fault.ts";
 import type { InstanceId } from "../../../base/id.ts";
 import type { ExecSpec, Session } from "../../contract.ts";
 import type { Piece } from "../../monitor/merged.ts";
+import { orCancelled } from "../../monitor/or-cancelled.ts";
 import { signalNumber } from "../../monitor/signal.ts";
 import { type Agent, requireAgent } from "./agent.ts";
 
@@ -14,6 +15,8 @@ const askMs = { first: 20, last: 500 };
 
 /** Less than a health check waits by itself, so that it can say that no agent is there. */
 const patienceMs = 2_500;
+/** How long an agent that is there takes at most to begin a program or to be told to end it. */
+const answerTimeoutMs = 10_000;
 
 interface Status {
   readonly exited: boolean;
@@ -44,23 +47,46 @@ export async function execByAgent(id: InstanceId, agentSocket: string, spec: Exe
   const asked = <Result>(work: (agent: Agent) => Promise<Result>, inner: Call): Promise<Result> =>
     requireAgent(agentSocket, attempted, inner, work, patienceMs);
   let pid: number | undefined;
-  const begin = async (input: Uint8Array | undefined): Promise<void> => {
-    pid = await asked((agent) => beginProgram(agent, spec, input, attempted, own), own);
+  let isOver = false;
+  let beginning: Promise<void> | undefined;
+  const begin = (input: Uint8Array | undefined): Promise<void> => {
+    beginning = asked(async (agent) => {
+      // An agent that was told is heard out, whoever has given up: what has begun must be known, to be ended.
+      using bounded = withDeadline(backgroundCall(call.clock), answerTimeoutMs, attempted);
+      pid = await beginProgram(agent, spec, input, attempted, bounded);
+    }, own);
+    return orCancelled(beginning, own);
   };
-  const signal = async (name: string): Promise<void> => {
+  const send = async (name: string, inner: Call): Promise<void> => {
     if (pid === undefined) return;
     const argv = ["-c", `kill -${signalNumber(name)} ${pid}`];
-    await asked((agent) => agent.execute("guest-exec", { path: "/bin/sh", arg: argv }, call), call);
+    await asked((agent) => agent.execute("guest-exec", { path: "/bin/sh", arg: argv }, inner), inner);
+  };
+  /** Never throws. Not by the call, which may be why it is ended. */
+  const end = async (): Promise<void> => {
+    if (isOver) return;
+    using bounded = withDeadline(backgroundCall(call.clock), answerTimeoutMs, attempted);
+    await beginning?.then(() => send("SIGKILL", bounded)).catch(() => {});
   };
   const untilEnded = async (): Promise<Ended> => {
     for (let waitMs = askMs.first; ; waitMs = Math.min(askMs.last, waitMs * 1.5)) {
       const status = await asked((agent) => agent.execute("guest-exec-status", { pid }, own) as Promise<Status>, own);
-      if (status.exited) return { code: codeOf(status), pieces: piecesOf(status) };
+      if (status.exited) {
+        isOver = true;
+        return { code: codeOf(status), pieces: piecesOf(status) };
+      }
       await own.clock.sleep(waitMs, own.signal);
     }
   };
   const input = new Input();
-  if (!spec.stdin) await begin(undefined);
+  if (!spec.stdin) {
+    try {
+      await begin(undefined);
+    } catch (error) {
+      void end();
+      throw error;
+    }
+  }
   const ended = spec.stdin ? input.whole.then(begin).then(untilEnded) : untilEnded();
   const exited = ended.then(
     ({ code }) => code,
@@ -78,13 +104,11 @@ export async function execByAgent(id: InstanceId, agentSocket: string, spec: Exe
     resize: async () => {
       throw new Fault("precondition", `${attempted}: it has no terminal`);
     },
-    signal,
+    signal: (name) => send(name, call),
     exited,
     async close() {
-      const isOver = await Promise.race([ended.then(() => true).catch(() => true), Promise.resolve(false)]);
       over.abort(new Fault("cancelled", `${attempted}: the session was closed`));
-      // Its caller may have given up, and what it began must end all the same.
-      if (!isOver) await signal("SIGKILL").catch(() => {});
+      await end();
     },
   };
 }

@@ -25,6 +25,8 @@ export interface MachinePaths extends InstancePaths {
   readonly shapeFile: string;
   /** There while a machine stands at its first instruction and is about to be told to go on. */
   readonly pausedFile: string;
+  /** There while the guest's file systems are frozen, or may be. */
+  readonly frozenFile: string;
   /** The cloud-init seed. It holds secrets, so it is in memory. */
   readonly seedFile: string;
   readonly keptDir: string;
@@ -56,6 +58,7 @@ export function machineLayout(home: Home): MachineLayout {
         tpmSocketDir: join(paths.dir, "tpm"),
         shapeFile: join(paths.dir, "shape.json"),
         pausedFile: join(paths.dir, "paused"),
+        frozenFile: join(paths.dir, "frozen"),
         seedFile: join(paths.dir, "seed.img"),
         keptDir: kept,
         nvramFile: join(kept, "nvram.qcow2"),

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { type Call, throwIfCancelled } from "../../../base/call.ts";
+import { backgroundCall, type Call, throwIfCancelled } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 import type { Home } from "../../../base/home.ts";
 import type { InstanceId } from "../../../base/id.ts";
@@ -14,6 +14,7 @@ import { type LaunchRecord, namesIn, readRecord } from "../../monitor/record.ts"
 import { type RuntimeName, runtimes } from "../../monitor/runtime.ts";
 import { Gate, Turns } from "../../monitor/turn.ts";
 import type { Qmp } from "../qmp.ts";
+import { thawFiles } from "./frozen-files.ts";
 import { machineLayout, type MachinePaths } from "./places.ts";
 import { type Hands, readPause, writePause } from "./saved-state.ts";
 import type { Shape } from "./shape.ts";
@@ -32,6 +33,7 @@ export class Runs implements Hands {
   readonly monitored: Monitored;
   readonly #runtime: RuntimeName;
   readonly #gate = new Gate(2 * availableParallelism());
+  readonly #thawing = new Set<InstanceId>();
   #ground: Ground | undefined;
 
   constructor(options: {
@@ -113,6 +115,16 @@ export class Runs implements Hands {
     });
     // What failed is found, and tried again, by the next look.
     void work.catch(() => {}).finally(() => this.monitored.releasing.delete(id));
+  }
+
+  /** One that died may also have left the guest's file systems frozen. Whoever freezes them now has the turn. */
+  thaw(id: InstanceId, call: Call): void {
+    if (this.#thawing.has(id)) return;
+    this.#thawing.add(id);
+    const paths = this.ground.layout.of(id);
+    const inner = backgroundCall(call.clock);
+    const work = this.turns.take(id, () => thawFiles(paths, isRunning(this.observe(paths)), inner));
+    void work.catch(() => {}).finally(() => this.#thawing.delete(id));
   }
 
   /** QEMU says what it does not like and ends, or it answers. */

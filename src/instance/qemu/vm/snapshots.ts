@@ -1,11 +1,10 @@
 import { mkdirSync } from "node:fs";
-import { type Call, withDeadline } from "../../../base/call.ts";
-import { Fault, isFault } from "../../../base/fault.ts";
+import type { Call } from "../../../base/call.ts";
+import { Fault } from "../../../base/fault.ts";
 import type { InstanceId } from "../../../base/id.ts";
 import { writeFileAtomic } from "../../../host/file.ts";
 import type { MachineLaunch, SnapshotFacts, SnapshotSpec } from "../../contract.ts";
 import { readRecord } from "../../monitor/record.ts";
-import { type Agent, withAgent } from "./agent.ts";
 import {
   type Layer,
   layersOf,
@@ -16,6 +15,7 @@ import {
   untagRunning,
   untagStopped,
 } from "./block.ts";
+import { withFrozenFiles } from "./frozen-files.ts";
 import type { MachinePaths } from "./places.ts";
 import type { Shape } from "./shape.ts";
 import { connectTo, type Ground } from "./start.ts";
@@ -142,39 +142,4 @@ export function layersOfSnapshot(
   attempted: string,
 ): readonly Layer[] {
   return layersOf(launch, paths, attempted).filter(({ disk }) => disk === undefined || disks.includes(disk));
-}
-
-/** How long a guest may stand with frozen file systems, and take to freeze them. */
-const freezeTimeoutMs = 10_000;
-
-/** With the guest's file systems at rest, where it has an agent that can do that. */
-async function withFrozenFiles(paths: MachinePaths, call: Call, work: () => Promise<void>): Promise<void> {
-  const done = await withAgent(paths.agentSocket, call, async (agent) => {
-    const frozen = await tryFreeze(agent, call);
-    try {
-      await work();
-    } finally {
-      if (frozen) await thaw(agent, call);
-    }
-    return true;
-  });
-  if (done === undefined) await work();
-}
-
-async function tryFreeze(agent: Agent, call: Call): Promise<boolean> {
-  try {
-    using bounded = withDeadline(call, freezeTimeoutMs, "freeze the guest's file systems");
-    await agent.execute("guest-fsfreeze-freeze", {}, bounded);
-    return true;
-  } catch (error) {
-    if (isFault(error, "cancelled")) throw error;
-    // A guest that cannot is like one whose power fails: its journals are made for that. It may have frozen some.
-    if (isFault(error, "timeout")) await thaw(agent, call);
-    return false;
-  }
-}
-
-async function thaw(agent: Agent, call: Call): Promise<void> {
-  using bounded = withDeadline(call, freezeTimeoutMs, "thaw the guest's file systems");
-  await agent.execute("guest-fsfreeze-thaw", {}, bounded).catch(() => {});
 }

@@ -105,7 +105,9 @@ kernel_setting() {
 limit() {
   echo "$1" >/cgroup/program/memory.max
   [ -e /cgroup/program/memory.swap.max ] && echo 0 >/cgroup/program/memory.swap.max
-  echo "$2" >/cgroup/program/pids.max
+  pids=$2
+  [ "$pids" != max ] && [ "$pids" -lt "$most_pids" ] || pids=$most_pids
+  echo "$pids" >/cgroup/program/pids.max
 }
 
 # Puts the root together. What is written goes to a disk, to memory, or to a directory that the host shares. `mount` runs
@@ -185,7 +187,7 @@ load_volumes() {
 
 # Variables that the kernel, init and dropbear leave.
 unset_own() {
-  unset HOME TERM SHLVL croft_layers croft_controller USER LOGNAME SHELL MAIL SSH_CLIENT SSH_CONNECTION SSH_TTY SSH_ORIGINAL_COMMAND
+  unset HOME TERM SHLVL croft_layers croft_controller croft_threads USER LOGNAME SHELL MAIL SSH_CLIENT SSH_CONNECTION SSH_TTY SSH_ORIGINAL_COMMAND
 }
 
 # Makes the console the terminal that the program is controlled by.
@@ -261,38 +263,43 @@ finish() {
   echo 1 >/cgroup/program/cgroup.kill
   exec 5>&- 6>&-
   wait "$relay_out" "$relay_err"
-  swiftly busybox sync
-  echo "$1 $(oom_kills)" >"${port}5"
+  command eval "swiftly busybox sync"
+  count_oom_kills
+  echo "$1 $oom_kills" >"${port}5"
   # The kernel's own farewell is nobody's log.
   echo 0 >/proc/sys/kernel/printk
   reboot -nf
 }
 
-oom_kills() {
-  while read -r key value; do
-    [ "$key" = oom_kill ] && echo "$value"
+count_oom_kills() {
+  while read -r key oom_kills; do
+    [ "$key" != oom_kill ] || return
   done </cgroup/program/memory.events
 }
 
-# Asked by the host while the program runs.
+# Asked by the host while the program runs. A shell that cannot make a process ends; one that has `command` do it goes on.
 answer() {
   exec 5>&- 6>&-
   shell=
   while :; do
     while read -r mark verb first second <&3; do
-      case $verb in
-      kill) kill "-$first" "${second:-$main}" 2>/dev/null && echo "$mark ok" >&3 || echo "$mark gone" >&3 ;;
-      size) stty rows "$first" cols "$second" </dev/hvc0 2>/dev/null && echo "$mark ok" >&3 ;;
-      limit) limit "$first" "$second" && echo "$mark ok" >&3 || echo "$mark failed" >&3 ;;
-      stat) measure "$mark" >&3 ;;
-      processes) list_processes "$mark" >&3 & ;;
-      clock) date -s "@$first" >/dev/null && echo "$mark ok" >&3 ;;
-      shell) take "$first" /run/host-key.new && serve_shell && echo "$mark ok" >&3 || echo "$mark failed" >&3 ;;
-      esac
-      [ "$mark" = hello ] && echo "running $main" >&3
+      [ "$mark" != hello ] || echo "running $main" >&3
+      command eval answer_one || echo "$mark failed" >&3
     done
     echo >&3
   done
+}
+
+answer_one() {
+  case $verb in
+  kill) kill "-$first" "${second:-$main}" 2>/dev/null && echo "$mark ok" >&3 || echo "$mark gone" >&3 ;;
+  size) stty rows "$first" cols "$second" </dev/hvc0 2>/dev/null && echo "$mark ok" >&3 ;;
+  limit) limit "$first" "$second" && echo "$mark ok" >&3 ;;
+  stat) measure "$mark" >&3 ;;
+  processes) list_processes "$mark" >&3 & ;;
+  clock) date -s "@$first" >/dev/null && echo "$mark ok" >&3 ;;
+  shell) take "$first" /run/host-key.new && serve_shell && echo "$mark ok" >&3 ;;
+  esac
 }
 
 # mark, memory in use, of which can be taken back at once, pids, OOM kills
@@ -302,7 +309,8 @@ measure() {
     [ "$key" = inactive_file ] && break
   done </cgroup/program/memory.stat
   read -r pids </cgroup/program/pids.current
-  echo "$1 $memory $value $pids $(oom_kills)"
+  count_oom_kills
+  echo "$1 $memory $value $pids $oom_kills"
 }
 
 # mark, and of each process of the program's: pid, parent, user, ticks of the processor it used, pages of memory it has,

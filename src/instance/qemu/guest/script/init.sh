@@ -1,7 +1,8 @@
 #!/bin/busybox sh
 # The first process of a guest, as far as all instances of an image with the same kernel and size have it in common.
 # What is not built into the shell costs a guest without KVM some milliseconds, so little of that is here. The kernel's
-# command line says how many layers the root has (`croft_layers`), and whether they share a controller.
+# command line says how many layers the root has (`croft_layers`), whether they share a controller, and how many processes
+# and threads there may be.
 
 PATH=/bin
 
@@ -61,6 +62,10 @@ lower=/inject$lower
 mount -a -T /run/fstab
 echo "+memory +pids" >/cgroup/cgroup.subtree_control
 mkdir /cgroup/program
+# The program gets fewer processes than there are, so that some are left for us however many it makes; the kernel's own
+# threads are among them.
+echo "$croft_threads" >/proc/sys/kernel/threads-max
+most_pids=$((croft_threads - 256))
 ip link set lo up
 
 # What the program writes goes through pipes: a port can be opened only once, and programs open /dev/stderr again.

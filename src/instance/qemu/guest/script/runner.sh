@@ -1,7 +1,7 @@
 # Waits for what to become, with the rights of a usual root: the text of a launch's program, up to a dot.
 
 unset_own() {
-  unset HOME TERM SHLVL croft_layers croft_controller
+  unset HOME TERM SHLVL croft_layers croft_controller croft_threads
 }
 
 usual_path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
