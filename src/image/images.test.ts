@@ -154,6 +154,8 @@ test("content damaged on the disk is found out, and pulling again mends it", asy
       for await (const _ of store.save([registry.reference], "oci", call));
     };
     await assert.rejects(saving(), (error) => isFault(error, "corrupt"));
+    const recipe = { reference: "localhost/x/site", from: registry.reference, packages: [], files: [], fresh: false };
+    await assert.rejects(store.build({ ...recipe, env: {} }, call), (error) => isFault(error, "corrupt"));
     await store.pull(registry.reference, {}, call);
     await saving();
     await truncate(blobPath, 10);

@@ -94,6 +94,11 @@ export class Builder {
     const layers = image.manifest.layers.map((layer, position) => {
       const diffId = image.document.diffIds[position];
       if (diffId === undefined) throw new Fault("bug", `image ${image.digest} has more layers than diff ids`);
+      if (this.#content.blobSize(layer.digest) !== layer.sizeBytes) {
+        throw new Fault("corrupt", `${from}: its layer ${layer.digest} is damaged on this machine's disk`, {
+          hint: "pull, load or build that image again",
+        });
+      }
       return { digest: layer.digest, diffId, sizeBytes: layer.sizeBytes, mediaType: layer.mediaType };
     });
     return { layers, document: image.document };
