@@ -172,7 +172,8 @@ export class BridgeNetwork implements NetworkDriver {
       }
     }
     this.#ports.remove(id);
-    this.#applyTable();
+    // A namespace may linger with its link, which stays guarded until the table changes for another reason.
+    if (port?.kind === "tap") this.#applyTable();
     await this.#dropIdleResolvers(call);
   }
 
