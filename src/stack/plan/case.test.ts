@@ -343,6 +343,19 @@ test("a network that moves waits for every old instance on it, even with start-f
   ]);
 });
 
+test("a broken machine leaves a network that moves before what it needs, which waits for the network", () => {
+  const vm: Partial<InstanceSection> = { kind: "vm", disks: [{ name: "root", from: { kind: "blank" } }] };
+  const world = settle(generationOf({ vm: { ...vm, networks: ["back"] } }, back("10.1.0.0/24")));
+  change(world, "vm-1", { intact: false });
+  const next = generationOf(
+    { db: { networks: ["back"] }, vm: { ...vm, networks: [], needs: ["db"] } },
+    back("10.2.0.0/24"),
+  );
+  assert.match(told(desire(next), world.observe()).join("\n"), /^stop vm-1 \(recreate\)/m);
+  perform(world, desire(next), plan(desire(next), world.observe(), keepVolumes), () => 0, Infinity);
+  assert.deepEqual(told(desire(next), world.observe()), []);
+});
+
 test("a replacement says all that it is for: a network beside what the section itself changed", () => {
   const web: Partial<InstanceSection> = { networks: ["back"] };
   const world = settle(generationOf({ web }, back("10.1.0.0/24")));

@@ -97,7 +97,7 @@ export class ServicePlanner {
     if (current === undefined) {
       if (broken === undefined) return this.#build(desired, gate, "none", "not there yet");
       const why = "half-made or broken beyond repair";
-      const gone = this.#teardown.remove([broken, ...others], gate, "recreate", why);
+      const gone = this.#teardown.remove([broken, ...others], this.#moves(slot, desired) ? [] : gate, "recreate", why);
       return this.#build(desired, [...gate, ...gone], "recreate", why);
     }
     const why = "its replacement is there";
@@ -303,9 +303,9 @@ export class ServicePlanner {
   #moves(slot: Slot, desired: DesiredInstance): boolean {
     const { readdressed } = this.#ground;
     if (readdressed.size === 0) return false;
-    return (
-      desired.section.networks.some((name) => readdressed.has(name)) || slot.others.some((old) => this.#movesAway(old))
-    );
+    const { broken, others } = slot;
+    const old = broken === undefined ? others : [broken, ...others];
+    return desired.section.networks.some((name) => readdressed.has(name)) || old.some((one) => this.#movesAway(one));
   }
 
   #movesAway(old: ObservedInstance): boolean {
