@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import {
   closeSync,
   existsSync,
@@ -137,7 +137,8 @@ describe("recovery of microVMs", () => {
     try {
       const id = await started({ mounts: volume() });
       assert.equal((await factsOf(engine, id))?.intact, true);
-      for (const pid of cgroups.pids(volumesCgroup(pathsOf(id).cgroup))) process.kill(pid, "SIGKILL");
+      // One of them may be another one's child, and be gone with it.
+      for (const pid of cgroups.pids(volumesCgroup(pathsOf(id).cgroup))) spawnSync("kill", ["-9", String(pid)]);
       await until(() => events.some((event) => event.kind === "broken" && event.id === id));
       assert.equal((await factsOf(harness.engine(), id))?.intact, false);
       await engine.remove(id, call);
@@ -250,7 +251,8 @@ describe("recovery of microVMs", () => {
     rmSync(kept, { recursive: true, force: true });
     const anew = harness.engine();
     const ids = await Promise.all(
-      [96, 112, 112].map(async (mebibytes) => {
+      // Guests of 256 MiB, and of 512.
+      [96, 256, 256].map(async (mebibytes) => {
         const id = newId();
         const limits = { memoryBytes: mebibytes * 2 ** 20 };
         await anew.create(await harness.launch(id, { argv: ["sleep", "1000"], limits }), call);
