@@ -94,7 +94,7 @@ async function runFiles(name, files) {
     `--test-reporter-destination=${tally}`,
     ...files,
   ];
-  const env = { ...process.env, CROFT_TEST_DIR: scratch };
+  const env = { ...process.env, CROFT_TEST_DIR: scratch, CROFT_TEST_WHOLE: "1" };
   const status =
     name === "unit"
       ? spawnSync(node[0], node.slice(1), { cwd: root, stdio: "inherit", env }).status

@@ -1,5 +1,5 @@
 import { spawn, spawnSync } from "node:child_process";
-import { closeSync, existsSync, fstatSync, openSync, readFileSync, rmSync } from "node:fs";
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync, rmSync } from "node:fs";
 import { constants } from "node:os";
 import { join } from "node:path";
 import { isatty, WriteStream } from "node:tty";
@@ -61,13 +61,19 @@ function at(name: string): string {
   return join(insideDirectory, name);
 }
 
-/** What the guest wrote last: the program's code, and how often memory ran out. */
+/** What the guest wrote last: the program's code, and how often memory ran out. Its root may write there what it likes. */
 function codeIn(path: string): number | undefined {
+  let fd: number | undefined;
   try {
-    const [code] = readFileSync(path, "utf8").trim().split(" ");
-    return code !== undefined && /^\d{1,3}$/.test(code) ? Number(code) : undefined;
+    fd = openSync(path, "r");
+    const bytes = Buffer.alloc(64);
+    const words = bytes.toString("latin1", 0, readSync(fd, bytes));
+    const code = /^(\d{1,3}) /.exec(words)?.[1];
+    return code === undefined ? undefined : Number(code);
   } catch {
     return undefined;
+  } finally {
+    if (fd !== undefined) closeSync(fd);
   }
 }
 
