@@ -31,6 +31,9 @@ const algorithms = {
   compress: ["none"],
 } as const;
 
+/** A guest without KVM on a busy machine takes seconds. */
+const beginTimeoutMs = 20_000;
+
 /** Listens for relays until the process ends. */
 export function keepCompany(): void {
   const path = join(insideDirectory, shared.company);
@@ -125,7 +128,16 @@ class GuestShell {
     this.#connected ??= this.#connect(Buffer.from(hostKey, "base64"));
     const client = await this.#connected;
     return await new Promise((resolve, reject) => {
-      client.exec(script, options, (error, channel) => (error === undefined ? resolve(channel) : reject(error)));
+      // Whoever else is connected waits for the same guest.
+      const patience = setTimeout(() => {
+        reject(new Error("the guest does not answer"));
+        client.destroy();
+      }, beginTimeoutMs);
+      client.exec(script, options, (error, channel) => {
+        clearTimeout(patience);
+        if (error === undefined) resolve(channel);
+        else reject(error);
+      });
     });
   }
 
@@ -160,7 +172,7 @@ async function connected(hostKey: Buffer, onLost: () => void): Promise<Client> {
       sock: connectAt(join(insideDirectory, shared.shell)),
       username: "root",
       authHandler: ["none"],
-      readyTimeout: 20_000,
+      readyTimeout: beginTimeoutMs,
       hostVerifier: (key) => key.equals(hostKey),
       algorithms,
     });
