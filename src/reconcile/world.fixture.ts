@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { backgroundCall, type Call, type Clock } from "../base/call.ts";
@@ -165,7 +166,7 @@ export class Daemon {
       network: tap.around(new MemoryNetwork(world.host), ["converge", "remove", "attach", "detach", "publish", "list"]),
       images: new FakeImages(world),
       diskImages: new FakeDiskImages(),
-      machineFiles: new TarMachineFiles(join(tmpdir(), "croft-world")),
+      machineFiles: new TarMachineFiles(exports),
       files,
       secrets: world.secrets,
       store: tap.around(world.store, ["put", "remove", "list", "get"], true),
@@ -345,6 +346,10 @@ class CheckedEngine extends MemoryEngine {
 }
 
 /** What of an engine a mishap can befall. */
+/** Where machines are put down on their way out of a world; gone with the tests. */
+const exports = join(tmpdir(), `croft-world-${process.pid}`);
+process.once("exit", () => rmSync(exports, { recursive: true, force: true }));
+
 const engineVerbs = ["create", "start", "stop", "remove", "signal", "list"];
 
 const facets: ReadonlySet<string> = new Set(["resize", "suspend", "snapshots", "hotplug", "disks"]);

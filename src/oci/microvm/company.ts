@@ -3,6 +3,7 @@ import { createServer, type Socket } from "node:net";
 import { constants } from "node:os";
 import { join } from "node:path";
 import type { Client, ClientChannel } from "ssh2";
+import { systemClock } from "../../base/call.ts";
 import { exitOf, leaveToGuest } from "../../instance/monitor/guest-channel.ts";
 import { insideDirectory, shared } from "./contract.ts";
 import { ask, connectAt } from "./control.ts";
@@ -129,12 +130,12 @@ class GuestShell {
     const client = await this.#connected;
     return await new Promise((resolve, reject) => {
       // Whoever else is connected waits for the same guest.
-      const patience = setTimeout(() => {
+      const stopWaiting = systemClock.after(beginTimeoutMs, () => {
         reject(new Error("the guest does not answer"));
         client.destroy();
-      }, beginTimeoutMs);
+      });
       client.exec(script, options, (error, channel) => {
-        clearTimeout(patience);
+        stopWaiting();
         if (error === undefined) resolve(channel);
         else reject(error);
       });
