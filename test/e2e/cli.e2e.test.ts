@@ -147,6 +147,8 @@ test("exec passes on the exit code, input as it is, and output apart", async () 
     await ok("exec", "-e", "A=b c", "-w", "/etc", "web-1", "--", "busybox", "sh", "-c", "echo $A; pwd"),
     "b c\n/etc\n",
   );
+  const leaving = await croft("exec", "web-1", "busybox", "sh", "-c", "busybox sleep 1000000 & echo begun; exit 3");
+  assert.deepEqual(leaving, { code: 3, stdout: "begun\n", stderr: "" }, "what it left behind is not waited for");
 });
 
 test("exec in a terminal: its size, its keys, its exit code, and the terminal afterwards as before", async () => {

@@ -187,6 +187,8 @@ test("exec: streams, standard input, exit codes, environment", async () => {
   assert.equal((await daemon.croft(["exec", "deep/web", "no-such-program"])).code, 127);
   const placed = ["exec", "-e", "A=b c", "-w", "/run", "deep/web", "busybox", "sh", "-c", "echo $A; pwd"];
   assert.equal((await daemon.croft(placed)).stdout, "b c\n/run\n");
+  const leaving = await exec("web", "sh", "-c", "busybox sleep 1000000 & echo begun; exit 3");
+  assert.deepEqual(leaving, { code: 3, stdout: "begun\n", stderr: "" }, "what it left behind is not waited for");
 });
 
 test("exec in a terminal: its size, its keys, its exit code", async () => {

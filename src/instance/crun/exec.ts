@@ -208,7 +208,7 @@ function pipes(argv: readonly string[], env: Runtime["env"], files: ExecFiles, s
   const program = new ExecProcess(files, child.exited, call);
   if (!stdin) child.stdin.end();
   return {
-    output: merged(child.stdout, child.stderr),
+    output: merged(child.stdout, child.stderr, { exited: child.exited, clock: call.clock }),
     write: (bytes) =>
       new Promise((resolve, reject) => {
         child.stdin.write(bytes, (error) => (error ? reject(hostFault(error, "write to exec")) : resolve()));

@@ -1,10 +1,22 @@
 import type { Readable } from "node:stream";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import type { Clock } from "../../base/call.ts";
 import { Bell } from "./bell.ts";
 
 export type Piece = { readonly stream: "stdout" | "stderr"; readonly bytes: Uint8Array };
 
-/** Both streams in order of arrival. Not reading slows the program down. */
-export async function* merged(stdout: Readable, stderr: Readable): AsyncGenerator<Piece> {
+/** How long nothing comes from a program that has ended until its output is taken for over. */
+const quietMs = 500;
+
+/**
+ * Both streams in order of arrival. Not reading slows the program down. With `program`, whatever it started and left
+ * behind does not keep them open: they end with it, when all that it wrote was read.
+ */
+export async function* merged(
+  stdout: Readable,
+  stderr: Readable,
+  program?: { readonly exited: Promise<unknown>; readonly clock: Clock },
+): AsyncGenerator<Piece> {
   const bell = new Bell();
   const sources = [
     { stream: "stdout", readable: stdout },
@@ -13,6 +25,12 @@ export async function* merged(stdout: Readable, stderr: Readable): AsyncGenerato
   for (const { readable } of sources) {
     for (const event of ["readable", "end", "close", "error"]) readable.on(event, () => bell.ring());
   }
+  let hasExited = false;
+  const noteExit = (): void => {
+    hasExited = true;
+    bell.ring();
+  };
+  program?.exited.then(noteExit, noteExit);
   for (;;) {
     for (const { stream, readable } of sources) {
       for (let bytes = readable.read() as Buffer | null; bytes !== null; bytes = readable.read() as Buffer | null) {
@@ -20,6 +38,25 @@ export async function* merged(stdout: Readable, stderr: Readable): AsyncGenerato
       }
     }
     if (sources.every(({ readable }) => readable.readableEnded || readable.destroyed)) return;
-    await bell.heard();
+    if (program === undefined || !hasExited) await bell.heard();
+    else if (!(await heardWithin(quietMs, bell, program.clock))) {
+      // We may have been busy for all that time: what came meanwhile is taken in first.
+      await nextTurn();
+      if (sources.some(({ readable }) => readable.readableLength > 0)) continue;
+      for (const { readable } of sources) readable.destroy();
+      return;
+    }
   }
+}
+
+/** False when the bell was not rung in that time. */
+async function heardWithin(limitMs: number, bell: Bell, clock: Clock): Promise<boolean> {
+  let isLate = false;
+  const stopWaiting = clock.after(limitMs, () => {
+    isLate = true;
+    bell.ring();
+  });
+  await bell.heard();
+  stopWaiting();
+  return !isLate;
 }
