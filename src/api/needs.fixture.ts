@@ -413,7 +413,7 @@ export function echoSession(): Session {
       const next = said.shift();
       if (next !== undefined) yield next;
       else if (ended) return;
-      else await news.next(AbortSignal.any([]));
+      else await news.next();
     }
   }
   return {

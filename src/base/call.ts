@@ -88,6 +88,19 @@ export function throwIfCancelled(call: Call): void {
   if (call.signal.aborted) throw cancelled(call.signal);
 }
 
+/** What `work` comes to; a rejection as soon as the call is cancelled, which the work does not hear of. */
+export async function orCancelled<Value>(work: Promise<Value>, { signal }: Call): Promise<Value> {
+  const { promise: given, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(cancelled(signal));
+  if (signal.aborted) onAbort();
+  else signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([work, given]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
 function cancelled(signal: AbortSignal | undefined): Fault {
   const reason: unknown = signal?.reason;
   return reason instanceof Fault ? reason : new Fault("cancelled", "cancelled", { cause: reason });

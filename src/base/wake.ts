@@ -17,20 +17,20 @@ export class Wake {
   }
 
   /** Resolves at the next ring; rejects with a `cancelled` Fault (or the signal's own Fault) when `signal` aborts. */
-  next(signal: AbortSignal): Promise<void> {
+  next(signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       const onRing = (): void => {
-        signal.removeEventListener("abort", onAbort);
+        signal?.removeEventListener("abort", onAbort);
         resolve();
       };
       const onAbort = (): void => {
         this.#waiting.delete(onRing);
-        const reason: unknown = signal.reason;
+        const reason: unknown = signal?.reason;
         reject(reason instanceof Fault ? reason : new Fault("cancelled", "cancelled", { cause: reason }));
       };
-      if (signal.aborted) return onAbort();
+      if (signal?.aborted === true) return onAbort();
       this.#waiting.add(onRing);
-      signal.addEventListener("abort", onAbort, { once: true });
+      signal?.addEventListener("abort", onAbort, { once: true });
     });
   }
 }

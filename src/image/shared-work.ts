@@ -1,5 +1,4 @@
-import { type Call, type Progress, throwIfCancelled } from "../base/call.ts";
-import { Fault } from "../base/fault.ts";
+import { type Call, orCancelled, type Progress, throwIfCancelled } from "../base/call.ts";
 
 interface Running<Value> {
   readonly result: Promise<Value>;
@@ -21,18 +20,9 @@ export class SharedWork<Value> {
     throwIfCancelled(call);
     const running = this.#running.get(key) ?? this.#start(key, call, work);
     running.callers.add(call);
-    let onAbort: (() => void) | undefined;
-    const aborted = new Promise<never>((_, reject) => {
-      onAbort = (): void => {
-        const reason: unknown = call.signal.reason;
-        reject(reason instanceof Fault ? reason : new Fault("cancelled", "cancelled", { cause: reason }));
-      };
-      call.signal.addEventListener("abort", onAbort, { once: true });
-    });
     try {
-      return await Promise.race([running.result, aborted]);
+      return await orCancelled(running.result, call);
     } finally {
-      if (onAbort !== undefined) call.signal.removeEventListener("abort", onAbort);
       running.callers.delete(call);
       if (running.callers.size === 0) {
         // Nobody may join work that is being cancelled.

@@ -21,6 +21,7 @@ import type {
 import { subjectOf } from "./actor.ts";
 import type { Unfit } from "./engines.ts";
 import { displayName } from "./launch.ts";
+import { volumeIdOf } from "./parts.ts";
 import { newRecord, protectedBy, removing, type StackRecord } from "./record.ts";
 import type { Reconciler } from "./reconciler.ts";
 import { buildImages, resolve, resolvePreview } from "./resolve.ts";
@@ -271,9 +272,7 @@ export class StackFace implements Stacks {
       for (const instance of loop.state.instanceIds()) {
         const mounts = loop.state.instance(instance)?.section.mounts ?? [];
         const uses = mounts.some(
-          (mount) =>
-            mount.kind === "volume" &&
-            (mount.volume.includes("/") ? mount.volume.replace("/", ".") : `${loop.state.name}.${mount.volume}`) === id,
+          (mount) => mount.kind === "volume" && volumeIdOf(loop.state.name, mount.volume) === id,
         );
         if (uses) users.push(subjectOf(instance));
       }

@@ -20,7 +20,8 @@ export async function* mergeAsTheyCome<Item>(streams: readonly AsyncIterable<Ite
     while (open > 0) {
       const next = arrived.shift();
       if (next === undefined) {
-        await news.next(never);
+        // The streams themselves end when their call is cancelled.
+        await news.next();
         continue;
       }
       const { iterator, result } = await next;
@@ -59,9 +60,6 @@ export async function* mergeByTime<Item>(
     leave(iterators);
   }
 }
-
-/** The streams themselves end when their call is cancelled. */
-const never = new AbortController().signal;
 
 interface Advance<Item> {
   readonly iterator: AsyncIterator<Item>;

@@ -52,9 +52,7 @@ export class ExitWatch {
         if (done()) return true;
         const restMs = deadlineMs - call.clock.monotonicMs();
         if (restMs <= 0) return false;
-        const stopTick = call.clock.after(Math.min(tickMs, restMs), () => bell.ring());
-        await bell.heard();
-        stopTick();
+        await bell.heardWithin(Math.min(tickMs, restMs), call.clock);
       }
     } finally {
       call.signal.removeEventListener("abort", onAbort);

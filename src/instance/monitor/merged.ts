@@ -39,7 +39,7 @@ export async function* merged(
     }
     if (sources.every(({ readable }) => readable.readableEnded || readable.destroyed)) return;
     if (program === undefined || !hasExited) await bell.heard();
-    else if (!(await heardWithin(quietMs, bell, program.clock))) {
+    else if (!(await bell.heardWithin(quietMs, program.clock))) {
       // We may have been busy for all that time: what came meanwhile is taken in first.
       await nextTurn();
       if (sources.some(({ readable }) => readable.readableLength > 0)) continue;
@@ -47,16 +47,4 @@ export async function* merged(
       return;
     }
   }
-}
-
-/** False when the bell was not rung in that time. */
-async function heardWithin(limitMs: number, bell: Bell, clock: Clock): Promise<boolean> {
-  let isLate = false;
-  const stopWaiting = clock.after(limitMs, () => {
-    isLate = true;
-    bell.ring();
-  });
-  await bell.heard();
-  stopWaiting();
-  return !isLate;
 }

@@ -1,9 +1,8 @@
 import { Socket } from "node:net";
 import { setImmediate } from "node:timers/promises";
-import { type Call, throwIfCancelled, withDeadline } from "../../base/call.ts";
+import { type Call, orCancelled, throwIfCancelled, withDeadline } from "../../base/call.ts";
 import { Fault, isFault, type Reason } from "../../base/fault.ts";
 import { connectUnixStream, sendWithDescriptors } from "../../host/unix-stream.ts";
-import { orCancelled } from "../monitor/or-cancelled.ts";
 
 /**
  * QEMU's own protocol (QMP): one JSON object a line, over a unix socket. QEMU serves one client of a socket at a time and

@@ -1,13 +1,12 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { constants } from "node:os";
-import { join } from "node:path";
 import { backgroundCall } from "../../base/call.ts";
 import type { Bundle } from "../config/bundle.ts";
 import type { Ground } from "../ground.ts";
 import { requireProgram } from "../namespace/program.ts";
 import { engineRoot } from "../place.ts";
-import { shared } from "./contract.ts";
+import { exitCodeIn } from "./exit-code.ts";
 import { createMicrovm } from "./make.ts";
 import { machineFiles } from "./record.ts";
 import { removeByForce } from "./remove.ts";
@@ -42,15 +41,7 @@ export async function runMicrovm(ground: Ground, id: string, bundle: Bundle): Pr
   while (runs()) {
     await call.clock.sleep(50, call.signal);
   }
-  const code = exitCode(join(machineFiles(place, id).shared, shared.exit));
+  const code = exitCodeIn(machineFiles(place, id).shared);
   if (!line.flags.has("keep")) removeByForce(ground, id);
   return code;
-}
-
-function exitCode(path: string): number {
-  try {
-    return Number(readFileSync(path, "utf8").split(" ")[0]);
-  } catch {
-    return 137;
-  }
 }

@@ -1,11 +1,11 @@
 import { spawn, spawnSync } from "node:child_process";
-import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync, rmSync } from "node:fs";
-import { constants } from "node:os";
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { isatty, WriteStream } from "node:tty";
 import { keepCompany } from "./company.ts";
 import { ask } from "./control.ts";
 import { insideDirectory, shared } from "./contract.ts";
+import { exitCodeIn } from "./exit-code.ts";
 
 /**
  * The first process of the container around QEMU: runs it, tells the guest how large the terminal is, and ends with the
@@ -28,7 +28,7 @@ export async function watchMachine(): Promise<number> {
   stopFollowing();
   await Promise.all(streams.map(({ drained }) => drained));
   if (ended.code === 127) return ended.code;
-  return codeIn(at(shared.exit)) ?? 128 + constants.signals.SIGKILL;
+  return exitCodeIn(insideDirectory);
 }
 
 interface Stream {
@@ -59,22 +59,6 @@ function streamFor(fd: number, path: string): Stream {
 /** A file in the directory that we share with the host. */
 function at(name: string): string {
   return join(insideDirectory, name);
-}
-
-/** What the guest wrote last: the program's code, and how often memory ran out. Its root may write there what it likes. */
-function codeIn(path: string): number | undefined {
-  let fd: number | undefined;
-  try {
-    fd = openSync(path, "r");
-    const bytes = Buffer.alloc(64);
-    const words = bytes.toString("latin1", 0, readSync(fd, bytes));
-    const code = /^(\d{1,3}) /.exec(words)?.[1];
-    return code === undefined ? undefined : Number(code);
-  } catch {
-    return undefined;
-  } finally {
-    if (fd !== undefined) closeSync(fd);
-  }
 }
 
 function followSize(): () => void {

@@ -1,13 +1,12 @@
 import { constants } from "node:os";
 import { PassThrough } from "node:stream";
 import type { ClientChannel } from "ssh2";
-import { backgroundCall, type Call, type Clock, withDeadline } from "../../../base/call.ts";
+import { backgroundCall, type Call, type Clock, orCancelled, withDeadline } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 import { hostFault } from "../../../host/errno.ts";
 import type { ExecSpec, ProgramLaunch, Session } from "../../contract.ts";
 import { exitOf, leaveToGuest } from "../../monitor/guest-channel.ts";
 import { merged } from "../../monitor/merged.ts";
-import { orCancelled } from "../../monitor/or-cancelled.ts";
 import { signalNumber } from "../../monitor/signal.ts";
 import { readRecord, writeRecord } from "../../monitor/record.ts";
 import { makeHostKey } from "../guest/host-key.ts";

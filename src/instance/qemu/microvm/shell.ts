@@ -1,10 +1,16 @@
 import { Socket } from "node:net";
 import type { Client, ClientChannel } from "ssh2";
-import { backgroundCall, type Call, type Clock, throwIfCancelled, withDeadline } from "../../../base/call.ts";
+import {
+  backgroundCall,
+  type Call,
+  type Clock,
+  orCancelled,
+  throwIfCancelled,
+  withDeadline,
+} from "../../../base/call.ts";
 import { Fault, isFault } from "../../../base/fault.ts";
 import { errnoOf } from "../../../host/errno.ts";
 import { connectUnixStream } from "../../../host/unix-stream.ts";
-import { orCancelled } from "../../monitor/or-cancelled.ts";
 
 /** A guest's dropbear: where it listens, and by which key it is known. */
 export interface ShellPlace {

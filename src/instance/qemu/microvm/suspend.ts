@@ -3,11 +3,10 @@ import { createReadStream, createWriteStream, lchownSync, mkdirSync, rmSync } fr
 import { createServer, Socket } from "node:net";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
-import { backgroundCall, type Call, withDeadline } from "../../../base/call.ts";
+import { backgroundCall, type Call, orCancelled, withDeadline } from "../../../base/call.ts";
 import { Fault } from "../../../base/fault.ts";
 import { listenUnixStream } from "../../../host/unix-listen.ts";
 import { connectUnixStream } from "../../../host/unix-stream.ts";
-import { orCancelled } from "../../monitor/or-cancelled.ts";
 import { readRecord, writeRecord } from "../../monitor/record.ts";
 import type { GuestSize } from "../guest/size.ts";
 import type { Qmp } from "../qmp.ts";

@@ -1,10 +1,9 @@
 import { constants } from "node:os";
-import { backgroundCall, type Call, withDeadline } from "../../../base/call.ts";
+import { backgroundCall, type Call, orCancelled, withDeadline } from "../../../base/call.ts";
 import { Fault, isFault } from "../../../base/fault.ts";
 import type { InstanceId } from "../../../base/id.ts";
 import type { ExecSpec, Session } from "../../contract.ts";
 import type { Piece } from "../../monitor/merged.ts";
-import { orCancelled } from "../../monitor/or-cancelled.ts";
 import { signalNumber } from "../../monitor/signal.ts";
 import { type Agent, requireAgent } from "./agent.ts";
 
